@@ -1,0 +1,3 @@
+//! PURE: the life of one grant.
+
+pub mod record;

@@ -1,0 +1,123 @@
+//! What is kept of a grant: the record that the vault seals, as JSON.
+
+use std::time::Duration;
+
+use mcp_auth_proto::GrantName;
+use serde::{Deserialize, Serialize};
+use zeroize::Zeroizing;
+
+use crate::clock::Wall;
+use crate::secret::{AccessToken, RefreshToken};
+
+/// A grant at rest. A record is replaced whole; an answer of the provider is merged into it, never written over it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct GrantRecord {
+    /// Its name.
+    pub name: GrantName,
+    /// Raised with every version that is saved.
+    pub generation: u64,
+    /// The provider and client that made it. Its tokens go nowhere else.
+    pub definition: Definition,
+    /// Who logged in, as shown to people (login name, e-mail address).
+    #[serde(default)]
+    pub account: Option<String>,
+    /// Who logged in, as the provider identifies them (`sub`, or the userinfo id).
+    #[serde(default)]
+    pub subject: Option<String>,
+    /// The resource indicator (RFC 8707), byte for byte.
+    #[serde(default)]
+    pub resource: Option<String>,
+    /// Every scope that was ever asked for.
+    #[serde(default)]
+    pub requested_scopes: Vec<String>,
+    /// What the present token allows.
+    #[serde(default)]
+    pub scopes: Vec<String>,
+    /// The present access token.
+    pub token: Token,
+    /// The refresh token, if the provider gave one.
+    #[serde(default)]
+    pub refresh_token: Option<RefreshToken>,
+    /// Why the refresh token is worthless, once the provider has said so twice.
+    #[serde(default)]
+    pub ended: Option<Ended>,
+    /// When the person logged in.
+    pub logged_in_at: Wall,
+    /// When the last refresh succeeded.
+    #[serde(default)]
+    pub refreshed_at: Option<Wall>,
+}
+
+/// The provider and client of a grant: where its refresh token may be sent.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Definition {
+    /// The provider's name.
+    pub provider: String,
+    /// The issuer, byte for byte. `None` for providers that are given by endpoints only.
+    #[serde(default)]
+    pub issuer: Option<String>,
+    /// The token endpoint. `None` for a static token.
+    #[serde(default)]
+    pub token_endpoint: Option<String>,
+    /// The revocation endpoint (RFC 7009).
+    #[serde(default)]
+    pub revocation_endpoint: Option<String>,
+    /// The userinfo endpoint.
+    #[serde(default)]
+    pub userinfo_endpoint: Option<String>,
+    /// The client id. `None` for a static token.
+    #[serde(default)]
+    pub client_id: Option<String>,
+    /// The redirect URI of the login, for providers that want it again on refresh.
+    #[serde(default)]
+    pub redirect_uri: Option<String>,
+}
+
+/// An access token and how long it lives.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Token {
+    /// The token.
+    pub access_token: AccessToken,
+    /// Its type, as the provider spelled it; compared in any case.
+    pub token_type: String,
+    /// When the request was sent that it answers.
+    pub issued_at: Wall,
+    /// Its lifetime from then on, milliseconds. `None`: unknown.
+    #[serde(default, with = "lifetime")]
+    pub lifetime: Option<Duration>,
+}
+
+/// How a grant ended.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ended {
+    /// When.
+    pub at: Wall,
+    /// One sentence, safe to show.
+    pub reason: String,
+}
+
+impl GrantRecord {
+    /// The record as the JSON that is sealed, in a buffer that is wiped after use.
+    pub fn to_plaintext(&self) -> Zeroizing<Vec<u8>> {
+        Zeroizing::new(serde_json::to_vec(self).expect("a record has only string keys"))
+    }
+
+    /// Reads what [`Self::to_plaintext`] wrote.
+    pub fn from_plaintext(plaintext: &[u8]) -> Result<Self, serde_json::Error> {
+        serde_json::from_slice(plaintext)
+    }
+}
+
+mod lifetime {
+    use std::time::Duration;
+
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    pub(super) fn serialize<S: Serializer>(lifetime: &Option<Duration>, to: S) -> Result<S::Ok, S::Error> {
+        lifetime.map(|l| u64::try_from(l.as_millis()).unwrap_or(u64::MAX)).serialize(to)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Duration>, D::Error> {
+        Ok(Option::<u64>::deserialize(from)?.map(Duration::from_millis))
+    }
+}

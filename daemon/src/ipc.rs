@@ -1,0 +1,3 @@
+pub mod listener;
+pub mod peer;
+pub mod routes;

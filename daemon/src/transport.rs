@@ -1,0 +1,106 @@
+//! The one door to the network: requests out, answers in, nothing remembered. The only file that knows reqwest.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::time::Duration;
+
+use zeroize::Zeroizing;
+
+/// A request to a provider.
+#[derive(Debug)]
+pub struct Request {
+    /// `GET`, `POST` or `DELETE`.
+    pub method: Method,
+    /// The URL, byte for byte as configured or discovered.
+    pub url: String,
+    /// Headers, the secret ones included.
+    pub headers: Vec<(&'static str, SecretText)>,
+    /// The body.
+    pub body: Option<SecretText>,
+    /// How long the whole exchange may take.
+    pub timeout: Duration,
+}
+
+/// The methods that providers are asked with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Method {
+    /// `GET`; up to 3 redirects on the same origin are followed.
+    Get,
+    /// `POST`; redirects are never followed.
+    Post,
+    /// `DELETE`; redirects are never followed.
+    Delete,
+}
+
+/// A text that may hold a secret: redacted in `Debug`, wiped when dropped.
+#[derive(Clone)]
+pub struct SecretText(pub Zeroizing<String>);
+
+impl std::fmt::Debug for SecretText {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("[redacted]")
+    }
+}
+
+impl From<String> for SecretText {
+    fn from(text: String) -> Self {
+        Self(Zeroizing::new(text))
+    }
+}
+
+impl From<&str> for SecretText {
+    fn from(text: &str) -> Self {
+        Self(Zeroizing::new(text.to_owned()))
+    }
+}
+
+/// An answer: at most 256 KiB after decompression.
+pub struct Response {
+    /// The status.
+    pub status: u16,
+    /// The `Content-Type`, lower case, without parameters.
+    pub content_type: Option<String>,
+    /// `Retry-After` (RFC 9110 section 10.2.3), as a delay.
+    pub retry_after: Option<Duration>,
+    /// The body, wiped when dropped.
+    pub body: Zeroizing<Vec<u8>>,
+}
+
+impl std::fmt::Debug for Response {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Response").field("status", &self.status).field("content_type", &self.content_type).finish_non_exhaustive()
+    }
+}
+
+/// Why there is no answer. Never holds a body.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum TransportError {
+    /// The URL is not one that we send anything to (not https, and not loopback).
+    #[error("{0} is refused: only https is used, and http on loopback")]
+    Refused(String),
+    /// No byte of the request left: name not found, no connection, TLS failure.
+    #[error("cannot connect to {host}: {reason}")]
+    NotSent {
+        /// The host.
+        host: String,
+        /// Why, one sentence.
+        reason: String,
+    },
+    /// The request may have been received, and no whole answer came.
+    #[error("no answer from {host}: {reason}")]
+    Lost {
+        /// The host.
+        host: String,
+        /// Why, one sentence.
+        reason: String,
+    },
+}
+
+/// The future of one exchange.
+pub type Exchange<'a> = Pin<Box<dyn Future<Output = Result<Response, TransportError>> + Send + 'a>>;
+
+/// How requests reach providers: the network, or a test.
+pub trait Transport: Send + Sync {
+    /// Sends one request and reads its whole answer.
+    fn send(&self, request: Request) -> Exchange<'_>;
+}

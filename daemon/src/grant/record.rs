@@ -56,6 +56,9 @@ pub struct Definition {
     /// The issuer, byte for byte. `None` for providers that are given by endpoints only.
     #[serde(default)]
     pub issuer: Option<String>,
+    /// The authorization endpoint, for what MCP clients are told.
+    #[serde(default)]
+    pub authorization_endpoint: Option<String>,
     /// The token endpoint. `None` for a static token.
     #[serde(default)]
     pub token_endpoint: Option<String>,

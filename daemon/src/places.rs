@@ -71,7 +71,7 @@ pub enum PlacesError {
 impl Places {
     /// The places of this process: its environment, and the platform's rule.
     pub fn of_this_process() -> Result<Self, PlacesError> {
-        Self::from_environment(|name| std::env::var_os(name), PlatformFolders::of_this_user())
+        Self::from_environment(std::env::var_os::<&str>, PlatformFolders::of_this_user())
     }
 
     /// The places by an environment. An empty variable counts as unset.
@@ -119,9 +119,12 @@ fn absolute(variable: &'static str, path: PathBuf) -> Result<PathBuf, PlacesErro
     if path.is_absolute() { Ok(path) } else { Err(PlacesError::Relative { variable, path }) }
 }
 
-#[cfg(all(test, unix))]
+#[cfg(test)]
+#[cfg(unix)]
 mod tests {
     use super::*;
+
+    type Environment<'a> = &'a [(&'a str, &'a str)];
 
     fn platform() -> Option<PlatformFolders> {
         Some(PlatformFolders {
@@ -131,7 +134,7 @@ mod tests {
         })
     }
 
-    fn places(environment: &[(&str, &str)], platform: Option<PlatformFolders>) -> Result<Places, String> {
+    fn places(environment: Environment<'_>, platform: Option<PlatformFolders>) -> Result<Places, String> {
         let lookup = |name: &'static str| environment.iter().find(|(key, _)| *key == name).map(|(_, value)| OsString::from(value));
         Places::from_environment(lookup, platform).map_err(|error| error.to_string())
     }
@@ -140,7 +143,7 @@ mod tests {
     fn each_environment_leads_to_its_files() {
         // environment, config, vault, state
         let home = ("/home/me/.config/mcp-authd/config.toml", "/home/me/.local/share/mcp-authd", "/home/me/.local/state/mcp-authd");
-        let table: [(&[(&str, &str)], (&str, &str, &str)); 4] = [
+        let table: [(Environment<'_>, (&str, &str, &str)); 4] = [
             (&[], home),
             (&[(CONFIG_ENV, ""), (STATE_DIR_ENV, "")], home),
             (&[(CONFIG_ENV, "/etc/a.toml")], ("/etc/a.toml", home.1, home.2)),
@@ -157,7 +160,7 @@ mod tests {
 
     #[test]
     fn what_cannot_be_used_is_refused_with_a_sentence() {
-        let table: [(&[(&str, &str)], &str); 3] = [
+        let table: [(Environment<'_>, &str); 3] = [
             (&[(CONFIG_ENV, "a.toml")], "MCP_AUTHD_CONFIG is `a.toml`, and must be an absolute path"),
             (&[(STATE_DIR_ENV, "./d")], "MCP_AUTHD_STATE_DIR is `./d`, and must be an absolute path"),
             (

@@ -133,7 +133,7 @@ pub struct Endpoints {
     pub authorization: Option<String>,
     /// RFC 6749 section 3.2.
     pub token: Option<String>,
-    /// RFC 7009; for [`RevocationStyle::Github`] the base of its REST API.
+    /// RFC 7009.
     pub revocation: Option<String>,
     /// OpenID Connect Core section 5.3, or a preset's own account endpoint.
     pub userinfo: Option<String>,
@@ -157,8 +157,7 @@ pub enum ClientAuth {
 pub enum RevocationStyle {
     /// RFC 7009.
     Rfc7009,
-    /// GitHub: DELETE /applications/CLIENT_ID/grant-or-token with Basic, or the unauthenticated POST /credentials/revoke;
-    /// both below [`Endpoints::revocation`].
+    /// GitHub: DELETE /applications/CLIENT_ID/grant-or-token with Basic, or the unauthenticated credentials route.
     Github,
     /// Not at all.
     None,

@@ -206,6 +206,21 @@ fn wrong_values_are_told_with_line_and_remedy() {
     }
 }
 
+#[test]
+fn the_reference_page_names_every_key_and_its_example_is_good() {
+    let page = include_str!("../../../docs/config.md");
+    for (table, keys) in [("providers.corp", 32), ("network", 3)] {
+        let error = parse(&format!("[{table}]\nzzzzzzzzzzzz = 1")).unwrap_err();
+        let known: Vec<_> = error.hint().unwrap().trim_start_matches("the keys here are: ").split(", ").collect();
+        assert_eq!(known.len(), keys);
+        for key in known {
+            assert!(page.contains(&format!("\n| `{key}` |")), "{key}");
+        }
+    }
+    let example = page.split("```").find_map(|block| block.strip_prefix("toml\n")).unwrap();
+    assert_eq!(parse(example).unwrap().providers.len(), 3);
+}
+
 fn folder() -> TempDir {
     tempfile::tempdir().unwrap()
 }
@@ -370,6 +385,18 @@ mod on_unix {
             assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
             assert!(fs::read_to_string(&target).unwrap().contains(client_id));
         }
+    }
+
+    #[test]
+    fn a_link_in_a_folder_that_others_can_write_is_not_followed() {
+        let folder = folder();
+        let open = folder.path().join("open");
+        fs::create_dir(&open).unwrap();
+        fs::write(folder.path().join("real.toml"), "").unwrap();
+        symlink("../real.toml", open.join("config.toml")).unwrap();
+        set_mode(&open, 0o777);
+        let error = Config::load(&open.join("config.toml")).unwrap_err().to_string();
+        assert!(error.ends_with("config.toml: is not used, because its folder can be written by others"), "{error}");
     }
 
     #[test]

@@ -92,11 +92,14 @@ fn sync_folder(folder: &Path) -> io::Result<()> {
 #[cfg(unix)]
 fn trusted(path: &Path, metadata: &Metadata) -> Result<(), ConfigError> {
     guarded(path, path, metadata, "it")?;
-    let Some(folder) = fs::canonicalize(path).ok().and_then(|path| path.parent().map(Path::to_owned)) else { return Ok(()) };
-    match fs::metadata(&folder) {
-        Ok(metadata) => guarded(path, &folder, &metadata, "its folder"),
-        Err(_) => Ok(()),
+    // The folder that it is in, and the one that a link to it is in.
+    let folders = [path.parent().map(Path::to_owned), fs::canonicalize(path).ok().and_then(|path| path.parent().map(Path::to_owned))];
+    for folder in folders.into_iter().flatten() {
+        if let Ok(metadata) = fs::metadata(&folder) {
+            guarded(path, &folder, &metadata, "its folder")?;
+        }
     }
+    Ok(())
 }
 
 #[cfg(not(unix))]

@@ -7,6 +7,7 @@ pub mod grant;
 pub mod ipc;
 pub mod login;
 pub mod oauth;
+pub mod places;
 pub mod platform;
 pub mod policy;
 pub mod provider;

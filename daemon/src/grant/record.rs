@@ -76,6 +76,13 @@ pub struct Definition {
     pub redirect_uri: Option<String>,
 }
 
+impl Definition {
+    /// Whether it stands for a static token: one that a person stored, and no client of ours got.
+    pub fn is_static(&self) -> bool {
+        self.client_id.is_none() && self.token_endpoint.is_none()
+    }
+}
+
 /// An access token and how long it lives.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Token {

@@ -398,6 +398,24 @@ impl Grant {
         }
     }
 
+    /// The attempt in flight.
+    pub fn running(&self) -> Option<Ticket> {
+        match self.phase {
+            Phase::Running(ticket) => Some(ticket),
+            _ => None,
+        }
+    }
+
+    /// Whether this attempt is in flight.
+    pub fn is_running(&self, ticket: Ticket) -> bool {
+        self.running() == Some(ticket)
+    }
+
+    /// Until when its issuer is left alone because others found it not answering.
+    pub fn spared_until(&self, now: Now) -> Option<Boot> {
+        self.pause.as_ref().map(|pause| pause.until).filter(|until| *until > now.boot)
+    }
+
     /// Whether nothing is in flight: no attempt, no save.
     pub fn is_at_rest(&self) -> bool {
         matches!(self.phase, Phase::Calm | Phase::Waiting { .. }) && self.unsaved.is_none()

@@ -46,6 +46,8 @@ pub(crate) struct Core {
     lanes: HashMap<String, Lane>,
     pub(super) secrets: HashMap<String, (u64, ClientSecret)>,
     pub(super) logins: Logins,
+    /// Refreshes that were in flight when their grant was logged out.
+    pub(super) leaving: HashMap<Ticket, (Way, GrantRecord)>,
     readers: Vec<mpsc::Sender<wire::Event>>,
     lives: Ticket,
     suspended: watch::Sender<u64>,
@@ -79,6 +81,7 @@ impl Core {
             lanes: HashMap::new(),
             secrets: HashMap::new(),
             logins: Logins::default(),
+            leaving: HashMap::new(),
             readers: Vec::new(),
             lives: 0,
             suspended: watch::Sender::new(0),
@@ -222,7 +225,7 @@ impl Core {
     /// What the config says about a grant now. A static token needs no provider.
     pub(super) fn terms_of(&self, definition: &Definition) -> Option<Terms> {
         let can_probe = definition.userinfo_endpoint.is_some();
-        if definition.token_endpoint.is_none() {
+        if definition.is_static() {
             return Some(Terms { refresh_invalidates_access_token: false, refresh_ahead: false, can_probe, refresh_scopes: Vec::new() });
         }
         self.provider_of(definition).map(|provider| Terms {
@@ -239,7 +242,7 @@ impl Core {
         Way { transport: self.transport.clone(), clock: self.edges.clock.clone(), provider, secret }
     }
 
-    fn way_of(&self, name: &GrantName) -> Option<(Way, GrantRecord)> {
+    pub(super) fn way_of(&self, name: &GrantName) -> Option<(Way, GrantRecord)> {
         let record = self.grants.get(name)?.record().clone();
         let provider = self.provider_of(&record.definition).or_else(|| self.config.provider(&record.definition.provider));
         Some((self.way(provider.unwrap_or_else(|| Provider::unknown(&record.definition.provider))), record))
@@ -286,13 +289,15 @@ impl Core {
         if let Some(lane) = self.lanes.get_mut(key) {
             lane.ended();
         }
-        let verdict = match &result {
-            Ok(response) if !self.grants.contains_key(name) => return self.revoke_late(name, key, response),
-            Ok(_) => None,
+        let error = match &result {
+            Ok(response) => {
+                self.revoke_late(name, ticket, response);
+                None
+            }
             Err(error) => Some(error.clone()),
         };
         self.give(name, Input::Refreshed(ticket, sent_at, result));
-        match verdict {
+        match error {
             None => self.give_others(name, key, || Input::IssuerRecovered),
             Some(AttemptError::Provider(error @ (TokenError::NotSent(_) | TokenError::Overloaded { .. }))) => self.spare(name, key, &error),
             Some(_) => {}
@@ -334,16 +339,15 @@ impl Core {
     }
 
     /// A refresh answered after the logout: its new refresh token dies too, or it would live on unseen.
-    fn revoke_late(&mut self, name: &GrantName, key: &str, response: &TokenResponse) {
-        tracing::info!(grant = %name, "a refresh answered after the logout; its tokens are revoked");
-        if let Some(record) = self.logins.forgotten(name, response) {
-            let provider = self.config.provider(&record.definition.provider);
-            if let Some(provider) = provider {
-                let way = self.way(provider);
-                self.task(attempt::revoke(way, record), |_, _| {});
-            }
+    fn revoke_late(&mut self, name: &GrantName, ticket: Ticket, response: &TokenResponse) {
+        if self.grants.get(name).is_some_and(|grant| grant.is_running(ticket)) {
+            return;
         }
-        self.send_queued(key);
+        let Some((way, mut record)) = self.leaving.remove(&ticket) else { return };
+        tracing::info!(grant = %name, "a refresh answered after the logout; its tokens are revoked");
+        record.token.access_token = response.access_token.clone();
+        record.refresh_token = response.refresh_token.clone().or(record.refresh_token);
+        self.task(attempt::revoke(way, record), |_, _| {});
     }
 
     // ---- saving ----

@@ -146,7 +146,7 @@ impl Grant {
     }
 
     fn login_command(&self) -> String {
-        if self.record.definition.token_endpoint.is_none() {
+        if self.record.definition.is_static() {
             return format!("mcp-authctl add-token {}", self.record.name);
         }
         format!("mcp-authctl login {}", self.record.name)

@@ -2,6 +2,7 @@
 //! an answer a [`crate::transport::Response`]; whoever sends is elsewhere.
 
 pub mod authorize;
+pub mod challenge;
 pub mod identity;
 pub mod metadata;
 pub mod revoke;

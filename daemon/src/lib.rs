@@ -8,6 +8,7 @@ pub mod ipc;
 pub mod login;
 pub mod oauth;
 pub mod platform;
+pub mod platform_files;
 pub mod policy;
 pub mod provider;
 pub mod secret;

@@ -7,6 +7,7 @@ mod files;
 mod header;
 mod hex;
 mod intents;
+mod jobs;
 mod keeper;
 mod key;
 pub mod keychain;
@@ -23,7 +24,8 @@ use std::sync::mpsc::{self, Sender};
 use mcp_auth_proto::KeySourceKind;
 use zeroize::Zeroizing;
 
-use self::keeper::{Answer, Job, Keeper, Surroundings};
+use self::jobs::{Answer, Job, Surroundings};
+use self::keeper::Keeper;
 use self::keychain::Keychain;
 use self::store::Change;
 

@@ -72,177 +72,213 @@ pub struct SystemKeychain;
 
 impl Keychain for SystemKeychain {
     fn read(&self, entry: &str, prompt: bool) -> Result<Option<Zeroizing<String>>, KeychainError> {
-        if !system::reach(entry, prompt)? {
-            return Ok(None);
-        }
-        match system::entry(entry)?.get_password() {
-            Ok(text) => Ok(Some(Zeroizing::new(text))),
-            Err(keyring_core::Error::NoEntry) => Ok(None),
-            Err(error) => Err(system::explain(error)),
-        }
+        system::read(entry, prompt)
     }
 
     fn write(&self, entry: &str, text: &str, prompt: bool) -> Result<(), KeychainError> {
-        system::reach_for_writing(prompt)?;
-        system::entry(entry)?.set_password(text).map_err(system::explain)
+        system::write(entry, text, prompt)
     }
 
     fn remove(&self, entry: &str) -> Result<(), KeychainError> {
-        if !system::reach(entry, false)? {
-            return Ok(());
-        }
-        match system::entry(entry)?.delete_credential() {
-            Ok(()) | Err(keyring_core::Error::NoEntry) => Ok(()),
-            Err(error) => Err(system::explain(error)),
-        }
+        system::remove(entry)
     }
 }
 
-/// The Secret Service. keyring-core unlocks whatever it meets, and a locked collection with a display then blocks until
-/// the person answers; so the lock state is asked for first, with the crate that keyring-core's store is made of.
+/// The Secret Service, without keyring-core's store: that unlocks whatever it meets, and a locked collection with a
+/// display then blocks until the person answers, and it leaves one idle thread per core behind. Attributes are the
+/// store's own, so either finds what the other wrote.
 #[cfg(target_os = "linux")]
 mod system {
     use std::collections::HashMap;
+    use std::time::Duration;
 
-    use keyring_core::api::CredentialStoreApi as _;
-    use secret_service::blocking::{Collection, SecretService};
-    use secret_service::{EncryptionType, Error};
+    use secret_service::{Collection, EncryptionType, Error, Item, SecretService};
+    use zeroize::Zeroizing;
 
     use super::{KeychainError, SERVICE};
 
-    /// Whether the entry is there and can be read without a question; asks the person to unlock it if `prompt`.
-    pub(super) fn reach(entry: &str, prompt: bool) -> Result<bool, KeychainError> {
-        let keychain = connect()?;
-        let attributes = || HashMap::from([("service", SERVICE), ("username", entry)]);
-        let mut found = keychain.search_items(attributes()).map_err(translate)?;
+    pub(super) fn read(entry: &str, prompt: bool) -> Result<Option<Zeroizing<String>>, KeychainError> {
+        run(prompt, async {
+            let keychain = SecretService::connect(EncryptionType::Dh).await?;
+            let Some(item) = find(&keychain, entry, prompt).await? else { return Ok(None) };
+            let secret = Zeroizing::new(item.get_secret().await?);
+            match std::str::from_utf8(&secret) {
+                Ok(text) => Ok(Some(Zeroizing::new(text.to_owned()))),
+                Err(_) => Err(KeychainError::Other("the entry is not a text".into())),
+            }
+        })
+    }
+
+    pub(super) fn write(entry: &str, text: &str, prompt: bool) -> Result<(), KeychainError> {
+        run(prompt, async {
+            let keychain = SecretService::connect(EncryptionType::Dh).await?;
+            let collection = match keychain.get_default_collection().await {
+                Err(Error::NoResult) if prompt => keychain.create_collection("Login", "default").await?,
+                Err(Error::NoResult) => return Err(KeychainError::NoCollection),
+                found => found?,
+            };
+            unlock(&collection, prompt).await?;
+            let label = "Key of the mcp-authd vault";
+            collection.create_item(label, attributes(entry), text.as_bytes(), true, "text/plain").await?;
+            Ok(())
+        })
+    }
+
+    pub(super) fn remove(entry: &str) -> Result<(), KeychainError> {
+        run(false, async {
+            let keychain = SecretService::connect(EncryptionType::Plain).await?;
+            match find(&keychain, entry, false).await? {
+                Some(item) => Ok(item.delete().await?),
+                None => Ok(()),
+            }
+        })
+    }
+
+    /// Runs one call to its end, or gives it up: no connection, thread or question of ours outlives it.
+    fn run<T>(prompt: bool, call: impl Future<Output = Result<T, KeychainError>>) -> Result<T, KeychainError> {
+        let failed = |error: std::io::Error| KeychainError::Other(error.to_string());
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(failed)?;
+        let limit = Duration::from_secs(if prompt { 150 } else { 30 });
+        let result = runtime.block_on(async { tokio::time::timeout(limit, call).await });
+        runtime.shutdown_background();
+        result.unwrap_or_else(|_| Err(KeychainError::Other("it did not answer".into())))
+    }
+
+    /// The entry, unlocked.
+    async fn find<'a>(keychain: &'a SecretService<'_>, entry: &str, prompt: bool) -> Result<Option<Item<'a>>, KeychainError> {
+        let mut found = keychain.search_items(attributes(entry)).await?;
         // Some keychains show nothing of what is locked.
-        if found.unlocked.is_empty() && found.locked.is_empty() && unlocked_default(&keychain, prompt)? {
-            found = keychain.search_items(attributes()).map_err(translate)?;
+        if found.unlocked.is_empty() && found.locked.is_empty() && unlocked_default(keychain, prompt).await? {
+            found = keychain.search_items(attributes(entry)).await?;
         }
-        match (found.unlocked.as_slice(), found.locked.as_slice()) {
-            ([], []) => Ok(false),
-            ([_, ..], []) => Ok(true),
-            (_, [_, ..]) if !prompt => Err(KeychainError::Locked),
-            (_, locked) => {
-                keychain.unlock_all(&locked.iter().collect::<Vec<_>>()).map_err(translate)?;
-                Ok(true)
+        if !found.locked.is_empty() {
+            if !prompt {
+                return Err(KeychainError::Locked);
             }
+            keychain.unlock_all(&found.locked.iter().collect::<Vec<_>>()).await?;
         }
-    }
-
-    /// Sees to it that an entry can be made without a question; asks the person if `prompt`.
-    pub(super) fn reach_for_writing(prompt: bool) -> Result<(), KeychainError> {
-        let keychain = connect()?;
-        match keychain.get_default_collection() {
-            Ok(collection) => unlock(&collection, prompt).map(drop),
-            Err(Error::NoResult) if prompt => keychain.create_collection("Login", "default").map(drop).map_err(translate),
-            Err(Error::NoResult) => Err(KeychainError::NoCollection),
-            Err(error) => Err(translate(error)),
+        let mut items = found.unlocked.into_iter().chain(found.locked);
+        match (items.next(), items.next()) {
+            (_, Some(_)) => Err(KeychainError::Ambiguous),
+            (item, None) => Ok(item),
         }
-    }
-
-    /// The entry, over a connection of its own.
-    pub(super) fn entry(entry: &str) -> Result<keyring_core::Entry, KeychainError> {
-        let store = zbus_secret_service_keyring_store::Store::new().map_err(explain)?;
-        store.build(SERVICE, entry, Some(&HashMap::from([("label", "Key of the mcp-authd vault")]))).map_err(explain)
-    }
-
-    pub(super) fn explain(error: keyring_core::Error) -> KeychainError {
-        match error {
-            keyring_core::Error::Ambiguous(_) => KeychainError::Ambiguous,
-            keyring_core::Error::PlatformFailure(cause) | keyring_core::Error::NoStorageAccess(cause) => match cause.downcast::<Error>() {
-                Ok(error) => translate(*error),
-                Err(cause) => KeychainError::Other(cause.to_string()),
-            },
-            // Its other texts may hold what was stored.
-            keyring_core::Error::BadEncoding(_) | keyring_core::Error::BadDataFormat(..) => {
-                KeychainError::Other("the entry is not a text".into())
-            }
-            error => KeychainError::Other(error.to_string()),
-        }
-    }
-
-    fn connect() -> Result<SecretService<'static>, KeychainError> {
-        // No secret passes over this connection, only lock states.
-        SecretService::connect(EncryptionType::Plain).map_err(translate)
     }
 
     /// Whether the default collection was locked and is unlocked now.
-    fn unlocked_default(keychain: &SecretService<'_>, prompt: bool) -> Result<bool, KeychainError> {
-        match keychain.get_default_collection() {
-            Ok(collection) => unlock(&collection, prompt),
+    async fn unlocked_default(keychain: &SecretService<'_>, prompt: bool) -> Result<bool, KeychainError> {
+        match keychain.get_default_collection().await {
             Err(Error::NoResult) => Ok(false),
-            Err(error) => Err(translate(error)),
+            found => unlock(&found?, prompt).await,
         }
     }
 
-    fn unlock(collection: &Collection<'_>, prompt: bool) -> Result<bool, KeychainError> {
-        match (collection.is_locked().map_err(translate)?, prompt) {
+    async fn unlock(collection: &Collection<'_>, prompt: bool) -> Result<bool, KeychainError> {
+        match (collection.is_locked().await?, prompt) {
             (false, _) => Ok(false),
             (true, false) => Err(KeychainError::Locked),
-            (true, true) => collection.unlock().map(|()| true).map_err(translate),
+            (true, true) => Ok(collection.unlock().await.map(|()| true)?),
         }
     }
 
-    fn translate(error: Error) -> KeychainError {
-        match error {
-            Error::Unavailable => KeychainError::NoBus,
-            Error::Locked => KeychainError::Locked,
-            Error::Prompt | Error::PromptDisconnected => KeychainError::Dismissed,
-            Error::NoResult => KeychainError::NoCollection,
-            error => {
-                let text = error.to_string();
-                // The names that the bus gives to "nobody is there, and nobody can be started".
-                if ["ServiceUnknown", "NameHasNoOwner", "Spawn."].iter().any(|name| text.contains(name)) {
-                    KeychainError::NoProvider
-                } else if text.contains("IsLocked") {
-                    KeychainError::Locked
-                } else {
-                    KeychainError::Other(text)
-                }
+    fn attributes(entry: &str) -> HashMap<&str, &str> {
+        HashMap::from([("service", SERVICE), ("username", entry)])
+    }
+
+    impl From<Error> for KeychainError {
+        fn from(error: Error) -> Self {
+            match error {
+                Error::Unavailable => Self::NoBus,
+                Error::Locked => Self::Locked,
+                Error::Prompt | Error::PromptDisconnected => Self::Dismissed,
+                Error::NoResult => Self::NoCollection,
+                error => Self::from_text(error.to_string()),
+            }
+        }
+    }
+
+    impl KeychainError {
+        // The names that the bus gives to "there is no bus" and "nobody is there, and nobody can be started".
+        fn from_text(text: String) -> Self {
+            let says = |words: &[&str]| words.iter().any(|word| text.contains(word));
+            if says(&["Failed to connect to address"]) {
+                Self::NoBus
+            } else if says(&["ServiceUnknown", "NameHasNoOwner", "Error.Spawn."]) {
+                Self::NoProvider
+            } else if says(&["IsLocked"]) {
+                Self::Locked
+            } else {
+                Self::Other(text)
             }
         }
     }
 }
 
-#[cfg(not(target_os = "linux"))]
+/// Keychain Services and the Credential Manager, through keyring-core. Neither tells whether it is locked; both ask by
+/// themselves, and only when they must.
+#[cfg(any(target_os = "macos", windows))]
 mod system {
     use keyring_core::api::CredentialStoreApi as _;
+    use keyring_core::{Entry, Error};
+    use zeroize::Zeroizing;
 
     use super::{KeychainError, SERVICE};
 
-    // Neither system tells the lock state; both ask by themselves, and only when they must.
-    pub(super) fn reach(_: &str, _: bool) -> Result<bool, KeychainError> {
-        Ok(true)
+    pub(super) fn read(name: &str, _: bool) -> Result<Option<Zeroizing<String>>, KeychainError> {
+        match entry(name)?.get_password() {
+            Ok(text) => Ok(Some(Zeroizing::new(text))),
+            Err(Error::NoEntry) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
     }
 
-    pub(super) fn reach_for_writing(_: bool) -> Result<(), KeychainError> {
-        Ok(())
+    pub(super) fn write(name: &str, text: &str, _: bool) -> Result<(), KeychainError> {
+        Ok(entry(name)?.set_password(text)?)
     }
 
-    #[cfg(any(target_os = "macos", windows))]
-    pub(super) fn entry(entry: &str) -> Result<keyring_core::Entry, KeychainError> {
+    pub(super) fn remove(name: &str) -> Result<(), KeychainError> {
+        match entry(name)?.delete_credential() {
+            Ok(()) | Err(Error::NoEntry) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn entry(name: &str) -> Result<Entry, KeychainError> {
         #[cfg(target_os = "macos")]
-        let store = apple_native_keyring_store::keychain::Store::new().map_err(explain)?;
+        let store = apple_native_keyring_store::keychain::Store::new()?;
         #[cfg(windows)]
-        let store = windows_native_keyring_store::Store::new().map_err(explain)?;
-        store.build(SERVICE, entry, None).map_err(explain)
+        let store = windows_native_keyring_store::Store::new()?;
+        Ok(store.build(SERVICE, name, None)?)
     }
 
-    #[cfg(not(any(target_os = "macos", windows)))]
-    pub(super) fn entry(_: &str) -> Result<keyring_core::Entry, KeychainError> {
+    impl From<Error> for KeychainError {
+        fn from(error: Error) -> Self {
+            match error {
+                Error::Ambiguous(_) => Self::Ambiguous,
+                Error::NoStorageAccess(_) => Self::Locked,
+                Error::PlatformFailure(cause) => Self::Other(cause.to_string()),
+                // Their own texts may hold what was stored.
+                Error::BadEncoding(_) | Error::BadDataFormat(..) => Self::Other("the entry is not a text".into()),
+                error => Self::Other(error.to_string()),
+            }
+        }
+    }
+}
+
+#[cfg(not(any(target_os = "linux", target_os = "macos", windows)))]
+mod system {
+    use zeroize::Zeroizing;
+
+    use super::KeychainError;
+
+    pub(super) fn read(_: &str, _: bool) -> Result<Option<Zeroizing<String>>, KeychainError> {
         Err(KeychainError::NoProvider)
     }
 
-    pub(super) fn explain(error: keyring_core::Error) -> KeychainError {
-        match error {
-            keyring_core::Error::Ambiguous(_) => KeychainError::Ambiguous,
-            keyring_core::Error::NoStorageAccess(_) => KeychainError::Locked,
-            keyring_core::Error::PlatformFailure(cause) => KeychainError::Other(cause.to_string()),
-            keyring_core::Error::BadEncoding(_) | keyring_core::Error::BadDataFormat(..) => {
-                KeychainError::Other("the entry is not a text".into())
-            }
-            error => KeychainError::Other(error.to_string()),
-        }
+    pub(super) fn write(_: &str, _: &str, _: bool) -> Result<(), KeychainError> {
+        Err(KeychainError::NoProvider)
+    }
+
+    pub(super) fn remove(_: &str) -> Result<(), KeychainError> {
+        Err(KeychainError::NoProvider)
     }
 }

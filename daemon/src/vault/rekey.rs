@@ -16,7 +16,8 @@ use zeroize::Zeroizing;
 
 use super::VaultError;
 use super::header::{Header, OtherKey};
-use super::keeper::{Answer, Goal, Held, Keeper, locked, needs_passphrase};
+use super::jobs::{Answer, Goal};
+use super::keeper::{Held, Keeper, locked, needs_passphrase};
 use super::store::{self, refused};
 
 impl Keeper {

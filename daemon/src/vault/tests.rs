@@ -13,7 +13,8 @@ use zeroize::Zeroizing;
 
 use super::files::crash;
 use super::header::{Header, Stretch};
-use super::keeper::{Held, Keeper, Surroundings};
+use super::jobs::Surroundings;
+use super::keeper::{Held, Keeper};
 use super::keychain::{Keychain, KeychainError};
 use super::*;
 
@@ -743,7 +744,7 @@ fn a_panic_in_a_completion_costs_nothing_and_a_dropped_job_answers() {
     let (vault, _) = home.opened();
     vault.save(grant("github", 1), Box::new(|_| panic!("a caller's mistake")));
     save(&vault, grant("github", 2)).unwrap();
-    let answer = call::<()>(|done| drop(keeper::Answer::to(done)));
+    let answer = call::<()>(|done| drop(jobs::Answer::to(done)));
     assert!(matches!(answer, Err(VaultError::Disk(_))));
 }
 

@@ -9,6 +9,7 @@ pub mod login;
 pub mod oauth;
 pub mod places;
 pub mod platform;
+pub mod platform_files;
 pub mod policy;
 pub mod provider;
 pub mod secret;

@@ -140,7 +140,7 @@ pub struct Endpoints {
 }
 
 /// How the client proves itself at the token endpoint (RFC 6749 section 2.3).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ClientAuth {
     /// By `client_id` in the body only.

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
 use crate::clock::Wall;
+use crate::provider::ClientAuth;
 use crate::secret::{AccessToken, RefreshToken};
 
 /// A grant at rest. A record is replaced whole; an answer of the provider is merged into it, never written over it.
@@ -74,6 +75,9 @@ pub struct Definition {
     /// The redirect URI of the login, for providers that want it again on refresh.
     #[serde(default)]
     pub redirect_uri: Option<String>,
+    /// How the client proved itself at the login, where the metadata decided that; the preset's own word comes first.
+    #[serde(default)]
+    pub client_auth: Option<ClientAuth>,
 }
 
 impl Definition {

@@ -1,3 +1,86 @@
+//! The socket's side of the daemon: HTTP/1.1 on a Unix socket or a named pipe. This room accepts, checks who asks, keeps
+//! the limits, and turns requests into calls of the broker; it knows nothing of grants.
+
+mod body;
+mod connection;
+mod guard;
+mod io;
 pub mod listener;
 pub mod peer;
 pub mod routes;
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+pub use body::{Answer, read};
+use bytes::Bytes;
+use hyper::{Method, Uri};
+
+use crate::policy::Peer;
+
+/// What a connection may take. Over a limit there is a clear answer and the connection is closed; nobody else notices.
+#[derive(Clone, Debug)]
+pub struct Limits {
+    /// Bytes of a request's head.
+    pub head: usize,
+    /// Bytes of a request's body.
+    pub body: usize,
+    /// For the first byte of a connection and the head of a request.
+    pub head_time: Duration,
+    /// For the body of a request, once its head is there.
+    pub body_time: Duration,
+    /// Between two requests. Never runs while a request waits or streams.
+    pub idle_time: Duration,
+    /// For a reader that takes nothing of its answer.
+    pub stalled_time: Duration,
+    /// Connections in all.
+    pub connections: usize,
+    /// Connections of one peer process.
+    pub per_process: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            head: 16 * 1024,
+            body: 64 * 1024,
+            head_time: Duration::from_secs(5),
+            body_time: Duration::from_secs(5),
+            idle_time: Duration::from_secs(60),
+            stalled_time: Duration::from_secs(5),
+            connections: 1024,
+            per_process: 256,
+        }
+    }
+}
+
+/// How far the daemon's end has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stage {
+    /// It serves.
+    Open,
+    /// It accepts nobody, closes idle connections and lets requests finish.
+    Draining,
+    /// What still streams is cut off.
+    Ending,
+}
+
+/// A whole request of a peer that passed the checks.
+#[derive(Debug)]
+pub struct Call {
+    /// Who asks.
+    pub peer: Peer,
+    /// The method.
+    pub method: Method,
+    /// The path and, where there is one, the query.
+    pub uri: Uri,
+    /// The body, within the limit.
+    pub body: Bytes,
+}
+
+/// The answer to come. Dropped when the client goes away.
+pub type Answering = Pin<Box<dyn Future<Output = Answer> + Send>>;
+
+/// What answers calls: the routes, or a test.
+pub type Answerer = Arc<dyn Fn(Call) -> Answering + Send + Sync>;

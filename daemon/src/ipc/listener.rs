@@ -1,1 +1,183 @@
-//! To be written.
+//! Accepts connections: who is there, is there a seat left, then off into a task of its own. Also the seats themselves.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use mcp_auth_proto::{ErrorBody, ErrorCode};
+use tokio::sync::{Notify, watch};
+
+use super::connection::{self, Shared};
+use super::peer::{Standing, standing};
+use super::{Answerer, Limits, Stage};
+use crate::platform::{self, Listener, Stream};
+
+/// Serves the socket until the stage is no longer open, then waits until the last connection is gone.
+pub async fn serve(listener: Listener, answer: Answerer, limits: Limits, stage: watch::Receiver<Stage>) {
+    let seats = Arc::new(Seats::new(&limits));
+    let shared = Shared { answer, limits, stage: stage.clone() };
+    tokio::select! {
+        () = closing(stage) => {}
+        () = accept_all(&listener, &shared, &seats) => {}
+    }
+    drop(listener);
+    seats.all_free().await;
+}
+
+/// How long the loop rests when there is no file descriptor left.
+const REST: Duration = Duration::from_millis(100);
+
+/// How many refused connections may wait at a time to take their sentence.
+const REFUSALS: usize = 64;
+
+async fn closing(mut stage: watch::Receiver<Stage>) {
+    // A sender that is gone ends the serving too.
+    let _ = stage.wait_for(|stage| *stage != Stage::Open).await;
+}
+
+async fn accept_all(listener: &Listener, shared: &Shared, seats: &Arc<Seats>) {
+    let mut failing = false;
+    loop {
+        match platform::accept(listener).await {
+            Ok(stream) => {
+                failing = false;
+                admit(stream, shared, seats);
+            }
+            Err(error) => {
+                if !failing {
+                    tracing::warn!(%error, "cannot accept connections, trying again");
+                }
+                failing = true;
+                tokio::time::sleep(REST).await;
+            }
+        }
+    }
+}
+
+/// Decides before a byte is read.
+fn admit(stream: Stream, shared: &Shared, seats: &Arc<Seats>) {
+    let peer = match standing(&stream) {
+        Ok(Standing::Ours(peer)) => peer,
+        Ok(Standing::Root) => {
+            let error = ErrorBody::new(ErrorCode::AccessDenied, "tokens are for their own user, not for root");
+            return refuse(stream, seats, error.hint("run the command as the user whose daemon this is"));
+        }
+        Ok(Standing::Foreign) => return tracing::debug!("connection of another user closed"),
+        Err(error) => return tracing::debug!(%error, "connection closed: the system does not say whose it is"),
+    };
+    match seats.take(peer.pid) {
+        Ok(seat) => {
+            let shared = shared.clone();
+            tokio::spawn(async move {
+                connection::serve(stream, peer, shared).await;
+                drop(seat);
+            });
+        }
+        Err(full) => {
+            tracing::debug!(pid = peer.pid, full, "connection refused");
+            refuse(stream, seats, ErrorBody::new(ErrorCode::TooManyRequests, full).hint("reuse connections, or close them after use"));
+        }
+    }
+}
+
+fn refuse(stream: Stream, seats: &Arc<Seats>, error: ErrorBody) {
+    // Beyond that many the connection is closed without a word.
+    if let Some(seat) = seats.take_refusal() {
+        tokio::spawn(async move {
+            connection::refuse(stream, error).await;
+            drop(seat);
+        });
+    }
+}
+
+/// The connections there are, and of whom.
+#[derive(Debug)]
+struct Seats {
+    connections: usize,
+    per_process: usize,
+    taken: Mutex<Taken>,
+    freed: Notify,
+}
+
+#[derive(Debug, Default)]
+struct Taken {
+    all: usize,
+    refusals: usize,
+    /// Processes that the system does not name share a count.
+    by_process: HashMap<Option<u32>, usize>,
+}
+
+/// One connection's place, free again when dropped.
+#[derive(Debug)]
+struct Seat {
+    seats: Arc<Seats>,
+    kind: SeatKind,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum SeatKind {
+    Connection(Option<u32>),
+    Refusal,
+}
+
+impl Seats {
+    fn new(limits: &Limits) -> Self {
+        Self { connections: limits.connections, per_process: limits.per_process, taken: Mutex::default(), freed: Notify::new() }
+    }
+
+    /// A seat, or the sentence that there is none.
+    fn take(self: &Arc<Self>, pid: Option<u32>) -> Result<Seat, &'static str> {
+        let mut taken = self.taken();
+        if taken.all >= self.connections {
+            return Err("the daemon has too many connections");
+        }
+        let own = taken.by_process.entry(pid).or_default();
+        if *own >= self.per_process {
+            return Err("this process has too many connections");
+        }
+        *own += 1;
+        taken.all += 1;
+        Ok(Seat { seats: self.clone(), kind: SeatKind::Connection(pid) })
+    }
+
+    fn take_refusal(self: &Arc<Self>) -> Option<Seat> {
+        let mut taken = self.taken();
+        (taken.refusals < REFUSALS).then(|| {
+            taken.refusals += 1;
+            Seat { seats: self.clone(), kind: SeatKind::Refusal }
+        })
+    }
+
+    async fn all_free(&self) {
+        while self.taken().all > 0 {
+            self.freed.notified().await;
+        }
+    }
+
+    fn taken(&self) -> MutexGuard<'_, Taken> {
+        self.taken.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        let mut taken = self.seats.taken();
+        match self.kind {
+            SeatKind::Refusal => taken.refusals -= 1,
+            SeatKind::Connection(pid) => {
+                taken.all -= 1;
+                if let Some(own) = taken.by_process.get_mut(&pid) {
+                    *own -= 1;
+                    if *own == 0 {
+                        taken.by_process.remove(&pid);
+                    }
+                }
+                // Keeps the permit when nobody waits yet.
+                self.seats.freed.notify_one();
+            }
+        }
+    }
+}
+
+#[cfg(all(test, unix))]
+mod tests;

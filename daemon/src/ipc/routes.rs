@@ -1,1 +1,272 @@
-//! To be written.
+//! The table of routes: method, path, the right that it needs, and the function that answers. Everything that a client
+//! can ask for is in this file; what comes of it is the broker's business.
+
+use std::pin::Pin;
+use std::sync::Arc;
+
+use mcp_auth_proto::{ErrorBody, ErrorCode, GrantName};
+use serde::Deserialize;
+
+use super::{Answer, Answerer, Call, read};
+use crate::broker::Broker;
+use crate::policy::{self, Decision, Right};
+
+/// Answers calls by the table.
+pub fn answerer(broker: Broker) -> Answerer {
+    Arc::new(move |call| {
+        let found = find(&call);
+        let broker = broker.clone();
+        Box::pin(async move {
+            let answered = match found {
+                Ok((route, name)) => (route.answer)(broker, call, name).await,
+                Err(error) => Err(error),
+            };
+            answered.into()
+        })
+    })
+}
+
+/// One line of the table. In `path` a `*` stands for one segment, which the function gets decoded.
+struct Route {
+    method: &'static str,
+    path: &'static str,
+    right: Right,
+    answer: fn(Broker, Call, String) -> Outcome,
+}
+
+type Outcome = Pin<Box<dyn Future<Output = Result<Answer, ErrorBody>> + Send>>;
+
+#[rustfmt::skip]
+const TABLE: &[Route] = &[
+    Route { method: "POST", path: "/v1/token", right: Right::Token, answer: |b, c, _| Box::pin(token(b, c)) },
+    Route { method: "GET", path: "/v1/grants", right: Right::Look, answer: |b, c, _| Box::pin(grants(b, c)) },
+    Route { method: "GET", path: "/v1/grants/*", right: Right::Look, answer: |b, c, n| Box::pin(grant(b, c, n)) },
+    Route { method: "PUT", path: "/v1/grants/*", right: Right::Change, answer: |b, c, n| Box::pin(add_token(b, c, n)) },
+    Route { method: "DELETE", path: "/v1/grants/*", right: Right::Change, answer: |b, c, n| Box::pin(logout(b, c, n)) },
+    Route { method: "POST", path: "/v1/grants/*/refresh", right: Right::Change, answer: |b, c, n| Box::pin(refresh(b, c, n)) },
+    Route { method: "POST", path: "/v1/logins", right: Right::Login, answer: |b, c, _| Box::pin(login(b, c)) },
+    Route { method: "POST", path: "/v1/logins/*/redirect", right: Right::Login, answer: |b, c, n| Box::pin(pasted_redirect(b, c, n)) },
+    Route { method: "DELETE", path: "/v1/logins/*", right: Right::Login, answer: |b, c, n| Box::pin(cancel_login(b, c, n)) },
+    Route { method: "GET", path: "/v1/providers", right: Right::Look, answer: |b, c, _| Box::pin(providers(b, c)) },
+    Route { method: "PUT", path: "/v1/providers/*", right: Right::Configure, answer: |b, c, n| Box::pin(define_provider(b, c, n)) },
+    Route { method: "PUT", path: "/v1/providers/*/secret", right: Right::Configure, answer: |b, c, n| Box::pin(set_client_secret(b, c, n)) },
+    Route { method: "POST", path: "/v1/vault/setup", right: Right::Vault, answer: |b, c, _| Box::pin(vault_setup(b, c)) },
+    Route { method: "POST", path: "/v1/vault/unlock", right: Right::Vault, answer: |b, c, _| Box::pin(vault_unlock(b, c)) },
+    Route { method: "POST", path: "/v1/vault/lock", right: Right::Vault, answer: |b, c, _| Box::pin(vault_lock(b, c)) },
+    Route { method: "POST", path: "/v1/vault/rekey", right: Right::Vault, answer: |b, c, _| Box::pin(vault_rekey(b, c)) },
+    Route { method: "POST", path: "/v1/vault/backup", right: Right::Vault, answer: |b, c, _| Box::pin(vault_backup(b, c)) },
+    Route { method: "POST", path: "/v1/reload", right: Right::Configure, answer: |b, c, _| Box::pin(reload(b, c)) },
+    Route { method: "GET", path: "/v1/status", right: Right::Look, answer: |b, c, _| Box::pin(status(b, c)) },
+    Route { method: "GET", path: "/v1/events", right: Right::Look, answer: |b, c, _| Box::pin(events(b, c)) },
+];
+
+async fn token(broker: Broker, call: Call) -> Result<Answer, ErrorBody> {
+    let request: mcp_auth_proto::TokenRequest = read(&call.body)?;
+    permitted(&call, Right::Token, request.grant.as_deref().or(request.resource.as_deref()))?;
+    Answer::json(&broker.token(request).await?)
+}
+
+async fn grants(broker: Broker, call: Call) -> Result<Answer, ErrorBody> {
+    nothing(&call)?;
+    Answer::json(&broker.grants().await?)
+}
+
+async fn grant(broker: Broker, call: Call, name: String) -> Result<Answer, ErrorBody> {
+    nothing(&call)?;
+    Answer::json(&broker.grant(grant_name(&name)?).await?)
+}
+
+async fn add_token(broker: Broker, call: Call, name: String) -> Result<Answer, ErrorBody> {
+    Answer::json(&broker.add_token(grant_name(&name)?, read(&call.body)?).await?)
+}
+
+async fn logout(broker: Broker, call: Call, name: String) -> Result<Answer, ErrorBody> {
+    nothing(&call)?;
+    Answer::json(&broker.logout(grant_name(&name)?).await?)
+}
+
+async fn refresh(broker: Broker, call: Call, name: String) -> Result<Answer, ErrorBody> {
+    Answer::json(&broker.refresh(grant_name(&name)?, read(&call.body)?).await?)
+}
+
+async fn login(broker: Broker, call: Call) -> Result<Answer, ErrorBody> {
+    Ok(Answer::Login(broker.login(read(&call.body)?).await?))
+}
+
+async fn pasted_redirect(broker: Broker, call: Call, id: String) -> Result<Answer, ErrorBody> {
+    broker.pasted_redirect(id, read(&call.body)?).await?;
+    Answer::json(&Nothing {})
+}
+
+async fn cancel_login(broker: Broker, call: Call, id: String) -> Result<Answer, ErrorBody> {
+    nothing(&call)?;
+    broker.cancel_login(id).await?;
+    Answer::json(&Nothing {})
+}
+
+async fn providers(broker: Broker, call: Call) -> Result<Answer, ErrorBody> {
+    nothing(&call)?;
+    Answer::json(&broker.providers().await?)
+}
+
+async fn define_provider(broker: Broker, call: Call, name: String) -> Result<Answer, ErrorBody> {
+    Answer::json(&broker.define_provider(name, read(&call.body)?).await?)
+}
+
+async fn set_client_secret(broker: Broker, call: Call, name: String) -> Result<Answer, ErrorBody> {
+    Answer::json(&broker.set_client_secret(name, read(&call.body)?).await?)
+}
+
+async fn vault_setup(broker: Broker, call: Call) -> Result<Answer, ErrorBody> {
+    Answer::json(&broker.vault_setup(read(&call.body)?).await?)
+}
+
+async fn vault_unlock(broker: Broker, call: Call) -> Result<Answer, ErrorBody> {
+    Answer::json(&broker.vault_unlock(read(&call.body)?).await?)
+}
+
+async fn vault_lock(broker: Broker, call: Call) -> Result<Answer, ErrorBody> {
+    nothing(&call)?;
+    Answer::json(&broker.vault_lock().await?)
+}
+
+async fn vault_rekey(broker: Broker, call: Call) -> Result<Answer, ErrorBody> {
+    Answer::json(&broker.vault_rekey(read(&call.body)?).await?)
+}
+
+async fn vault_backup(broker: Broker, call: Call) -> Result<Answer, ErrorBody> {
+    Answer::json(&broker.vault_backup(read(&call.body)?).await?)
+}
+
+async fn reload(broker: Broker, call: Call) -> Result<Answer, ErrorBody> {
+    nothing(&call)?;
+    Answer::json(&broker.reload().await?)
+}
+
+async fn status(broker: Broker, call: Call) -> Result<Answer, ErrorBody> {
+    nothing(&call)?;
+    Answer::json(&broker.status().await?)
+}
+
+async fn events(broker: Broker, call: Call) -> Result<Answer, ErrorBody> {
+    nothing(&call)?;
+    Ok(Answer::Events(broker.events().await?))
+}
+
+/// The object without fields: what routes without a body accept, and what routes without a result answer.
+#[derive(serde::Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Nothing {}
+
+fn nothing(call: &Call) -> Result<(), ErrorBody> {
+    read::<Nothing>(&call.body).map(|Nothing {}| ())
+}
+
+fn grant_name(text: &str) -> Result<GrantName, ErrorBody> {
+    text.parse().map_err(|error| ErrorBody::new(ErrorCode::InvalidRequest, format!("`{}`: {error}", text.escape_debug())))
+}
+
+fn permitted(call: &Call, right: Right, grant: Option<&str>) -> Result<(), ErrorBody> {
+    match policy::allow(&call.peer, right, grant) {
+        Decision::Allow => Ok(()),
+        Decision::Deny => Err(ErrorBody::new(ErrorCode::AccessDenied, "the policy does not allow this program to do that")),
+    }
+}
+
+/// The route of a call and the segment that its `*` stands for, once the policy has agreed.
+fn find(call: &Call) -> Result<(&'static Route, String), ErrorBody> {
+    let path = call.uri.path();
+    let unknown = || ErrorBody::new(ErrorCode::NotFound, format!("there is no {} {}", call.method, path.escape_debug()));
+    let found = TABLE.iter().filter(|route| route.method == call.method.as_str());
+    let (route, segment) = found.filter_map(|route| Some((route, matched(route.path, path)?))).next().ok_or_else(unknown)?;
+    if call.uri.query().is_some() {
+        return Err(ErrorBody::new(ErrorCode::InvalidRequest, "requests have no query; fields go into the JSON body"));
+    }
+    let name = decoded(segment).ok_or_else(|| ErrorBody::new(ErrorCode::InvalidRequest, "the path is not valid percent-encoded UTF-8"))?;
+    permitted(call, route.right, (!name.is_empty()).then_some(name.as_str()))?;
+    Ok((route, name))
+}
+
+/// The segment that the pattern's `*` stands for, empty without one; `None` when the path does not match.
+fn matched<'a>(pattern: &str, path: &'a str) -> Option<&'a str> {
+    let Some((before, after)) = pattern.split_once('*') else { return (pattern == path).then_some("") };
+    let segment = path.strip_prefix(before)?.strip_suffix(after)?;
+    (!segment.is_empty() && !segment.contains('/')).then_some(segment)
+}
+
+fn decoded(segment: &str) -> Option<String> {
+    let mut bytes = Vec::with_capacity(segment.len());
+    let mut rest = segment.bytes();
+    while let Some(byte) = rest.next() {
+        bytes.push(match byte {
+            b'%' => hex(rest.next()?)? << 4 | hex(rest.next()?)?,
+            plain => plain,
+        });
+    }
+    String::from_utf8(bytes).ok()
+}
+
+fn hex(digit: u8) -> Option<u8> {
+    char::from(digit).to_digit(16).and_then(|value| u8::try_from(value).ok())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::policy::Peer;
+
+    fn call(method: &str, target: &str) -> Call {
+        let peer = Peer { uid: 1, pid: None };
+        Call { peer, method: method.parse().unwrap(), uri: target.parse().unwrap(), body: bytes::Bytes::new() }
+    }
+
+    fn found(method: &str, target: &str) -> Result<(&'static str, String), ErrorCode> {
+        find(&call(method, target)).map(|(route, name)| (route.path, name)).map_err(|error| error.error)
+    }
+
+    #[test]
+    fn a_path_leads_to_its_route_with_the_name_in_it() {
+        assert_eq!(found("POST", "/v1/token"), Ok(("/v1/token", String::new())));
+        assert_eq!(found("GET", "/v1/grants/github:work"), Ok(("/v1/grants/*", "github:work".into())));
+        assert_eq!(found("DELETE", "/v1/grants/github%3Awork"), Ok(("/v1/grants/*", "github:work".into())));
+        assert_eq!(found("POST", "/v1/grants/refresh/refresh"), Ok(("/v1/grants/*/refresh", "refresh".into())));
+        assert_eq!(found("PUT", "/v1/providers/x/secret"), Ok(("/v1/providers/*/secret", "x".into())));
+        assert_eq!(found("PUT", "/v1/providers/x"), Ok(("/v1/providers/*", "x".into())));
+    }
+
+    #[test]
+    fn what_is_not_in_the_table_is_not_found() {
+        for (method, target) in [
+            ("GET", "/"),
+            ("GET", "/v1/token"),
+            ("POST", "/v1/token/"),
+            ("POST", "/V1/TOKEN"),
+            ("POST", "//v1/token"),
+            ("GET", "/v1/grants/"),
+            ("GET", "/v1/grants/a/b"),
+            ("OPTIONS", "/v1/token"),
+            ("GET", "/.well-known/oauth-protected-resource"),
+            ("GET", "/.well-known/oauth-authorization-server/mcp/notion"),
+        ] {
+            assert_eq!(found(method, target), Err(ErrorCode::NotFound), "{method} {target}");
+        }
+    }
+
+    #[test]
+    fn a_query_and_a_malformed_name_are_refused() {
+        assert_eq!(found("GET", "/v1/grants?all=1"), Err(ErrorCode::InvalidRequest));
+        assert_eq!(found("GET", "/v1/grants/%zz"), Err(ErrorCode::InvalidRequest));
+        assert_eq!(found("GET", "/v1/grants/%ff"), Err(ErrorCode::InvalidRequest));
+        assert!(grant_name("../x").is_err() && grant_name("a\u{1b}[2J").is_err());
+    }
+
+    #[test]
+    fn no_two_lines_of_the_table_answer_the_same_request() {
+        for (index, route) in TABLE.iter().enumerate() {
+            for other in &TABLE[index + 1..] {
+                let sample = route.path.replace('*', "x");
+                assert!(route.method != other.method || matched(other.path, &sample).is_none(), "{sample}");
+            }
+        }
+    }
+}

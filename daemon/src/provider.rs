@@ -44,6 +44,24 @@ pub struct Provider {
 }
 
 impl Provider {
+    /// A provider that nobody defined: for static tokens, which need none.
+    pub fn unknown(name: &str) -> Self {
+        Self {
+            name: name.to_owned(),
+            configured: false,
+            preset: None,
+            issuer: None,
+            endpoints: Endpoints::default(),
+            client_id: None,
+            client_secret_command: None,
+            scopes: Vec::new(),
+            refresh_scopes: Vec::new(),
+            quirks: Quirks::default(),
+            registration_url: None,
+            registration_steps: Vec::new(),
+        }
+    }
+
     /// Every built-in preset as it is without config, sorted by name.
     pub fn presets() -> Vec<Self> {
         preset::all().iter().map(|preset| preset.provider().clone()).collect()

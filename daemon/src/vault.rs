@@ -124,6 +124,8 @@ pub enum VaultError {
         reason: String,
         /// What to do about it.
         hint: Option<String>,
+        /// The key source that did not give the key, where it was asked.
+        key_source: Option<KeySourceKind>,
     },
     /// The passphrase is wrong.
     #[error("the passphrase is wrong")]
@@ -139,6 +141,22 @@ pub enum VaultError {
     /// The disk refused.
     #[error("{0}")]
     Disk(String),
+}
+
+impl VaultError {
+    /// Whether it may pass without a person doing anything to the daemon: a keychain that is unlocked or installed later.
+    pub fn passes_by_itself(&self) -> bool {
+        matches!(self, Self::NeedsSetup(_) | Self::Locked { key_source: Some(KeySourceKind::Keychain), .. })
+    }
+
+    /// The key source that did not give the key.
+    pub fn key_source(&self) -> Option<KeySourceKind> {
+        match self {
+            Self::Locked { key_source, .. } => *key_source,
+            Self::WrongPassphrase => Some(KeySourceKind::Passphrase),
+            Self::NeedsSetup(_) | Self::Conflict { .. } | Self::Disk(_) => None,
+        }
+    }
 }
 
 /// Called once, on a thread of the vault.

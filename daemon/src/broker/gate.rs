@@ -28,6 +28,8 @@ const WINDING: Duration = Duration::from_secs(10);
 pub(super) struct Gate {
     state: State,
     key_source: Option<KeySourceKind>,
+    /// The trouble that was told last: the same one is not told at every try.
+    told: Option<VaultError>,
     quarantined: usize,
     parked: Vec<Parked>,
     winding: Option<Winding>,
@@ -116,7 +118,9 @@ impl Core {
             Err(error) => {
                 let now = self.now().boot;
                 let retry_at = error.passes_by_itself().then_some(now + delay);
-                if !matches!(&self.gate.state, State::Closed(closed) if closed.error == error) {
+                self.gate.key_source = error.key_source().or(self.gate.key_source);
+                if self.gate.told.as_ref() != Some(&error) {
+                    self.gate.told = Some(error.clone());
                     self.announce("vault_locked", None, Some(error.to_string()));
                 }
                 self.gate.state = State::Closed(Closed { error, tried: now, retry_at, delay });
@@ -132,6 +136,7 @@ impl Core {
             return;
         }
         self.gate.state = State::Open;
+        self.gate.told = None;
         self.gate.key_source = Some(opened.key_source);
         self.gate.quarantined = opened.quarantined;
         for record in opened.records {
@@ -199,8 +204,7 @@ impl Core {
                 (wire::VaultState::Locked, Some(body.error_description), body.hint)
             }
         };
-        let key_source = self.gate.key_source.or_else(|| self.edges.vault.key_source());
-        wire::VaultStatus { state, key_source, reason, hint, quarantined: self.gate.quarantined }
+        wire::VaultStatus { state, key_source: self.gate.key_source, reason, hint, quarantined: self.gate.quarantined }
     }
 
     // ---- the vault routes ----
@@ -235,7 +239,7 @@ impl Core {
         if self.gate.is_winding() {
             return answer(reply, Err(ErrorBody::new(ErrorCode::Conflict, "the vault is being locked already")));
         }
-        let error = VaultError::Locked { reason: "the vault was locked by hand".into(), hint: Some("mcp-authctl unlock".into()), passing: false };
+        let error = VaultError::Locked { reason: "the vault was locked by hand".into(), hint: Some("mcp-authctl unlock".into()), key_source: None };
         self.close(error);
         self.wind(move |core| {
             let done = core.back(move |core, result: Result<(), VaultError>| {

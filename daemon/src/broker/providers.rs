@@ -14,8 +14,8 @@ use crate::vault::{Record, RecordId, RecordKind, VaultError};
 
 impl Core {
     pub(super) fn providers(&mut self, reply: Reply<Vec<wire::ProviderSummary>>) {
-        let summaries = self.config.providers().iter().map(|provider| provider.summary(self.secrets.contains_key(&provider.name)));
-        answer(reply, Ok(summaries.collect()));
+        let providers = self.config.providers();
+        answer(reply, Ok(providers.iter().map(|provider| provider.summary(self.secrets.contains_key(&provider.name))).collect()));
     }
 
     pub(super) fn define_provider(&mut self, name: String, definition: wire::ProviderDefinition, reply: Reply<wire::ProviderSummary>) {

@@ -412,13 +412,9 @@ fn login(response: TokenResponse, now: Now) -> Box<Login> {
     Box::new(Login {
         definition: Definition {
             provider: "github".into(),
-            issuer: None,
-            authorization_endpoint: None,
             token_endpoint: Some("https://as.example/token".into()),
-            revocation_endpoint: None,
-            userinfo_endpoint: None,
             client_id: Some("c".into()),
-            redirect_uri: None,
+            ..Definition::default()
         },
         terms: terms(),
         response,

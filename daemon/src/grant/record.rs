@@ -50,7 +50,7 @@ pub struct GrantRecord {
 }
 
 /// The provider and client of a grant: where its refresh token may be sent.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Definition {
     /// The provider's name.
     pub provider: String,

@@ -111,6 +111,7 @@ impl Header {
         let header = serde_json::from_slice(&bytes).map_err(|error| VaultError::Locked {
             reason: format!("{} is damaged ({error})", path.display()),
             hint: Some("restore the vault from a backup".into()),
+            key_source: None,
         })?;
         Ok(Some(header))
     }

@@ -135,10 +135,11 @@ impl Goal {
             }
             Self::Rekey { .. } => true,
         };
+        let key_source = Some(self.header().key_source);
         self.fail(match error {
             KeyError::Disk(error) => error,
             KeyError::NoSource(reason, hint) | KeyError::Closed(reason, hint) if made => VaultError::Conflict { reason, hint: Some(hint) },
-            KeyError::NoSource(reason, hint) | KeyError::Closed(reason, hint) => VaultError::Locked { reason, hint: Some(hint) },
+            KeyError::NoSource(reason, hint) | KeyError::Closed(reason, hint) => VaultError::Locked { reason, hint: Some(hint), key_source },
         });
     }
 }

@@ -184,6 +184,7 @@ impl Keeper {
             None if header::has_stray_records(vault) => Err(VaultError::Locked {
                 reason: format!("{} holds records, but the vault's header vault.json is missing", vault.display()),
                 hint: Some("restore vault.json from a backup, or move the folder away".into()),
+                key_source: None,
             }),
             header => Ok(header),
         }
@@ -215,6 +216,7 @@ impl Keeper {
         Err(VaultError::Locked {
             reason: reason.into(),
             hint: Some("answer the keychain if it asks for its password, or try again soon".into()),
+            key_source: Some(KeySourceKind::Keychain),
         })
     }
 
@@ -314,6 +316,7 @@ impl Keeper {
             source => VaultError::Locked {
                 reason: format!("the key in the {source} is not this vault's"),
                 hint: Some("bring back the key that the vault was made with".into()),
+                key_source: Some(source),
             },
         })?;
         let (store, records) = Store::load(&self.places.vault, keys)?;
@@ -375,5 +378,5 @@ pub(super) fn needs_passphrase(source: KeySourceKind, passphrase: Option<&Zeroiz
 
 /// The vault is closed, and a person or the keychain can open it.
 pub(super) fn locked(reason: &str) -> VaultError {
-    VaultError::Locked { reason: reason.to_owned(), hint: Some("mcp-authctl unlock".into()) }
+    VaultError::Locked { reason: reason.to_owned(), hint: Some("mcp-authctl unlock".into()), key_source: None }
 }

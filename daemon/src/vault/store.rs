@@ -72,6 +72,7 @@ impl Store {
         let entries = std::fs::read_dir(&self.folder).map_err(|error| VaultError::Locked {
             reason: format!("the vault's records in {} cannot be read ({error})", self.folder.display()),
             hint: Some("restore the vault from a backup".into()),
+            key_source: None,
         })?;
         self.generations.clear();
         self.newer.clear();

@@ -87,7 +87,9 @@ impl<S: Read> Incoming<S> {
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 // A socket's receive time-out.
-                Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => return Err(ClientError::TimedOut),
+                Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => {
+                    return Err(ClientError::TimedOut);
+                }
                 Err(error) => return Err(ClientError::Io(error)),
             }
         }

@@ -40,7 +40,11 @@ pub(crate) fn classify(error: io::Error, path: &Path) -> ClientError {
 #[cfg(unix)]
 pub(crate) fn check_owner(creds: &PeerCreds, path: &Path) -> Result<(), ClientError> {
     let owner = creds.euid();
-    if owner == Some(rustix::process::geteuid().as_raw()) { Ok(()) } else { Err(ClientError::NotOurDaemon { path: path.to_owned(), owner }) }
+    if owner == Some(rustix::process::geteuid().as_raw()) {
+        Ok(())
+    } else {
+        Err(ClientError::NotOurDaemon { path: path.to_owned(), owner })
+    }
 }
 
 /// See the Unix one.

@@ -1,7 +1,7 @@
 //! Asking the person: secrets without echo, from the terminal or, when stdin is not one, from a line of stdin. Never from
 //! the arguments, which everybody on the machine can read.
 
-use std::io::{self, BufRead, IsTerminal, Read};
+use std::io::{self, BufRead, IsTerminal};
 
 use mcp_auth_proto::Secret;
 use zeroize::Zeroizing;

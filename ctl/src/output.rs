@@ -134,7 +134,9 @@ fn as_json(value: &impl Serialize) -> String {
 
 /// Control characters but `\n`, and those that reorder or hide text (bidirectional controls, invisible marks).
 fn is_harmful(c: char) -> bool {
-    matches!(c, '\0'..'\n' | '\x0b'..' ' | '\x7f'..='\u{9f}' | '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
+    let reorders_or_hides =
+        matches!(c, '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}');
+    (c.is_control() && c != '\n') || reorders_or_hides
 }
 
 #[cfg(test)]

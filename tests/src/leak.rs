@@ -39,7 +39,9 @@ pub struct LeakSearch {
 impl Default for LeakSearch {
     fn default() -> Self {
         let finders = MARKS.iter().flat_map(|(kind, mark)| {
-            encodings(mark.as_bytes()).into_iter().map(move |(encoding, bytes)| (format!("{kind} ({encoding})"), Finder::new(&bytes).into_owned()))
+            encodings(mark.as_bytes())
+                .into_iter()
+                .map(move |(encoding, bytes)| (format!("{kind} ({encoding})"), Finder::new(&bytes).into_owned()))
         });
         Self { finders: finders.collect() }
     }

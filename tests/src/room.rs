@@ -249,7 +249,8 @@ impl LoginStream {
         loop {
             if let Some(end) = self.buffer.iter().position(|byte| *byte == b'\n') {
                 let line: Vec<u8> = self.buffer.drain(..=end).collect();
-                let event: LoginEvent = serde_json::from_slice(&line).unwrap_or_else(|error| panic!("not an event ({error}): {}", String::from_utf8_lossy(&line)));
+                let event: LoginEvent = serde_json::from_slice(&line)
+                    .unwrap_or_else(|error| panic!("not an event ({error}): {}", String::from_utf8_lossy(&line)));
                 self.seen.push(event.clone());
                 return Some(event);
             }

@@ -15,7 +15,9 @@ const PATIENCE: Duration = Duration::from_secs(90);
 #[test]
 fn without_a_daemon_every_command_says_how_to_start_it() {
     let room = Room::with_config("");
-    for arguments in [&["status"][..], &["token", "test"], &["login", "test"], &["logout", "test"], &["refresh", "test"], &["reload"], &["lock"]] {
+    for arguments in
+        [&["status"][..], &["token", "test"], &["login", "test"], &["logout", "test"], &["refresh", "test"], &["reload"], &["lock"]]
+    {
         room.ctl(arguments).fails_with(4).says("mcp-authd");
     }
 }
@@ -26,8 +28,11 @@ fn names_that_are_none_are_usage_errors_and_touch_no_file() {
     let room = Room::at(&server);
     let daemon = room.start();
     daemon.log_in("test", "alice");
-    for name in ["../../x", "a/b", ".", "..", "UPPER", "-x", "test:", "test:a:b", "tëst", "a b", "x\ny", "\u{1b}[31mred", &"a".repeat(300)] {
-        for arguments in [&["token", "--", name][..], &["logout", "--", name], &["login", "--no-browser", "--", name], &["refresh", "--", name]] {
+    for name in ["../../x", "a/b", ".", "..", "UPPER", "-x", "test:", "test:a:b", "tëst", "a b", "x\ny", "\u{1b}[31mred", &"a".repeat(300)]
+    {
+        for arguments in
+            [&["token", "--", name][..], &["logout", "--", name], &["login", "--no-browser", "--", name], &["refresh", "--", name]]
+        {
             let output = room.ctl(arguments).fails_with(2);
             assert!(!output.stderr.contains('\u{1b}'), "an escape reached the terminal: {output:?}");
         }
@@ -54,8 +59,9 @@ fn an_unknown_provider_or_grant_is_named() {
     let room = Room::at(&server);
     let _daemon = room.start();
     room.ctl(&["login", "nosuch", "--no-browser"]).fails_with(1).says("nosuch");
-    room.ctl(&["logout", "nosuch"]).fails_with(1).says("nosuch");
-    room.ctl(&["token", "nosuch"]).fails_with(1).says("nosuch");
+    // What a script does about a grant that nobody has is to log in.
+    room.ctl(&["logout", "nosuch"]).fails_with(3).says("nosuch");
+    room.ctl(&["token", "nosuch"]).fails_with(3).says("nosuch");
     room.ctl(&["token", "test"]).fails_with(3).says("mcp-authctl login test");
     room.ctl(&["status", "--check", "test"]).fails_with(3);
 }
@@ -63,7 +69,9 @@ fn an_unknown_provider_or_grant_is_named() {
 #[test]
 fn wrong_usage_is_exit_code_2() {
     let room = Room::with_config("");
-    for arguments in [&["nosuch-command"][..], &["token"], &["token", "a", "b"], &["login", "test", "--callback-port", "99999"], &["status", "--nope"]] {
+    for arguments in
+        [&["nosuch-command"][..], &["token"], &["token", "a", "b"], &["login", "test", "--callback-port", "99999"], &["status", "--nope"]]
+    {
         assert_eq!(room.ctl(arguments).code, 2, "{arguments:?}");
     }
 }
@@ -76,9 +84,7 @@ fn hostile_text_of_a_provider_reaches_neither_terminal_nor_log_raw() {
     daemon.log_in("test", "alice");
     let hostile = "no \u{1b}]0;owned\u{7} \u{202e}way\r\nhint: run rm -rf";
     server.tell("answer", &json!({ "status": 400, "body": { "error": "invalid_client", "error_description": hostile } }));
-    wait_until("the failed refresh", PATIENCE, || {
-        (daemon.show("/v1/grants/test")["last_error"].is_string()).then_some(())
-    });
+    wait_until("the failed refresh", PATIENCE, || (daemon.show("/v1/grants/test")["last_error"].is_string()).then_some(()));
     let status = room.ctl(&["status"]);
     for text in [status.stdout, status.stderr, daemon.running.said()] {
         assert!(!text.contains('\u{1b}') && !text.contains('\u{7}') && !text.contains('\u{202e}'), "{text}");
@@ -133,7 +139,8 @@ fn a_full_disk_costs_no_login() {
         assert!(server.is_active(&daemon.token("test")), "a served token is always good");
         (daemon.show("/v1/grants/test")["not_durable"] == true).then_some(())
     });
-    assert!(room.ctl(&["status"]).stdout.contains("not durable"), "status says so");
+    let status = room.ctl(&["status"]);
+    assert!(status.stdout.contains("in memory only"), "status says so: {status:?}");
     disk.free();
     wait_until("the save", PATIENCE, || {
         daemon.token("test");
@@ -178,7 +185,8 @@ fn a_damaged_record_is_put_aside_and_the_others_work() {
     damage_one_record(&room.path("state"));
     let daemon = room.start();
     let answers: Vec<_> = ["test", "test:work", "test:home"].iter().map(|grant| daemon.ask(grant)).collect();
-    let good = answers.iter().zip(&tokens).filter(|(answer, token)| answer.status == 200 && answer.json()["access_token"] == token.as_str());
+    let good =
+        answers.iter().zip(&tokens).filter(|(answer, token)| answer.status == 200 && answer.json()["access_token"] == token.as_str());
     assert_eq!(good.count(), 2);
     assert_eq!(daemon.show("/v1/status")["vault"]["quarantined"], 1);
 }

@@ -58,7 +58,9 @@ fn sighup_reloads_too() {
     room.ctl(&["login", "test", "--no-browser"]).fails_with(1);
     room.write_config(&provider_table("test", &server, ""));
     daemon.running.signal(Signal::HUP);
-    wait_until("the new provider", Duration::from_secs(5), || daemon.show("/v1/providers").to_string().contains(server.issuer()).then_some(()));
+    wait_until("the new provider", Duration::from_secs(5), || {
+        daemon.show("/v1/providers").to_string().contains(server.issuer()).then_some(())
+    });
     daemon.log_in("test", "alice");
 }
 
@@ -69,11 +71,9 @@ fn a_grant_whose_definition_changed_gets_no_token_and_heals() {
     let daemon = room.start();
     daemon.log_in("test", "alice");
     let token = daemon.token("test");
-    for changed in [
-        provider_table("test", &other, ""),
-        provider_table("test", &server, "").replace("\"native\"", "\"another\""),
-        String::new(),
-    ] {
+    for changed in
+        [provider_table("test", &other, ""), provider_table("test", &server, "").replace("\"native\"", "\"another\""), String::new()]
+    {
         room.write_config(&changed);
         room.ctl(&["reload"]).ok();
         assert_eq!(daemon.refusal("test"), "login_required", "{changed}");

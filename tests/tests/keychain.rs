@@ -30,7 +30,8 @@ fn without_a_keyring_the_daemon_runs_locked_and_says_what_to_do() {
     let vault = daemon.show("/v1/status")["vault"].clone();
     assert!(vault["hint"].as_str().is_some_and(|hint| hint.contains("mcp-authctl")), "{vault}");
     room.ctl(&["login", "test", "--no-browser"]).fails_with(7);
-    let files = std::fs::read_dir(room.path("state")).unwrap().flatten().filter(|entry| entry.file_name().to_string_lossy().contains("key"));
+    let files =
+        std::fs::read_dir(room.path("state")).unwrap().flatten().filter(|entry| entry.file_name().to_string_lossy().contains("key"));
     assert_eq!(files.count(), 0, "no key file is made by itself");
 }
 

@@ -65,7 +65,8 @@ fn an_abort_leaves_no_core_and_the_daemon_cannot_be_read() {
 #[test]
 fn the_outputs_of_all_suites_hold_no_token() {
     let folder = kept_folder("output");
-    let names: Vec<String> = std::fs::read_dir(&folder).unwrap().flatten().map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
+    let names: Vec<String> =
+        std::fs::read_dir(&folder).unwrap().flatten().map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
     for suite in SUITES {
         assert!(names.iter().any(|name| name.starts_with(&format!("{suite}-"))), "the suite {suite} has left no output: run tests/run");
     }

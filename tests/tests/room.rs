@@ -21,9 +21,9 @@ const VERIFIER: &str = "a-code-verifier-that-is-long-enough-for-rfc-7636-0123456
 fn authorization_url(server: &Server, redirect_uri: &str) -> Url {
     let challenge = URL_SAFE_NO_PAD.encode(Sha256::digest(VERIFIER));
     let mut url = server.url("/auth");
-    url.query_pairs_mut()
-        .extend_pairs([("response_type", "code"), ("client_id", "native"), ("redirect_uri", redirect_uri)])
-        .extend_pairs([("scope", "openid offline_access"), ("state", "s"), ("code_challenge", &challenge), ("code_challenge_method", "S256")]);
+    url.query_pairs_mut().extend_pairs([("response_type", "code"), ("client_id", "native"), ("redirect_uri", redirect_uri)]).extend_pairs(
+        [("scope", "openid offline_access"), ("state", "s"), ("code_challenge", &challenge), ("code_challenge_method", "S256")],
+    );
     url
 }
 
@@ -135,7 +135,8 @@ fn one_page() -> (u16, JoinHandle<String>) {
         let mut request = vec![0; 4096];
         let length = stream.read(&mut request).unwrap();
         let page = "<!doctype html><title>Done</title><p>You can close this tab.</p>";
-        write!(stream, "HTTP/1.1 200 OK\r\ncontent-type: text/html\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{page}", page.len()).unwrap();
+        write!(stream, "HTTP/1.1 200 OK\r\ncontent-type: text/html\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{page}", page.len())
+            .unwrap();
         String::from_utf8_lossy(&request[..length]).into_owned()
     });
     (port, thread)
@@ -156,6 +157,15 @@ fn the_browser_gets_through_the_pages_and_keeps_a_picture() {
     assert!(output.status.success() && String::from_utf8_lossy(&output.stdout).contains("You can close this tab."), "{output:?}");
     assert!(page.join().unwrap().starts_with("GET /callback?code=zQaC9qz"));
     assert!(std::fs::metadata(picture).unwrap().len() > 1000);
+}
+
+#[test]
+fn the_person_without_a_display_gets_through_as_well() {
+    let (server, (port, page)) = (Server::with_lifetime(60), one_page());
+    let url = authorization_url(&server, &format!("http://127.0.0.1:{port}/callback"));
+    let output = Command::new(source_folder().join("oidc-provider/person")).arg(url.as_str()).output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    assert!(page.join().unwrap().starts_with("GET /callback?code=zQaC9qz"));
 }
 
 #[test]

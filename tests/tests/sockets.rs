@@ -79,7 +79,8 @@ fn clients_that_send_half_a_request_delay_nobody_and_are_closed() {
     let room = Room::at(&server);
     let daemon = room.start();
     daemon.log_in("test", "alice");
-    let halves = ["", "P", "POST /v1/token HTTP/1.1\r\nhost: mcp-a", "POST /v1/token HTTP/1.1\r\nhost: mcp-authd\r\ncontent-length: 99\r\n\r\n{"];
+    let halves =
+        ["", "P", "POST /v1/token HTTP/1.1\r\nhost: mcp-a", "POST /v1/token HTTP/1.1\r\nhost: mcp-authd\r\ncontent-length: 99\r\n\r\n{"];
     let mut stalled: Vec<UnixStream> = (0..100).map(|_| UnixStream::connect(room.socket()).unwrap()).collect();
     for (stream, half) in stalled.iter_mut().zip(halves.iter().cycle()) {
         stream.write_all(half.as_bytes()).unwrap();
@@ -90,11 +91,13 @@ fn clients_that_send_half_a_request_delay_nobody_and_are_closed() {
     assert!(slowest < Duration::from_millis(50), "{slowest:?}");
     // A head must come in 5 s; a body has its own limit.
     wait_until("the end of every stalled connection", Duration::from_secs(40), || {
-        stalled.retain_mut(|stream| loop {
-            match stream.read(&mut [0; 1024]) {
-                Ok(0) => return false,
-                Ok(_) => {}
-                Err(error) => return error.kind() == std::io::ErrorKind::WouldBlock,
+        stalled.retain_mut(|stream| {
+            loop {
+                match stream.read(&mut [0; 1024]) {
+                    Ok(0) => return false,
+                    Ok(_) => {}
+                    Err(error) => return error.kind() == std::io::ErrorKind::WouldBlock,
+                }
             }
         });
         stalled.is_empty().then_some(())
@@ -198,7 +201,12 @@ fn the_command_line_refuses_a_socket_that_another_user_listens_on() {
     }
     let socat = mcp_auth_tests::require("socat", "socat");
     let mut command = Command::new(socat);
-    command.arg(format!("UNIX-LISTEN:{},fork,mode=777", room.socket().display())).arg("OPEN:/dev/null").uid(NOBODY).gid(NOBODY).current_dir("/");
+    command
+        .arg(format!("UNIX-LISTEN:{},fork,mode=777", room.socket().display()))
+        .arg("OPEN:/dev/null")
+        .uid(NOBODY)
+        .gid(NOBODY)
+        .current_dir("/");
     let mut impostor = command.spawn().unwrap();
     wait_until("the impostor's socket", Duration::from_secs(5), || room.socket().exists().then_some(()));
     let output = room.ctl(&["token", "test"]);

@@ -1,7 +1,7 @@
 //! No token anywhere: a whole life at `MCP_AUTHD_LOG=trace`, and then the outputs that all the suites have left behind.
 //! `tests/run` runs this suite last. The stdout of `mcp-authctl token` is the one place where a token may be.
 
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::print_stdout)]
 
 use std::path::Path;
 use std::time::Duration;

@@ -24,7 +24,8 @@ fn no_grants(daemon: &Daemon<'_>) {
 
 #[test]
 fn a_person_logs_in_with_a_browser_and_sees_that_the_tab_can_be_closed() {
-    (chromium(), node());
+    chromium();
+    node();
     let server = Server::with_lifetime(60);
     let mut room = Room::at(&server);
     let picture = kept_folder("pictures").join("login.png");

@@ -147,7 +147,8 @@ fn the_browser_gets_through_the_pages_and_keeps_a_picture() {
     let (server, (port, page)) = (Server::with_lifetime(60), one_page());
     let picture = kept_folder("pictures").join("room.png");
     let url = authorization_url(&server, &format!("http://127.0.0.1:{port}/callback"));
-    (chromium(), node());
+    chromium();
+    node();
     let output = Command::new(source_folder().join("oidc-provider/browser"))
         .arg(url.as_str())
         .env("SCREENSHOT", &picture)

@@ -336,7 +336,12 @@ impl Grant {
             requested_scopes: Vec::new(),
             scopes: Vec::new(),
             // Never served: expired, and replaced by the login below.
-            token: Token { access_token: AccessToken::new(String::new()), token_type: String::new(), issued_at: now.wall, lifetime: Some(Duration::ZERO) },
+            token: Token {
+                access_token: AccessToken::new(String::new()),
+                token_type: String::new(),
+                issued_at: now.wall,
+                lifetime: Some(Duration::ZERO),
+            },
             refresh_token: None,
             ended: None,
             logged_in_at: now.wall,
@@ -573,7 +578,13 @@ impl Grant {
         let ticket = self.ticket();
         self.phase = Phase::Running(ticket);
         let refresh_token = self.record.refresh_token.clone().expect("may_refresh was asked before");
-        Effect::Refresh(Attempt { ticket, refresh_token, generation: self.record.generation, urgent, even_if_not_durable: !self.is_servable(now) })
+        Effect::Refresh(Attempt {
+            ticket,
+            refresh_token,
+            generation: self.record.generation,
+            urgent,
+            even_if_not_durable: !self.is_servable(now),
+        })
     }
 
     fn refreshed(&mut self, ticket: Ticket, sent_at: Now, result: Result<TokenResponse, AttemptError>, now: Now) -> Vec<Effect> {
@@ -622,7 +633,9 @@ impl Grant {
             }
             TokenError::Overloaded { retry_after: Some(after), .. } => (after.max(plan::backoff(self.raise(), random)), Cause::RetryAfter),
             TokenError::NotSent(_) => (plan::backoff(self.raise(), random), Cause::NotSent),
-            TokenError::Overloaded { .. } | TokenError::Lost(_) | TokenError::Unusable(_) => (plan::backoff(self.raise(), random), Cause::Transient),
+            TokenError::Overloaded { .. } | TokenError::Lost(_) | TokenError::Unusable(_) => {
+                (plan::backoff(self.raise(), random), Cause::Transient)
+            }
         };
         self.wait(now.boot + after, cause, now)
     }
@@ -891,7 +904,8 @@ impl Grant {
 
     /// What askers are told of the end: where a refresh kills the token, that is the planned refresh until it has passed.
     fn served_until(&self, now: Now) -> Option<Boot> {
-        let dies_early = self.record.refresh_token.is_some() && self.terms.as_ref().is_some_and(|terms| terms.refresh_invalidates_access_token);
+        let dies_early =
+            self.record.refresh_token.is_some() && self.terms.as_ref().is_some_and(|terms| terms.refresh_invalidates_access_token);
         let planned = self.current.refresh_at.filter(|at| dies_early && now.boot < *at);
         planned.or(self.current.deadline)
     }

@@ -383,7 +383,9 @@ impl Core {
         let about = grant.as_ref().map(ToString::to_string).unwrap_or_default();
         let why = detail.as_deref().unwrap_or_default();
         match event {
-            "refresh_failed" | "login_required" | "not_durable" | "config_error" | "vault_locked" => tracing::warn!(grant = %about, "{event}: {why}"),
+            "refresh_failed" | "login_required" | "not_durable" | "config_error" | "vault_locked" => {
+                tracing::warn!(grant = %about, "{event}: {why}")
+            }
             _ => tracing::info!(grant = %about, "{event}"),
         }
         let line = wire::Event { at: self.now().wall.rfc3339(), event: event.to_owned(), grant, detail };

@@ -93,7 +93,8 @@ impl Core {
             State::Closed(closed) if now.boot >= closed.tried + RETRY_ASKED => self.open_vault(false, None),
             _ => {}
         }
-        let go = Box::new(move |core: &mut Self| if core.gate.is_open() { question(core, reply) } else { answer(reply, Err(core.locked())) });
+        let go =
+            Box::new(move |core: &mut Self| if core.gate.is_open() { question(core, reply) } else { answer(reply, Err(core.locked())) });
         self.gate.parked.push(Parked { until: now.boot + PATIENCE, go });
     }
 
@@ -145,7 +146,10 @@ impl Core {
                     Ok(grant) => {
                         let interrupted = grant.refresh_token.as_ref().is_some_and(|token| {
                             let fingerprint = token.fingerprint();
-                            opened.intents.iter().any(|i| i.id == record.id && i.generation == record.generation && i.fingerprint == fingerprint)
+                            opened
+                                .intents
+                                .iter()
+                                .any(|i| i.id == record.id && i.generation == record.generation && i.fingerprint == fingerprint)
                         });
                         self.restore(grant, interrupted);
                     }
@@ -191,7 +195,9 @@ impl Core {
     fn locked(&self) -> ErrorBody {
         match &self.gate.state {
             State::Closed(closed) => refusal(&closed.error),
-            State::Opening | State::Open => ErrorBody::new(ErrorCode::VaultLocked, "the vault is being opened").hint("try again in a moment"),
+            State::Opening | State::Open => {
+                ErrorBody::new(ErrorCode::VaultLocked, "the vault is being opened").hint("try again in a moment")
+            }
         }
     }
 
@@ -239,7 +245,8 @@ impl Core {
         if self.gate.is_winding() {
             return answer(reply, Err(ErrorBody::new(ErrorCode::Conflict, "the vault is being locked already")));
         }
-        let error = VaultError::Locked { reason: "the vault was locked by hand".into(), hint: Some("mcp-authctl unlock".into()), key_source: None };
+        let error =
+            VaultError::Locked { reason: "the vault was locked by hand".into(), hint: Some("mcp-authctl unlock".into()), key_source: None };
         self.close(error);
         self.wind(move |core| {
             let done = core.back(move |core, result: Result<(), VaultError>| {

@@ -49,7 +49,9 @@ impl Core {
     pub(super) fn login(&mut self, request: wire::LoginRequest, reply: Reply<mpsc::UnboundedReceiver<LoginEvent>>) {
         match self.plan(&request) {
             Ok((grant, plan)) => {
-                let (id, joined) = self.running_login(&grant, &plan.scopes).map_or_else(|| (self.start_login(grant.clone(), plan), false), |id| (id, true));
+                let (id, joined) = self
+                    .running_login(&grant, &plan.scopes)
+                    .map_or_else(|| (self.start_login(grant.clone(), plan), false), |id| (id, true));
                 answer(reply, Ok(self.subscribe(id, grant, joined, &request)));
             }
             Err(error) => answer(reply, Err(error)),
@@ -98,8 +100,12 @@ impl Core {
             invalid(format!("{:?} is not a name: {error}", request.provider)).hint("mcp-authctl provider list")
         })?;
         let grant = match (&request.account, name.label()) {
-            (Some(label), Some(other)) if label != other => return Err(invalid(format!("the name says account `{other}`, and --account says `{label}`"))),
-            (Some(label), _) => GrantName::with_label(name.base(), label).map_err(|error| invalid(format!("{label:?} is not an account label: {error}")))?,
+            (Some(label), Some(other)) if label != other => {
+                return Err(invalid(format!("the name says account `{other}`, and --account says `{label}`")));
+            }
+            (Some(label), _) => {
+                GrantName::with_label(name.base(), label).map_err(|error| invalid(format!("{label:?} is not an account label: {error}")))?
+            }
             (None, _) => name,
         };
         let provider = self.config.provider(grant.base()).ok_or_else(|| no_provider(grant.base()))?;
@@ -142,7 +148,13 @@ impl Core {
         id
     }
 
-    fn subscribe(&mut self, id: String, grant: GrantName, joined: bool, request: &wire::LoginRequest) -> mpsc::UnboundedReceiver<LoginEvent> {
+    fn subscribe(
+        &mut self,
+        id: String,
+        grant: GrantName,
+        joined: bool,
+        request: &wire::LoginRequest,
+    ) -> mpsc::UnboundedReceiver<LoginEvent> {
         let (events, stream) = mpsc::unbounded_channel();
         self.logins.subscribers += 1;
         let number = self.logins.subscribers;
@@ -184,7 +196,8 @@ impl Core {
         running.saving = true;
         let name = running.grant.clone();
         let Some(terms) = self.terms_of(&outcome.definition) else {
-            let error = ErrorBody::new(ErrorCode::Conflict, format!("the config of `{}` changed during the login", outcome.definition.provider));
+            let error =
+                ErrorBody::new(ErrorCode::Conflict, format!("the config of `{}` changed during the login", outcome.definition.provider));
             return self.end_login(id, LoginEvent::Failed { error: error.hint(format!("mcp-authctl login {name}")) });
         };
         let login = Login {

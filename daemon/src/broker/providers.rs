@@ -37,7 +37,10 @@ impl Core {
         }
         let secret = request.client_secret.expose().trim();
         if secret.is_empty() || secret.contains(char::is_control) {
-            return answer(reply, Err(ErrorBody::new(ErrorCode::InvalidRequest, "the client secret is empty or holds a control character")));
+            return answer(
+                reply,
+                Err(ErrorBody::new(ErrorCode::InvalidRequest, "the client secret is empty or holds a control character")),
+            );
         }
         let generation = self.secrets.get(&name).map_or(1, |(generation, _)| generation + 1);
         let id = RecordId { kind: RecordKind::ProviderSecret, name: name.clone() };
@@ -96,7 +99,8 @@ impl Core {
 }
 
 pub(super) fn no_provider(name: &str) -> ErrorBody {
-    ErrorBody::new(ErrorCode::NotFound, format!("there is no provider `{name}`")).hint("mcp-authctl provider list, or mcp-authctl provider add --help")
+    ErrorBody::new(ErrorCode::NotFound, format!("there is no provider `{name}`"))
+        .hint("mcp-authctl provider list, or mcp-authctl provider add --help")
 }
 
 fn config_refusal(error: &ConfigError) -> ErrorBody {

@@ -78,11 +78,8 @@ impl Core {
     }
 
     fn static_login(&self, provider: &Provider, token: wire::StaticToken, access_token: AccessToken, identity: Identity) -> Box<Login> {
-        let definition = Definition {
-            provider: provider.name.clone(),
-            userinfo_endpoint: provider.endpoints.userinfo.clone(),
-            ..Definition::default()
-        };
+        let definition =
+            Definition { provider: provider.name.clone(), userinfo_endpoint: provider.endpoints.userinfo.clone(), ..Definition::default() };
         Box::new(Login {
             terms: self.terms_of(&definition).expect("a static token needs no provider"),
             definition,
@@ -164,7 +161,8 @@ impl Core {
     fn find(&self, request: &wire::TokenRequest) -> Result<GrantName, ErrorBody> {
         match (&request.grant, &request.resource) {
             (Some(name), resource) => {
-                let name: GrantName = name.parse().map_err(|error: wire::NameError| ErrorBody::new(ErrorCode::InvalidRequest, error.to_string()))?;
+                let name: GrantName =
+                    name.parse().map_err(|error: wire::NameError| ErrorBody::new(ErrorCode::InvalidRequest, error.to_string()))?;
                 let grant = self.held(&name)?;
                 if resource.as_ref().is_some_and(|resource| grant.record().resource.as_ref() != Some(resource)) {
                     return Err(ErrorBody::new(ErrorCode::InvalidRequest, format!("`{name}` is not a grant for that resource")));
@@ -195,7 +193,8 @@ impl Core {
             return ErrorBody::new(ErrorCode::UnknownGrant, format!("there is no grant `{name}`")).hint(hint);
         }
         let Some(provider) = self.config.provider(name.base()) else {
-            return ErrorBody::new(ErrorCode::UnknownGrant, format!("there is no grant and no provider `{name}`")).hint("mcp-authctl provider list");
+            return ErrorBody::new(ErrorCode::UnknownGrant, format!("there is no grant and no provider `{name}`"))
+                .hint("mcp-authctl provider list");
         };
         let command = format!("mcp-authctl login {name}");
         let mut error = ErrorBody::new(ErrorCode::LoginRequired, format!("nobody is logged in to `{name}`")).hint(&command);
@@ -226,7 +225,8 @@ fn want(request: wire::TokenRequest) -> Want {
 }
 
 fn ambiguous(what: &str, choices: &[GrantName]) -> ErrorBody {
-    let mut error = ErrorBody::new(ErrorCode::AmbiguousGrant, what).hint(format!("name one of {}", choices.iter().map(GrantName::as_str).collect::<Vec<_>>().join(", ")));
+    let mut error = ErrorBody::new(ErrorCode::AmbiguousGrant, what)
+        .hint(format!("name one of {}", choices.iter().map(GrantName::as_str).collect::<Vec<_>>().join(", ")));
     error.choices = choices.iter().map(ToString::to_string).collect();
     error
 }

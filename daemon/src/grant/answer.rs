@@ -68,7 +68,8 @@ impl Grant {
 
     pub(super) fn login_required(&self) -> ErrorBody {
         let name = &self.record.name;
-        let mut error = ErrorBody::new(ErrorCode::LoginRequired, format!("`{name}` needs a login: {}", self.reason())).hint(self.login_command());
+        let mut error =
+            ErrorBody::new(ErrorCode::LoginRequired, format!("`{name}` needs a login: {}", self.reason())).hint(self.login_command());
         let scopes: Vec<_> = self.record.requested_scopes.iter().map(String::as_str).collect();
         error.mcp = Some(self.mcp_error("Authentication required", &scopes));
         error
@@ -76,7 +77,11 @@ impl Grant {
 
     pub(super) fn undefined(&self) -> ErrorBody {
         let mut error = self.login_required();
-        error.hint = Some(format!("restore [providers.{}] in the config and run mcp-authctl reload, or {}", self.record.definition.provider, self.login_command()));
+        error.hint = Some(format!(
+            "restore [providers.{}] in the config and run mcp-authctl reload, or {}",
+            self.record.definition.provider,
+            self.login_command()
+        ));
         error
     }
 
@@ -120,11 +125,7 @@ impl Grant {
 
     pub(super) fn reason_of_the_end(&self) -> String {
         let said = self.trouble.error.clone().unwrap_or_default();
-        if self.trouble.ambiguous {
-            format!("ambiguous rotation: an answer of the provider was lost, and then {said}")
-        } else {
-            said
-        }
+        if self.trouble.ambiguous { format!("ambiguous rotation: an answer of the provider was lost, and then {said}") } else { said }
     }
 
     fn complaint(&self, now: Now) -> Option<String> {
@@ -169,5 +170,9 @@ impl Grant {
 }
 
 fn wall_of(at: Boot, now: Now) -> crate::clock::Wall {
-    if at >= now.boot { now.wall + at.since(now.boot) } else { crate::clock::Wall(now.wall.0 - i64::try_from(now.boot.since(at).as_millis()).unwrap_or(i64::MAX)) }
+    if at >= now.boot {
+        now.wall + at.since(now.boot)
+    } else {
+        crate::clock::Wall(now.wall.0 - i64::try_from(now.boot.since(at).as_millis()).unwrap_or(i64::MAX))
+    }
 }

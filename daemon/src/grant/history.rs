@@ -217,7 +217,14 @@ impl World {
     }
 
     fn none(&self) -> TokenResponse {
-        TokenResponse { access_token: AccessToken::new(String::new()), token_type: String::new(), lifetime: None, refresh_token: None, scopes: None, id_token: None }
+        TokenResponse {
+            access_token: AccessToken::new(String::new()),
+            token_type: String::new(),
+            lifetime: None,
+            refresh_token: None,
+            scopes: None,
+            id_token: None,
+        }
     }
 
     fn save(&mut self, ticket: Ticket, record: Box<GrantRecord>) {

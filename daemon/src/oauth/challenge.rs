@@ -43,7 +43,10 @@ mod tests {
     fn the_scope_is_found_wherever_it_stands() {
         for (value, expected) in [
             (r#"Bearer scope="a b""#, Some(vec!["a", "b"])),
-            (r#"bearer realm="x, scope=no", error=insufficient_scope, scope="repo read:org", resource_metadata="https://m/.well-known""#, Some(vec!["repo", "read:org"])),
+            (
+                r#"bearer realm="x, scope=no", error=insufficient_scope, scope="repo read:org", resource_metadata="https://m/.well-known""#,
+                Some(vec!["repo", "read:org"]),
+            ),
             (r#"Basic realm="x", Bearer error="invalid_token", scope=one"#, Some(vec!["one"])),
             (r#"Bearer realm="a\"b", scope="c""#, Some(vec!["c"])),
             ("Bearer", None),

@@ -139,7 +139,9 @@ impl Goal {
         self.fail(match error {
             KeyError::Disk(error) => error,
             KeyError::NoSource(reason, hint) | KeyError::Closed(reason, hint) if made => VaultError::Conflict { reason, hint: Some(hint) },
-            KeyError::NoSource(reason, hint) | KeyError::Closed(reason, hint) => VaultError::Locked { reason, hint: Some(hint), key_source },
+            KeyError::NoSource(reason, hint) | KeyError::Closed(reason, hint) => {
+                VaultError::Locked { reason, hint: Some(hint), key_source }
+            }
         });
     }
 }

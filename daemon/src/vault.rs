@@ -14,7 +14,7 @@ pub mod keychain;
 pub mod record;
 mod rekey;
 mod store;
-#[cfg(test)]
+#[cfg(all(test, unix))]
 mod tests;
 
 use std::path::PathBuf;

@@ -1,2 +1,158 @@
-#![allow(missing_docs)]
-fn main() {}
+//! The command line beside mcp-authd: parses the arguments, runs one verb, and turns its outcome into an exit code.
+//! Everything that is printed goes through `output`; everything that the daemon knows comes through `mcp_auth_proto`.
+
+mod ask;
+mod browser;
+mod commands;
+mod failure;
+mod output;
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+use clap::{CommandFactory, Parser, Subcommand};
+use mcp_auth_proto::{Client, GrantName, socket_path};
+
+use crate::commands::{
+    add_token, completions, env, events, lock, login, logout, man, pkce, provider, refresh, reload, setup, status, token,
+};
+use crate::commands::{unlock, vault};
+use crate::failure::Failure;
+
+/// Log in once, hand fresh access tokens on, see what is held
+#[derive(Debug, Parser)]
+#[command(name = "mcp-authctl", version, max_term_width = 100, after_help = EXAMPLES)]
+struct Cli {
+    #[command(subcommand)]
+    verb: Verb,
+    /// Print JSON on stdout, and an error as one line of JSON on stderr
+    #[arg(long, global = true)]
+    json: bool,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    Login(login::Args),
+    Logout(logout::Args),
+    Status(status::Args),
+    Token(token::Args),
+    Refresh(refresh::Args),
+    AddToken(add_token::Args),
+    Env(env::Args),
+    Events(events::Args),
+    Provider(provider::Args),
+    Setup(setup::Args),
+    Unlock(unlock::Args),
+    Lock(lock::Args),
+    Vault(vault::Args),
+    Reload(reload::Args),
+    Pkce(pkce::Args),
+    Completions(completions::Args),
+    Man(man::Args),
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  mcp-authctl setup                 choose where the vault's key is kept, once
+  mcp-authctl login github          log in with the browser
+  mcp-authctl token github          print a fresh access token
+  mcp-authctl status                what is held, and what needs you
+
+Exit codes: 0 ok, 1 refused or failed, 2 wrong usage, 3 login needed, 4 daemon not running,
+5 provider unreachable, 6 not allowed by policy, 7 vault locked, 78 bad config, 130 Ctrl-C";
+
+fn main() -> ExitCode {
+    // MCP servers ask for tokens in their request path: this way in costs no argument parser.
+    if let Some((name, json)) = plain_token(std::env::args_os().skip(1)) {
+        return finish(connect().and_then(|client| token::plain(&client, name, json)), json);
+    }
+    let cli = Cli::parse();
+    finish(dispatch(cli.verb, cli.json), cli.json)
+}
+
+fn dispatch(verb: Verb, json: bool) -> Result<(), Failure> {
+    match verb {
+        Verb::Login(args) => login::run(args, connect()?, json),
+        Verb::Logout(args) => logout::run(&args, &connect()?, json),
+        Verb::Status(args) => status::run(&args, &connect()?, json),
+        Verb::Token(args) => token::run(args, &connect()?, json),
+        Verb::Refresh(args) => refresh::run(&args, &connect()?, json),
+        Verb::AddToken(args) => add_token::run(args, &connect()?, json),
+        Verb::Env(args) => env::run(&args, &connect()?, json),
+        Verb::Events(_) => events::run(&connect()?, json),
+        Verb::Provider(args) => provider::run(args, &connect()?, json),
+        Verb::Setup(args) => setup::run(&args, &connect()?, json),
+        Verb::Unlock(_) => unlock::run(&connect()?, json),
+        Verb::Lock(_) => lock::run(&connect()?, json),
+        Verb::Vault(args) => vault::run(args, &connect()?, json),
+        Verb::Reload(_) => reload::run(&connect()?, json),
+        Verb::Pkce(_) => pkce::run(json),
+        Verb::Completions(args) => completions::run(&args, Cli::command()),
+        Verb::Man(args) => man::run(&args, Cli::command()),
+    }
+}
+
+/// The client; it does not connect before the first call.
+fn connect() -> Result<Client, Failure> {
+    Ok(Client::new(socket_path()?))
+}
+
+fn finish(outcome: Result<(), Failure>, json: bool) -> ExitCode {
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            output::failure(&failure, json);
+            ExitCode::from(failure.exit_code())
+        }
+    }
+}
+
+/// `token NAME` and `token NAME --json` exactly; everything else is clap's.
+fn plain_token(mut args: impl Iterator<Item = OsString>) -> Option<(GrantName, bool)> {
+    if args.next()? != "token" {
+        return None;
+    }
+    let (first, second) = (args.next()?, args.next());
+    let name = match (&second, args.next()) {
+        (None, None) => first,
+        (Some(flag), None) if flag == "--json" => first,
+        (Some(_), None) if first == "--json" => return Some((second.as_ref()?.to_str()?.parse().ok()?, true)),
+        _ => return None,
+    };
+    Some((name.to_str()?.parse().ok()?, second.is_some()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_arguments_are_consistent_and_every_verb_shows_examples() {
+        let mut command = Cli::command();
+        command.build();
+        command.clone().debug_assert();
+        for verb in command.get_subcommands().filter(|verb| verb.get_name() != "help") {
+            let help = verb.get_after_help().map(ToString::to_string).unwrap_or_default();
+            assert!(help.starts_with("Example"), "{}", verb.get_name());
+        }
+    }
+
+    #[test]
+    fn only_the_plain_form_of_token_takes_the_short_way() {
+        let quick = |args: &[&str]| plain_token(args.iter().map(OsString::from)).map(|(name, json)| (name.to_string(), json));
+        assert_eq!(quick(&["token", "github"]), Some(("github".into(), false)));
+        assert_eq!(quick(&["token", "github:work", "--json"]), Some(("github:work".into(), true)));
+        assert_eq!(quick(&["token", "--json", "github"]), Some(("github".into(), true)));
+        for slow in [
+            &["token"][..],
+            &["token", "--help"],
+            &["token", "GitHub"],
+            &["token", "a", "b"],
+            &["token", "a", "--json", "b"],
+            &["login", "a"],
+            &[],
+        ] {
+            assert_eq!(quick(slow), None, "{slow:?}");
+        }
+    }
+}

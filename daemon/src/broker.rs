@@ -1,99 +1,214 @@
 //! The one task that owns every grant: a mailbox, a timer, and the effects that the grants ask for. It never blocks,
 //! and there is no lock elsewhere.
+//!
+//! [`Broker`] is the handle that the routes hold: each method posts one question and awaits its answer. [`core::Core`]
+//! is the state behind the mailbox; nothing but the messages of this file's loop touches it.
+
+mod attempt;
+mod core;
+mod gate;
+mod lane;
+mod logins;
+mod providers;
+mod tokens;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use mcp_auth_proto as wire;
-use mcp_auth_proto::{ErrorBody, GrantName};
-use tokio::sync::mpsc;
+use mcp_auth_proto::{ErrorBody, ErrorCode, GrantName};
+use tokio::sync::{mpsc, oneshot};
+
+use self::core::Core;
+use crate::clock::Clock;
+use crate::config::{Config, Network};
+use crate::grant::Asker;
+use crate::platform::Alarm;
+use crate::transport::Transport;
+use crate::vault::Vault;
+
+/// What the broker stands on: the real edges, or those of a test.
+#[derive(Clone)]
+pub struct Edges {
+    /// The time.
+    pub clock: Arc<dyn Clock>,
+    /// Makes the way to the providers, anew when `[network]` changes.
+    pub connect: fn(&Network) -> Arc<dyn Transport>,
+    /// The sealed records.
+    pub vault: Vault,
+}
 
 /// How the routes reach the broker. Cheap to clone. Every answer is an [`ErrorBody`] or what the wire says.
 #[derive(Clone, Debug)]
 pub struct Broker {
-    mailbox: mpsc::UnboundedSender<()>,
+    mailbox: mpsc::UnboundedSender<Message>,
+    askers: Arc<AtomicU64>,
 }
 
+/// One thing for the core to do.
+type Message = Box<dyn FnOnce(&mut Core) + Send>;
+
+/// Where the answer to a question goes.
+type Reply<T> = oneshot::Sender<Result<T, ErrorBody>>;
+
 impl Broker {
+    /// Starts the broker's task; the vault is opened at once.
+    pub fn start(edges: Edges, config: Config, config_path: PathBuf) -> std::io::Result<Self> {
+        let (mailbox, messages) = mpsc::unbounded_channel();
+        let core = Core::new(edges, config, config_path, mailbox.clone());
+        tokio::spawn(run(core, messages, Alarm::new()?));
+        Ok(Self { mailbox, askers: Arc::default() })
+    }
+
     /// `POST /v1/token`. Dropping the future withdraws the question; a refresh that it started goes on.
     pub async fn token(&self, request: wire::TokenRequest) -> Result<wire::TokenAnswer, ErrorBody> {
-        todo!()
+        let mut asking = Asking { broker: self, asker: self.askers.fetch_add(1, Ordering::Relaxed), answered: false };
+        let asker = asking.asker;
+        let answer = self.ask(move |core, reply| core.token(asker, request, reply)).await;
+        asking.answered = true;
+        answer
     }
+
     /// `GET /v1/grants`.
     pub async fn grants(&self) -> Result<Vec<wire::GrantSummary>, ErrorBody> {
-        todo!()
+        self.ask(|core, reply| core.when_open(reply, |core, reply| core.grants(reply))).await
     }
+
     /// `GET /v1/grants/NAME`.
     pub async fn grant(&self, name: GrantName) -> Result<wire::GrantSummary, ErrorBody> {
-        todo!()
+        self.ask(|core, reply| core.when_open(reply, move |core, reply| core.grant(&name, reply))).await
     }
+
     /// `PUT /v1/grants/NAME`.
     pub async fn add_token(&self, name: GrantName, token: wire::StaticToken) -> Result<wire::GrantSummary, ErrorBody> {
-        todo!()
+        self.ask(|core, reply| core.when_open(reply, move |core, reply| core.add_token(name, token, reply))).await
     }
+
     /// `DELETE /v1/grants/NAME`.
     pub async fn logout(&self, name: GrantName) -> Result<wire::LogoutAnswer, ErrorBody> {
-        todo!()
+        self.ask(|core, reply| core.when_open(reply, move |core, reply| core.logout(name, reply))).await
     }
-    /// `POST /v1/grants/NAME/refresh`.
-    pub async fn refresh(&self, name: GrantName, request: wire::RefreshRequest) -> Result<wire::GrantSummary, ErrorBody> {
-        todo!()
+
+    /// `POST /v1/grants/NAME/refresh`. `force` is for grants whose refresh would kill a token that a program holds.
+    pub async fn refresh(&self, name: GrantName, _request: wire::RefreshRequest) -> Result<wire::GrantSummary, ErrorBody> {
+        let mut asking = Asking { broker: self, asker: self.askers.fetch_add(1, Ordering::Relaxed), answered: false };
+        let (asker, of) = (asking.asker, name.clone());
+        let answer = self.ask(move |core, reply| core.refresh(asker, of, reply)).await;
+        asking.answered = true;
+        answer?;
+        self.grant(name).await
     }
+
     /// `POST /v1/logins`. Dropping the receiver is going away.
     pub async fn login(&self, request: wire::LoginRequest) -> Result<mpsc::UnboundedReceiver<wire::LoginEvent>, ErrorBody> {
-        todo!()
+        self.ask(|core, reply| core.when_open(reply, move |core, reply| core.login(request, reply))).await
     }
+
     /// `POST /v1/logins/ID/redirect`.
     pub async fn pasted_redirect(&self, id: String, redirect: wire::PastedRedirect) -> Result<(), ErrorBody> {
-        todo!()
+        self.ask(move |core, reply| core.pasted_redirect(&id, redirect, reply)).await
     }
+
     /// `DELETE /v1/logins/ID`.
     pub async fn cancel_login(&self, id: String) -> Result<(), ErrorBody> {
-        todo!()
+        self.ask(move |core, reply| core.cancel_login(&id, reply)).await
     }
+
     /// `GET /v1/providers`.
     pub async fn providers(&self) -> Result<Vec<wire::ProviderSummary>, ErrorBody> {
-        todo!()
+        self.ask(|core, reply| core.providers(reply)).await
     }
+
     /// `PUT /v1/providers/NAME`.
     pub async fn define_provider(&self, name: String, definition: wire::ProviderDefinition) -> Result<wire::ProviderSummary, ErrorBody> {
-        todo!()
+        self.ask(move |core, reply| core.define_provider(name, definition, reply)).await
     }
+
     /// `PUT /v1/providers/NAME/secret`.
     pub async fn set_client_secret(&self, name: String, request: wire::ClientSecretRequest) -> Result<wire::ProviderSummary, ErrorBody> {
-        todo!()
+        self.ask(|core, reply| core.when_open(reply, move |core, reply| core.set_client_secret(name, request, reply))).await
     }
+
     /// `POST /v1/vault/setup`.
     pub async fn vault_setup(&self, request: wire::VaultSetup) -> Result<wire::VaultStatus, ErrorBody> {
-        todo!()
+        self.ask(move |core, reply| core.vault_setup(request, reply)).await
     }
+
     /// `POST /v1/vault/unlock`.
     pub async fn vault_unlock(&self, request: wire::VaultUnlock) -> Result<wire::VaultStatus, ErrorBody> {
-        todo!()
+        self.ask(move |core, reply| core.vault_unlock(request, reply)).await
     }
+
     /// `POST /v1/vault/lock`.
     pub async fn vault_lock(&self) -> Result<wire::VaultStatus, ErrorBody> {
-        todo!()
+        self.ask(|core, reply| core.vault_lock(reply)).await
     }
+
     /// `POST /v1/vault/rekey`.
     pub async fn vault_rekey(&self, request: wire::VaultRekey) -> Result<wire::VaultStatus, ErrorBody> {
-        todo!()
+        self.ask(|core, reply| core.when_open(reply, move |core, reply| core.vault_rekey(request, reply))).await
     }
+
     /// `POST /v1/vault/backup`.
     pub async fn vault_backup(&self, request: wire::VaultBackup) -> Result<wire::VaultStatus, ErrorBody> {
-        todo!()
+        self.ask(move |core, reply| core.vault_backup(request, reply)).await
     }
+
     /// `POST /v1/reload` and SIGHUP.
     pub async fn reload(&self) -> Result<wire::ConfigStatus, ErrorBody> {
-        todo!()
+        self.ask(|core, reply| core.reload(reply)).await
     }
+
     /// `GET /v1/status`.
     pub async fn status(&self) -> Result<wire::Status, ErrorBody> {
-        todo!()
+        self.ask(|core, reply| core.status(reply)).await
     }
+
     /// `GET /v1/events`. Dropping the receiver is going away; a reader that is too slow is dropped.
     pub async fn events(&self) -> Result<mpsc::Receiver<wire::Event>, ErrorBody> {
-        todo!()
+        self.ask(|core, reply| core.events(reply)).await
     }
+
     /// SIGTERM: lets refreshes in flight finish and be saved, at most 10 s. Returns when nothing is left to do.
     pub async fn shutdown(&self) {
-        todo!()
+        // Both outcomes mean that nothing is left to do: the answer, or a core that has gone.
+        let _ = self.ask(|core, reply| core.shutdown(reply)).await;
+    }
+
+    async fn ask<T: Send + 'static>(&self, question: impl FnOnce(&mut Core, Reply<T>) + Send + 'static) -> Result<T, ErrorBody> {
+        let (reply, answer) = oneshot::channel();
+        let stopping = || ErrorBody::new(ErrorCode::InternalError, "the daemon is stopping").hint("try again in a moment");
+        self.mailbox.send(Box::new(move |core| question(core, reply))).map_err(|_| stopping())?;
+        answer.await.unwrap_or_else(|_| Err(stopping()))
+    }
+}
+
+/// Somebody who waits for a token, until it is answered or gone.
+struct Asking<'a> {
+    broker: &'a Broker,
+    asker: Asker,
+    answered: bool,
+}
+
+impl Drop for Asking<'_> {
+    fn drop(&mut self) {
+        if !self.answered {
+            let asker = self.asker;
+            // A core that has gone has no askers.
+            let _ = self.broker.mailbox.send(Box::new(move |core| core.cancelled(asker)));
+        }
+    }
+}
+
+async fn run(mut core: Core, mut messages: mpsc::UnboundedReceiver<Message>, mut alarm: Alarm) {
+    core.open_vault(false, None);
+    while !core.is_finished() {
+        alarm.set(core.wake_at());
+        tokio::select! {
+            Some(message) = messages.recv() => message(&mut core),
+            _ = alarm.wait() => core.rang(),
+        }
+        core.wind_down();
     }
 }

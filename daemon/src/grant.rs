@@ -1,3 +1,962 @@
-//! PURE: the life of one grant.
+//! PURE: the life of one grant. [`Grant::handle`] takes an [`Input`] and the time and gives [`Effect`]s; [`Grant::wake_at`]
+//! says when it wants [`Input::Woke`]. No IO, no clock, no lock: the broker carries out the effects.
+//!
+//! The rules: at most one refresh in flight; what comes back is saved before it is served; whoever has a usable token
+//! never waits; only the provider's word, said twice, ends a grant; a late answer of an old attempt changes nothing.
 
+mod answer;
+#[cfg(test)]
+mod history;
+mod plan;
 pub mod record;
+
+use std::time::Duration;
+
+use mcp_auth_proto::{ErrorBody, TokenAnswer};
+
+use crate::clock::{Boot, Now};
+use crate::oauth::token::{TokenError, TokenResponse};
+use crate::secret::{AccessToken, RefreshToken};
+use record::{Definition, Ended, GrantRecord, Token};
+
+/// How long a save may take before the new token is served from RAM.
+const SAVE_PATIENCE: Duration = Duration::from_secs(5);
+/// How long an asker waits who has nothing to fall back on.
+const WAIT_EXPIRED: Duration = Duration::from_secs(30);
+/// How long an asker waits who could be given the old token, without and with an explicit `min_valid_for`.
+const WAIT_UNEXPIRED: Duration = Duration::from_secs(2);
+const WAIT_EXPLICIT: Duration = Duration::from_secs(15);
+/// A provider that was not reached is tried again this soon while somebody asks.
+const NOT_SENT_CAP: Duration = Duration::from_secs(15);
+/// A problem with the client or its consent is tried again hourly.
+const REFUSED_RETRY: Duration = Duration::from_secs(3600);
+/// Between two refreshes that a person asked for.
+const MANUAL_GAP: Duration = Duration::from_secs(10);
+/// Between two refreshes that a rejection caused, and after the token's issue.
+const FORCED_GAP: Duration = Duration::from_secs(60);
+const FORCED_AGE: Duration = Duration::from_secs(10);
+/// A token of unknown lifetime is planned as if it lived this long if somebody asked for it, and else this long.
+const UNKNOWN_ASKED: Duration = Duration::from_secs(3600);
+const UNKNOWN_IDLE: Duration = Duration::from_secs(7 * 24 * 3600);
+/// A save that failed is tried again after this, doubling.
+const SAVE_RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
+
+/// Who asked; unique within the daemon.
+pub type Asker = u64;
+/// Names an attempt, a save or a probe; unique within the daemon.
+pub type Ticket = u64;
+
+/// What an asker wants.
+#[derive(Clone, Debug, Default)]
+pub struct Want {
+    /// What must remain of the token.
+    pub min_valid_for: Option<Duration>,
+    /// Scopes that it must cover.
+    pub scopes: Vec<String>,
+    /// The token that a resource server rejected.
+    pub rejected: Option<AccessToken>,
+}
+
+/// What the provider's present definition says about the grant. Not in the record: config may change it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Terms {
+    /// A refresh invalidates the access token before it.
+    pub refresh_invalidates_access_token: bool,
+    /// Refreshed ahead of expiry, asked for or not.
+    pub refresh_ahead: bool,
+    /// The provider has a place where a token can be tried (userinfo).
+    pub can_probe: bool,
+    /// Scopes that never count as missing.
+    pub refresh_scopes: Vec<String>,
+}
+
+/// A finished login.
+#[derive(Debug)]
+pub struct Login {
+    /// The provider and client.
+    pub definition: Definition,
+    /// The provider's present terms.
+    pub terms: Terms,
+    /// The tokens.
+    pub response: TokenResponse,
+    /// When the token request was sent.
+    pub sent_at: Now,
+    /// Who logged in, for people and for the provider.
+    pub account: Option<String>,
+    /// Who logged in, for the provider.
+    pub subject: Option<String>,
+    /// The resource indicator that was sent.
+    pub resource: Option<String>,
+    /// The scopes that were asked for.
+    pub requested_scopes: Vec<String>,
+}
+
+/// Why an attempt brought no tokens.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum AttemptError {
+    /// The provider or the network.
+    Provider(TokenError),
+    /// The intent could not be written, so nothing was sent.
+    NotDurable(String),
+    /// The client secret is not to be had, so nothing was sent.
+    NoClientSecret(String),
+}
+
+/// What a resource server says about a token.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// It works.
+    Alive,
+    /// 401.
+    Rejected,
+    /// No telling.
+    Unknown,
+}
+
+/// Everything that can happen to a grant.
+#[derive(Debug)]
+pub enum Input {
+    /// Somebody asks for a token.
+    Wanted(Asker, Want),
+    /// A person asks for a refresh now.
+    RefreshWanted(Asker),
+    /// Somebody went away.
+    Cancelled(Asker),
+    /// A login brought new tokens.
+    LoggedIn(Box<Login>),
+    /// The grant is about to be forgotten.
+    LoggedOut,
+    /// The config was read: the grant's definition stands (with these terms), or not.
+    Defined(Option<Terms>),
+    /// An attempt ended. The time is when its request was sent.
+    Refreshed(Ticket, Now, Result<TokenResponse, AttemptError>),
+    /// A save ended.
+    Saved(Ticket, Result<(), String>),
+    /// A probe ended.
+    Probed(Ticket, Verdict),
+    /// The issuer does not answer; leave it alone until then.
+    IssuerPaused {
+        /// Until when.
+        until: Boot,
+        /// It was not even reached.
+        not_sent: bool,
+    },
+    /// The issuer answered somebody well.
+    IssuerRecovered,
+    /// The machine was asleep, or its network changed.
+    Resumed,
+    /// The time of [`Grant::wake_at`] has come.
+    Woke,
+}
+
+/// What the broker shall do.
+#[derive(Debug)]
+pub enum Effect {
+    /// Send a refresh request.
+    Refresh(Attempt),
+    /// Somebody waits for this attempt now: start it before those that nobody waits for.
+    Hurry(Ticket),
+    /// Seal and replace the record.
+    Save(Ticket, Box<GrantRecord>),
+    /// Try the token at userinfo.
+    Probe(Ticket, AccessToken),
+    /// Answer an asker.
+    Reply(Asker, Result<TokenAnswer, ErrorBody>),
+    /// Tell the world.
+    Tell(News),
+}
+
+/// One refresh.
+#[derive(Clone, Debug)]
+pub struct Attempt {
+    /// Its name.
+    pub ticket: Ticket,
+    /// What is sent.
+    pub refresh_token: RefreshToken,
+    /// The generation of the record that holds it.
+    pub generation: u64,
+    /// Somebody waits for it.
+    pub urgent: bool,
+    /// The access token has expired: go on even if the intent cannot be written.
+    pub even_if_not_durable: bool,
+}
+
+/// What is worth telling.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum News {
+    /// A login is done.
+    LoggedIn,
+    /// A refresh is done.
+    Refreshed,
+    /// A refresh failed.
+    RefreshFailed(String),
+    /// A person must log in.
+    LoginRequired(String),
+    /// The newest tokens are in RAM only.
+    NotDurable(String),
+    /// They are on disk now.
+    Durable,
+}
+
+/// One grant.
+#[derive(Debug)]
+pub struct Grant {
+    record: GrantRecord,
+    current: Current,
+    terms: Option<Terms>,
+    phase: Phase,
+    trouble: Trouble,
+    unsaved: Option<Unsaved>,
+    pause: Option<Pause>,
+    waiters: Vec<Waiter>,
+    probe: Option<Ticket>,
+    last_forced: Option<Boot>,
+    last_manual: Option<Boot>,
+    tickets: Ticket,
+    random: fastrand::Rng,
+}
+
+/// What only RAM knows of the present access token.
+#[derive(Clone, Debug)]
+struct Current {
+    issued: Boot,
+    /// `None`: unknown.
+    deadline: Option<Boot>,
+    /// `None`: by [`UNKNOWN_ASKED`] and [`UNKNOWN_IDLE`].
+    refresh_at: Option<Boot>,
+    rejected: bool,
+    first_rejection: Option<Boot>,
+    asked: bool,
+}
+
+/// Where the refresh token is.
+#[derive(Debug)]
+enum Phase {
+    /// At rest until its planned time.
+    Calm,
+    /// On its way to the provider.
+    Running(Ticket),
+    /// Replaced; the new record is on its way to the disk.
+    Saving { ticket: Ticket, record: Box<GrantRecord>, current: Current, give_up: Boot, login: bool },
+    /// At rest after a failure, not to be sent before `until`.
+    Waiting { since: Boot, until: Boot, cause: Cause },
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Cause {
+    Transient,
+    NotSent,
+    RetryAfter,
+    /// `invalid_grant` once: sent again to be sure.
+    Confirm,
+    /// The client or its consent; a login is needed once the token has expired.
+    Refused,
+}
+
+/// Failures since the last success.
+#[derive(Debug, Default)]
+struct Trouble {
+    failures: u32,
+    rejections: u32,
+    /// An answer was lost: the refresh token may be used up.
+    ambiguous: bool,
+    error: Option<String>,
+}
+
+/// The record in RAM is newer than the one on disk.
+#[derive(Debug)]
+struct Unsaved {
+    in_flight: Option<Ticket>,
+    retry_at: Boot,
+    delay: Duration,
+}
+
+#[derive(Debug)]
+struct Pause {
+    since: Boot,
+    until: Boot,
+    not_sent: bool,
+}
+
+#[derive(Debug)]
+struct Waiter {
+    asker: Asker,
+    deadline: Boot,
+    purpose: Purpose,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Purpose {
+    Token,
+    /// An old token is no answer.
+    Refresh,
+    /// Waits for a probe, not for a refresh.
+    Probe,
+}
+
+impl Grant {
+    /// A grant from its record. `interrupted`: an intent says that its refresh token may have been sent. `seed` starts
+    /// the jitter, `tickets` the names of attempts.
+    pub fn restore(record: GrantRecord, terms: Option<Terms>, interrupted: bool, now: Now, seed: (u64, Ticket)) -> Self {
+        let mut random = fastrand::Rng::with_seed(seed.0);
+        let mut current = Current::restored(&record.token, now, &terms, &mut random);
+        let from_the_future = now.wall < record.token.issued_at;
+        if interrupted || from_the_future {
+            current.refresh_at = Some(now.boot);
+            if from_the_future && record.refresh_token.is_some() {
+                current.deadline = Some(now.boot);
+            }
+        }
+        Self {
+            record,
+            current,
+            terms,
+            phase: Phase::Calm,
+            trouble: Trouble { ambiguous: interrupted, ..Trouble::default() },
+            unsaved: None,
+            pause: None,
+            waiters: Vec::new(),
+            probe: None,
+            last_forced: None,
+            last_manual: None,
+            tickets: seed.1,
+            random,
+        }
+    }
+
+    /// A grant from its first login; the effects save it.
+    pub fn logged_in(name: mcp_auth_proto::GrantName, login: Box<Login>, now: Now, seed: (u64, Ticket)) -> (Self, Vec<Effect>) {
+        let record = GrantRecord {
+            name,
+            generation: 0,
+            definition: login.definition.clone(),
+            account: None,
+            subject: None,
+            resource: None,
+            requested_scopes: Vec::new(),
+            scopes: Vec::new(),
+            // Never served: expired, and replaced by the login below.
+            token: Token {
+                access_token: AccessToken::new(String::new()),
+                token_type: String::new(),
+                issued_at: now.wall,
+                lifetime: Some(Duration::ZERO),
+            },
+            refresh_token: None,
+            ended: None,
+            logged_in_at: now.wall,
+            refreshed_at: None,
+        };
+        let mut grant = Self::restore(record, Some(login.terms.clone()), false, now, seed);
+        let effects = grant.handle(Input::LoggedIn(login), now);
+        (grant, effects)
+    }
+
+    /// Takes one input. The effects are to be carried out in their order.
+    pub fn handle(&mut self, input: Input, now: Now) -> Vec<Effect> {
+        match input {
+            Input::Wanted(asker, want) => self.wanted(asker, want, now),
+            Input::RefreshWanted(asker) => self.refresh_wanted(asker, now),
+            Input::Cancelled(asker) => {
+                self.waiters.retain(|waiter| waiter.asker != asker);
+                Vec::new()
+            }
+            Input::LoggedIn(login) => self.login(*login, now),
+            Input::LoggedOut => self.logged_out(),
+            Input::Defined(terms) => self.defined(terms, now),
+            Input::Refreshed(ticket, sent_at, result) => self.refreshed(ticket, sent_at, result, now),
+            Input::Saved(ticket, result) => self.saved(ticket, result, now),
+            Input::Probed(ticket, verdict) => self.probed(ticket, verdict, now),
+            Input::IssuerPaused { until, not_sent } => {
+                self.pause = Some(Pause { since: now.boot, until, not_sent });
+                Vec::new()
+            }
+            Input::IssuerRecovered | Input::Resumed => {
+                self.forget_unreachable(now);
+                Vec::new()
+            }
+            Input::Woke => self.woke(now),
+        }
+    }
+
+    /// When [`Input::Woke`] is wanted next.
+    pub fn wake_at(&self) -> Option<Boot> {
+        let waiters = self.waiters.iter().map(|waiter| waiter.deadline);
+        let saving = match &self.phase {
+            Phase::Saving { give_up, .. } => Some(*give_up),
+            _ => None,
+        };
+        let unsaved = self.unsaved.as_ref().filter(|_| self.may_save_again()).map(|unsaved| unsaved.retry_at);
+        waiters.chain(saving).chain(unsaved).chain(self.planned()).min()
+    }
+
+    /// What is kept of it; while a save runs, the version before.
+    pub fn record(&self) -> &GrantRecord {
+        &self.record
+    }
+
+    /// The newest record, saved or not: its tokens are the ones to revoke.
+    pub fn newest(&self) -> &GrantRecord {
+        match &self.phase {
+            Phase::Saving { record, .. } => record,
+            _ => &self.record,
+        }
+    }
+
+    /// The attempt in flight.
+    pub fn running(&self) -> Option<Ticket> {
+        match self.phase {
+            Phase::Running(ticket) => Some(ticket),
+            _ => None,
+        }
+    }
+
+    /// Whether this attempt is in flight.
+    pub fn is_running(&self, ticket: Ticket) -> bool {
+        self.running() == Some(ticket)
+    }
+
+    /// Until when its issuer is left alone because others found it not answering.
+    pub fn spared_until(&self, now: Now) -> Option<Boot> {
+        self.pause.as_ref().map(|pause| pause.until).filter(|until| *until > now.boot)
+    }
+
+    /// Whether nothing is in flight: no attempt, no save.
+    pub fn is_at_rest(&self) -> bool {
+        matches!(self.phase, Phase::Calm | Phase::Waiting { .. }) && self.unsaved.is_none()
+    }
+
+    /// Whether a rotated refresh token is known to RAM only.
+    pub fn is_not_durable(&self) -> bool {
+        self.unsaved.is_some()
+    }
+
+    // ---- asking ----
+
+    fn wanted(&mut self, asker: Asker, want: Want, now: Now) -> Vec<Effect> {
+        if self.terms.is_none() {
+            return vec![Effect::Reply(asker, Err(self.undefined()))];
+        }
+        if self.needs_login() && !self.is_servable(now) && !matches!(self.phase, Phase::Saving { .. }) {
+            return vec![self.settled(asker, &Purpose::Token, now)];
+        }
+        if !want.scopes.is_empty() && !self.covers(&want.scopes) {
+            return vec![Effect::Reply(asker, Err(self.insufficient_scope(&want.scopes)))];
+        }
+        self.current.asked = true;
+        if let Some(rejected) = &want.rejected
+            && let Some(effects) = self.rejected(asker, rejected, now)
+        {
+            return effects;
+        }
+        if self.is_usable(want.min_valid_for, now) {
+            return vec![Effect::Reply(asker, Ok(self.answer(now)))];
+        }
+        let explicit = want.min_valid_for.is_some();
+        self.wait_or_settle(asker, Purpose::Token, explicit, now)
+    }
+
+    fn refresh_wanted(&mut self, asker: Asker, now: Now) -> Vec<Effect> {
+        let refused = if self.terms.is_none() {
+            Some(self.undefined())
+        } else if self.record.ended.is_some() {
+            Some(self.login_required())
+        } else if self.record.refresh_token.is_none() {
+            Some(self.not_refreshable())
+        } else if let Phase::Waiting { until, cause: Cause::RetryAfter, .. } = &self.phase
+            && *until > now.boot
+        {
+            Some(self.unreachable(*until, now))
+        } else {
+            self.last_manual.filter(|last| now.boot < *last + MANUAL_GAP).map(|last| self.too_soon(last + MANUAL_GAP, now))
+        };
+        if let Some(error) = refused {
+            return vec![Effect::Reply(asker, Err(error))];
+        }
+        self.last_manual = Some(now.boot);
+        self.pause = None;
+        // The confirming attempt keeps its distance from the first, whoever asks.
+        if matches!(&self.phase, Phase::Waiting { cause, .. } if *cause != Cause::Confirm) {
+            self.phase = Phase::Calm;
+        }
+        self.wait_or_settle(asker, Purpose::Refresh, true, now)
+    }
+
+    /// The asker has no usable token: it waits for the attempt that runs or starts now, or is settled at once.
+    fn wait_or_settle(&mut self, asker: Asker, purpose: Purpose, explicit: bool, now: Now) -> Vec<Effect> {
+        let mut effects = Vec::new();
+        let confirming = matches!(self.phase, Phase::Waiting { cause: Cause::Confirm, .. });
+        match &self.phase {
+            Phase::Saving { .. } => {}
+            Phase::Running(ticket) => effects.push(Effect::Hurry(*ticket)),
+            Phase::Calm | Phase::Waiting { .. } if !self.may_refresh(now) || self.blocked_until(now, true).is_some() => {
+                if !confirming || self.is_servable(now) {
+                    effects.push(self.settled(asker, &purpose, now));
+                    return effects;
+                }
+            }
+            Phase::Calm | Phase::Waiting { .. } => effects.push(self.start(true, now)),
+        }
+        let patience = match (self.is_servable(now) && purpose == Purpose::Token, explicit) {
+            (false, _) => WAIT_EXPIRED,
+            (true, true) => WAIT_EXPLICIT,
+            (true, false) => WAIT_UNEXPIRED,
+        };
+        self.waiters.push(Waiter { asker, deadline: now.boot + patience, purpose });
+        effects
+    }
+
+    /// The answer for someone who does not wait any longer: the old token while it lives, else why there is none.
+    fn settled(&self, asker: Asker, purpose: &Purpose, now: Now) -> Effect {
+        let answer = if *purpose != Purpose::Refresh && self.is_servable(now) {
+            Ok(self.answer(now))
+        } else if self.terms.is_none() {
+            Err(self.undefined())
+        } else if self.needs_login() {
+            Err(self.login_required())
+        } else {
+            Err(self.unreachable(self.blocked_until(now, true).unwrap_or(now.boot), now))
+        };
+        Effect::Reply(asker, answer)
+    }
+
+    /// A client says that a resource server rejected this token. Where only a probe can tell, the asker waits for it;
+    /// else the question goes on as any other.
+    fn rejected(&mut self, asker: Asker, rejected: &AccessToken, now: Now) -> Option<Vec<Effect>> {
+        if *rejected != self.record.token.access_token || self.current.rejected {
+            return None;
+        }
+        if self.record.refresh_token.is_some() && self.record.ended.is_none() {
+            let young = now.boot < self.current.issued + FORCED_AGE;
+            let recent = self.last_forced.is_some_and(|last| now.boot < last + FORCED_GAP);
+            if !young && !recent {
+                self.last_forced = Some(now.boot);
+                self.current.rejected = true;
+            }
+            return None;
+        }
+        if self.record.ended.is_some() {
+            self.current.rejected = true;
+            return None;
+        }
+        if self.terms.as_ref().is_some_and(|terms| terms.can_probe) {
+            self.waiters.push(Waiter { asker, deadline: now.boot + WAIT_EXPLICIT, purpose: Purpose::Probe });
+            if self.probe.is_some() {
+                return Some(Vec::new());
+            }
+            let ticket = self.ticket();
+            self.probe = Some(ticket);
+            return Some(vec![Effect::Probe(ticket, self.record.token.access_token.clone())]);
+        }
+        match self.current.first_rejection {
+            Some(first) if now.boot >= first + FORCED_GAP => self.current.rejected = true,
+            Some(_) => {}
+            None => self.current.first_rejection = Some(now.boot),
+        }
+        None
+    }
+
+    fn probed(&mut self, ticket: Ticket, verdict: Verdict, now: Now) -> Vec<Effect> {
+        if self.probe != Some(ticket) {
+            return Vec::new();
+        }
+        self.probe = None;
+        let mut effects = Vec::new();
+        if verdict == Verdict::Rejected && !self.current.rejected {
+            self.current.rejected = true;
+            effects.push(Effect::Tell(News::LoginRequired(self.reason())));
+        }
+        let (asking, others) = std::mem::take(&mut self.waiters).into_iter().partition(|w| w.purpose == Purpose::Probe);
+        self.waiters = others;
+        effects.extend(asking.into_iter().map(|w: Waiter| self.settled(w.asker, &w.purpose, now)));
+        effects
+    }
+
+    // ---- refreshing ----
+
+    fn start(&mut self, urgent: bool, now: Now) -> Effect {
+        let ticket = self.ticket();
+        self.phase = Phase::Running(ticket);
+        let refresh_token = self.record.refresh_token.clone().expect("may_refresh was asked before");
+        Effect::Refresh(Attempt {
+            ticket,
+            refresh_token,
+            generation: self.record.generation,
+            urgent,
+            even_if_not_durable: !self.is_servable(now),
+        })
+    }
+
+    fn refreshed(&mut self, ticket: Ticket, sent_at: Now, result: Result<TokenResponse, AttemptError>, now: Now) -> Vec<Effect> {
+        if !matches!(self.phase, Phase::Running(running) if running == ticket) {
+            return Vec::new();
+        }
+        match result {
+            Ok(response) => {
+                let mut record = self.record.clone();
+                record.merge(response, sent_at);
+                record.refreshed_at = Some(now.wall);
+                self.save_then_serve(record, sent_at, false, now)
+            }
+            Err(AttemptError::Provider(error)) => self.failed(error, now),
+            Err(AttemptError::NotDurable(reason)) => {
+                self.trouble.error = Some(reason);
+                let retry = now.boot + plan::backoff(1, self.random.f64()).max(SAVE_RETRY.0);
+                let until = self.current.deadline.map_or(retry, |deadline| retry.min(deadline));
+                self.wait(until, Cause::Transient, now)
+            }
+            Err(AttemptError::NoClientSecret(reason)) => {
+                self.trouble.error = Some(reason);
+                self.trouble.failures += 1;
+                let until = now.boot + plan::backoff(self.trouble.failures, self.random.f64());
+                self.wait(until, Cause::Refused, now)
+            }
+        }
+    }
+
+    fn failed(&mut self, error: TokenError, now: Now) -> Vec<Effect> {
+        self.trouble.error = Some(error.to_string());
+        let random = self.random.f64();
+        let (after, cause) = match error {
+            TokenError::InvalidGrant(_) => {
+                self.trouble.rejections += 1;
+                if self.trouble.rejections >= 2 {
+                    return self.end(now);
+                }
+                (Duration::from_secs(2) + Duration::from_secs(8).mul_f64(random), Cause::Confirm)
+            }
+            TokenError::Refused { .. } => (REFUSED_RETRY.mul_f64(1.0 - 0.1 * random), Cause::Refused),
+            TokenError::Lost(_) if !self.trouble.ambiguous && self.terms.is_some() => {
+                self.trouble.ambiguous = true;
+                let urgent = !self.waiters.is_empty();
+                return vec![self.start(urgent, now)];
+            }
+            TokenError::Overloaded { retry_after: Some(after), .. } => (after.max(plan::backoff(self.raise(), random)), Cause::RetryAfter),
+            TokenError::NotSent(_) => (plan::backoff(self.raise(), random), Cause::NotSent),
+            TokenError::Overloaded { .. } | TokenError::Lost(_) | TokenError::Unusable(_) => {
+                (plan::backoff(self.raise(), random), Cause::Transient)
+            }
+        };
+        self.wait(now.boot + after, cause, now)
+    }
+
+    fn raise(&mut self) -> u32 {
+        self.trouble.failures = self.trouble.failures.saturating_add(1);
+        self.trouble.failures
+    }
+
+    /// Rests until `until`; askers are settled, but those who wait for the confirming attempt with nothing to fall back on.
+    fn wait(&mut self, until: Boot, cause: Cause, now: Now) -> Vec<Effect> {
+        let confirming = cause == Cause::Confirm && !self.is_servable(now);
+        self.phase = Phase::Waiting { since: now.boot, until, cause };
+        let mut effects = vec![Effect::Tell(News::RefreshFailed(self.reason()))];
+        if !confirming {
+            effects.extend(self.settle_waiters(now));
+        }
+        effects
+    }
+
+    fn end(&mut self, now: Now) -> Vec<Effect> {
+        self.record.ended = Some(Ended { at: now.wall, reason: self.reason_of_the_end() });
+        self.phase = Phase::Calm;
+        let mut effects = vec![Effect::Tell(News::LoginRequired(self.reason()))];
+        effects.extend(self.settle_waiters(now));
+        // Marking a grant dead is not urgent: a failure only means that the provider is asked again after a restart.
+        self.record.generation += 1;
+        effects.push(self.save_in_background(now));
+        effects
+    }
+
+    fn settle_waiters(&mut self, now: Now) -> Vec<Effect> {
+        let (probing, others) = std::mem::take(&mut self.waiters).into_iter().partition(|w| w.purpose == Purpose::Probe);
+        self.waiters = probing;
+        others.into_iter().map(|w: Waiter| self.settled(w.asker, &w.purpose, now)).collect()
+    }
+
+    fn forget_unreachable(&mut self, now: Now) {
+        if self.pause.as_ref().is_some_and(|pause| pause.not_sent) {
+            self.pause = None;
+        }
+        if let Phase::Waiting { until, cause: Cause::NotSent, .. } = &mut self.phase {
+            *until = now.boot;
+            self.trouble.failures = 0;
+        }
+    }
+
+    // ---- saving ----
+
+    fn login(&mut self, login: Login, now: Now) -> Vec<Effect> {
+        let mut record = self.newest().clone();
+        record.definition = login.definition;
+        record.account = login.account;
+        record.subject = login.subject;
+        record.resource = login.resource;
+        record.scopes.clone_from(&login.requested_scopes);
+        record.requested_scopes = login.requested_scopes;
+        record.refresh_token = None;
+        record.ended = None;
+        record.refreshed_at = None;
+        record.logged_in_at = login.sent_at.wall;
+        record.merge(login.response, login.sent_at);
+        self.terms = Some(login.terms);
+        self.pause = None;
+        self.probe = None;
+        self.trouble = Trouble::default();
+        self.save_then_serve(record, login.sent_at, true, now)
+    }
+
+    fn save_then_serve(&mut self, mut record: GrantRecord, sent_at: Now, login: bool, now: Now) -> Vec<Effect> {
+        record.generation = self.newest().generation + 1;
+        let current = Current::fresh(&record.token, sent_at.boot, &self.terms, &mut self.random);
+        let ticket = self.ticket();
+        let record = Box::new(record);
+        self.phase = Phase::Saving { ticket, record: record.clone(), current, give_up: now.boot + SAVE_PATIENCE, login };
+        vec![Effect::Save(ticket, record)]
+    }
+
+    fn save_in_background(&mut self, now: Now) -> Effect {
+        let ticket = self.ticket();
+        self.unsaved = Some(Unsaved { in_flight: Some(ticket), retry_at: now.boot, delay: SAVE_RETRY.0 });
+        Effect::Save(ticket, Box::new(self.record.clone()))
+    }
+
+    fn saved(&mut self, ticket: Ticket, result: Result<(), String>, now: Now) -> Vec<Effect> {
+        if matches!(&self.phase, Phase::Saving { ticket: saving, .. } if *saving == ticket) {
+            return match result {
+                Ok(()) => self.adopt(now),
+                Err(reason) => self.adopt_in_ram(None, reason, now),
+            };
+        }
+        let Some(unsaved) = self.unsaved.as_mut().filter(|unsaved| unsaved.in_flight == Some(ticket)) else {
+            return Vec::new();
+        };
+        match result {
+            Ok(()) => {
+                self.unsaved = None;
+                vec![Effect::Tell(News::Durable)]
+            }
+            Err(_) => {
+                unsaved.in_flight = None;
+                unsaved.retry_at = now.boot + unsaved.delay;
+                unsaved.delay = (unsaved.delay * 2).min(SAVE_RETRY.1);
+                Vec::new()
+            }
+        }
+    }
+
+    /// An older record must not be written after a newer one, nor twice at once.
+    fn may_save_again(&self) -> bool {
+        let saving = matches!(self.phase, Phase::Saving { .. });
+        !saving && self.unsaved.as_ref().is_some_and(|unsaved| unsaved.in_flight.is_none())
+    }
+
+    /// The disk refused, or has not answered in time: the one case where a token is served before it is saved.
+    fn adopt_in_ram(&mut self, in_flight: Option<Ticket>, reason: String, now: Now) -> Vec<Effect> {
+        let mut effects = self.adopt(now);
+        self.unsaved = Some(Unsaved { in_flight, retry_at: now.boot + SAVE_RETRY.0, delay: SAVE_RETRY.0 * 2 });
+        effects.insert(0, Effect::Tell(News::NotDurable(reason)));
+        effects
+    }
+
+    /// The new record becomes the present one, and whoever waits is answered.
+    fn adopt(&mut self, now: Now) -> Vec<Effect> {
+        let Phase::Saving { record, current, login, .. } = std::mem::replace(&mut self.phase, Phase::Calm) else {
+            return Vec::new();
+        };
+        self.record = *record;
+        self.current = current;
+        self.unsaved = None;
+        let expired_on_arrival = !self.is_servable(now);
+        if expired_on_arrival && !login && self.record.refresh_token.is_some() {
+            self.trouble.rejections = 0;
+            self.trouble.ambiguous = false;
+            self.trouble.error = Some("the provider's new token was expired on arrival".into());
+            let until = now.boot + plan::backoff(self.raise(), self.random.f64());
+            return self.wait(until, Cause::Transient, now);
+        }
+        self.trouble = Trouble::default();
+        self.pause = None;
+        let news = if login { News::LoggedIn } else { News::Refreshed };
+        let mut effects = vec![Effect::Tell(news)];
+        effects.extend(std::mem::take(&mut self.waiters).into_iter().map(|waiter| {
+            let purpose = if expired_on_arrival { waiter.purpose } else { Purpose::Token };
+            self.settled(waiter.asker, &purpose, now)
+        }));
+        effects
+    }
+
+    /// Until when nothing is sent after a failure; the broker spares the issuer's other grants as long.
+    pub fn resting_until(&self, now: Now) -> Option<Boot> {
+        self.blocked_until(now, false)
+    }
+
+    // ---- the rest ----
+
+    fn logged_out(&mut self) -> Vec<Effect> {
+        self.phase = Phase::Calm;
+        self.unsaved = None;
+        self.record.refresh_token = None;
+        let error = self.unknown();
+        std::mem::take(&mut self.waiters).into_iter().map(|waiter| Effect::Reply(waiter.asker, Err(error.clone()))).collect()
+    }
+
+    fn defined(&mut self, terms: Option<Terms>, now: Now) -> Vec<Effect> {
+        let invalidates = |terms: &Option<Terms>| terms.as_ref().map(|terms| terms.refresh_invalidates_access_token);
+        let replanned = invalidates(&self.terms) != invalidates(&terms);
+        self.terms = terms;
+        if let Some(invalidates) = invalidates(&self.terms) {
+            if let (true, Some(lifetime), Some(deadline)) = (replanned, self.record.token.lifetime, self.current.deadline) {
+                let at = deadline - plan::lead(lifetime, invalidates, self.random.f64());
+                self.current.refresh_at = self.current.refresh_at.map(|planned| if planned <= now.boot { planned } else { at });
+            }
+            return Vec::new();
+        }
+        // A refresh in flight still ends well and is saved: the token heals when the definition returns.
+        let mut effects = self.settle_waiters(now);
+        effects.push(Effect::Tell(News::LoginRequired(self.reason())));
+        effects
+    }
+
+    fn woke(&mut self, now: Now) -> Vec<Effect> {
+        let mut effects = Vec::new();
+        if let Phase::Saving { ticket, give_up, .. } = &self.phase
+            && *give_up <= now.boot
+        {
+            let ticket = *ticket;
+            effects.extend(self.adopt_in_ram(Some(ticket), "the disk has not answered in 5 s".into(), now));
+        }
+        if self.may_save_again() && self.unsaved.as_ref().is_some_and(|unsaved| unsaved.retry_at <= now.boot) {
+            let ticket = self.ticket();
+            if let Some(unsaved) = &mut self.unsaved {
+                unsaved.in_flight = Some(ticket);
+            }
+            effects.push(Effect::Save(ticket, Box::new(self.record.clone())));
+        }
+        if self.planned().is_some_and(|at| at <= now.boot) {
+            let urgent = !self.waiters.is_empty();
+            effects.push(self.start(urgent, now));
+        }
+        let (late, waiting) = std::mem::take(&mut self.waiters).into_iter().partition(|w| w.deadline <= now.boot);
+        self.waiters = waiting;
+        effects.extend(late.into_iter().map(|w: Waiter| self.settled(w.asker, &w.purpose, now)));
+        effects
+    }
+
+    /// When the next attempt starts by itself.
+    fn planned(&self) -> Option<Boot> {
+        let terms = self.terms.as_ref()?;
+        if self.record.refresh_token.is_none() || self.record.ended.is_some() {
+            return None;
+        }
+        let at = match &self.phase {
+            Phase::Running(_) | Phase::Saving { .. } => return None,
+            Phase::Waiting { until, cause: Cause::Confirm, .. } => *until,
+            Phase::Waiting { .. } | Phase::Calm if !terms.refresh_ahead && !self.trouble.ambiguous => return None,
+            Phase::Waiting { until, .. } => *until,
+            Phase::Calm if self.current.rejected => self.current.issued,
+            Phase::Calm => match self.current.refresh_at {
+                Some(at) => at,
+                None if self.current.asked => self.current.issued + UNKNOWN_ASKED,
+                None => self.current.issued + UNKNOWN_IDLE,
+            },
+        };
+        let at = self.pause.as_ref().map_or(at, |pause| at.max(pause.until));
+        match (&self.unsaved, self.current.deadline) {
+            // Not rotated again while its token is valid and the disk does not take it.
+            (Some(_), Some(deadline)) => Some(at.max(deadline)),
+            (Some(_), None) => None,
+            (None, _) => Some(at),
+        }
+    }
+
+    fn may_refresh(&self, now: Now) -> bool {
+        let durable_or_needed = self.unsaved.is_none() || !self.is_servable(now);
+        self.terms.is_some() && self.record.refresh_token.is_some() && self.record.ended.is_none() && durable_or_needed
+    }
+
+    /// Until when nothing may be sent; `asked` shortens the wait for a provider that was not reached.
+    fn blocked_until(&self, now: Now, asked: bool) -> Option<Boot> {
+        let capped = |since: Boot, until: Boot, not_sent: bool| if asked && not_sent { until.min(since + NOT_SENT_CAP) } else { until };
+        let waiting = match &self.phase {
+            Phase::Waiting { since, until, cause } => Some(capped(*since, *until, *cause == Cause::NotSent)),
+            _ => None,
+        };
+        let pause = self.pause.as_ref().map(|pause| capped(pause.since, pause.until, pause.not_sent));
+        waiting.max(pause).filter(|until| *until > now.boot)
+    }
+
+    /// Whether the present token may be given out at all: defined, unexpired, and not replaced or rejected for good.
+    fn is_servable(&self, now: Now) -> bool {
+        let Some(terms) = &self.terms else { return false };
+        let replaced = matches!(self.phase, Phase::Saving { .. }) && terms.refresh_invalidates_access_token;
+        let rejected_for_good = self.current.rejected && (self.record.refresh_token.is_none() || self.record.ended.is_some());
+        !replaced && !rejected_for_good && self.current.deadline.is_none_or(|deadline| now.boot < deadline)
+    }
+
+    fn is_usable(&self, min_valid_for: Option<Duration>, now: Now) -> bool {
+        if !self.is_servable(now) || self.current.rejected {
+            return false;
+        }
+        let (Some(deadline), Some(lifetime)) = (self.current.deadline, self.record.token.lifetime) else { return true };
+        let until = if min_valid_for.is_some() { self.served_until(now).unwrap_or(deadline) } else { deadline };
+        until.since(now.boot) >= plan::margin(lifetime, min_valid_for)
+    }
+
+    /// What askers are told of the end: where a refresh kills the token, that is the planned refresh until it has passed.
+    fn served_until(&self, now: Now) -> Option<Boot> {
+        let dies_early =
+            self.record.refresh_token.is_some() && self.terms.as_ref().is_some_and(|terms| terms.refresh_invalidates_access_token);
+        let planned = self.current.refresh_at.filter(|at| dies_early && now.boot < *at);
+        planned.or(self.current.deadline)
+    }
+
+    fn needs_login(&self) -> bool {
+        self.terms.is_none()
+            || self.record.ended.is_some()
+            || self.record.refresh_token.is_none()
+            || matches!(self.phase, Phase::Waiting { cause: Cause::Refused, .. })
+    }
+
+    fn ticket(&mut self) -> Ticket {
+        self.tickets += 1;
+        self.tickets
+    }
+}
+
+impl Current {
+    fn fresh(token: &Token, issued: Boot, terms: &Option<Terms>, random: &mut fastrand::Rng) -> Self {
+        let deadline = token.lifetime.map(|lifetime| issued + lifetime);
+        let invalidates = terms.as_ref().is_some_and(|terms| terms.refresh_invalidates_access_token);
+        let refresh_at = token.lifetime.map(|lifetime| issued + lifetime - plan::lead(lifetime, invalidates, random.f64()));
+        Self { issued, deadline, refresh_at, rejected: false, first_rejection: None, asked: false }
+    }
+
+    /// By wall time, the only clock that counts across restarts.
+    fn restored(token: &Token, now: Now, terms: &Option<Terms>, random: &mut fastrand::Rng) -> Self {
+        let Some(age) = now.wall.since(token.issued_at) else {
+            // From the future: how old it is cannot be known.
+            return Self { issued: now.boot, deadline: None, refresh_at: None, rejected: false, first_rejection: None, asked: false };
+        };
+        let fresh = Self::fresh(token, now.boot, terms, random);
+        let earlier = |at: Boot| if at.since(now.boot) <= age { now.boot } else { at - age };
+        Self { issued: now.boot - age, deadline: fresh.deadline.map(earlier), refresh_at: fresh.refresh_at.map(earlier), ..fresh }
+    }
+}
+
+impl GrantRecord {
+    /// Merges an answer: what it does not say stays as it was.
+    fn merge(&mut self, response: TokenResponse, sent_at: Now) {
+        self.token = Token {
+            access_token: response.access_token,
+            token_type: response.token_type,
+            issued_at: sent_at.wall,
+            lifetime: response.lifetime,
+        };
+        if let Some(refresh_token) = response.refresh_token {
+            self.refresh_token = Some(refresh_token);
+        }
+        if let Some(scopes) = response.scopes {
+            self.scopes = scopes;
+        }
+    }
+}

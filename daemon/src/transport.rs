@@ -1,4 +1,4 @@
-//! The one door to the network: requests out, answers in, nothing remembered. The only file that knows reqwest.
+//! The one door to the network: requests out, answers in, nothing remembered.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -103,4 +103,43 @@ pub type Exchange<'a> = Pin<Box<dyn Future<Output = Result<Response, TransportEr
 pub trait Transport: Send + Sync {
     /// Sends one request and reads its whole answer.
     fn send(&self, request: Request) -> Exchange<'_>;
+}
+
+/// The URL that a text names, if anything may be sent there or a browser be led there: https, or http on loopback, without
+/// user name and password, without control characters or spaces. The text itself is what is sent: a parsed URL grows a slash.
+pub fn check_url(text: &str) -> Result<url::Url, TransportError> {
+    let refused = || TransportError::Refused(shown(text));
+    if text.len() > LONGEST_URL || text.contains(|c: char| c.is_control() || c.is_whitespace() || c == '\\') {
+        return Err(refused());
+    }
+    let url = url::Url::parse(text).map_err(|_| refused())?;
+    let secure = url.scheme() == "https" || url.scheme() == "http" && is_loopback(&url);
+    let plain = url.username().is_empty() && url.password().is_none() && url.host_str().is_some_and(|host| !host.is_empty());
+    // `https:host` and `https:/host` parse too, but are not what a reader takes them for.
+    let spelled_out = text.get(url.scheme().len()..).is_some_and(|rest| rest.starts_with("://"));
+    if secure && plain && spelled_out { Ok(url) } else { Err(refused()) }
+}
+
+/// Whether a URL's host is this machine by its very name: `localhost`, 127.0.0.0/8 or `[::1]`.
+pub fn is_loopback(url: &url::Url) -> bool {
+    match url.host() {
+        Some(url::Host::Domain(name)) => name == "localhost",
+        Some(url::Host::Ipv4(address)) => address.is_loopback(),
+        Some(url::Host::Ipv6(address)) => address.is_loopback(),
+        None => false,
+    }
+}
+
+/// The longest URL that is used.
+const LONGEST_URL: usize = 8 * 1024;
+
+/// What an error says of a URL: scheme and host at most, never a path or query.
+fn shown(text: &str) -> String {
+    match url::Url::parse(text) {
+        Ok(url) => match url.host_str() {
+            Some(host) => format!("{}://{host}", url.scheme()),
+            None => format!("a {}: address", url.scheme()),
+        },
+        Err(_) => "what is not a URL".to_owned(),
+    }
 }

@@ -3,14 +3,31 @@
 //! Everything here returns at once; completions are called on the vault's threads and only post to a mailbox.
 //! It knows nothing of grants: a record is an id, a generation and bytes.
 
-pub mod key;
+mod files;
+mod header;
+mod hex;
+mod intents;
+mod jobs;
+mod keeper;
+mod key;
+pub mod keychain;
 pub mod record;
-pub mod store;
+mod rekey;
+mod store;
+#[cfg(test)]
+mod tests;
 
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::mpsc::{self, Sender};
 
 use mcp_auth_proto::KeySourceKind;
 use zeroize::Zeroizing;
+
+use self::jobs::{Answer, Job, Surroundings};
+use self::keeper::Keeper;
+use self::keychain::Keychain;
+use self::store::Change;
 
 /// What a record is for, and its name within that kind.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -36,6 +53,22 @@ pub enum RecordKind {
     Issuer,
 }
 
+impl RecordKind {
+    /// All kinds.
+    pub const ALL: [Self; 5] = [Self::Grant, Self::Registration, Self::ProviderSecret, Self::Policy, Self::Issuer];
+
+    /// The word for it inside a sealed record; never changed once released.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Grant => "grant",
+            Self::Registration => "registration",
+            Self::ProviderSecret => "provider-secret",
+            Self::Policy => "policy",
+            Self::Issuer => "issuer",
+        }
+    }
+}
+
 /// A record in the clear, for a moment.
 #[derive(Clone)]
 pub struct Record {
@@ -45,6 +78,12 @@ pub struct Record {
     pub generation: u64,
     /// Its content.
     pub plaintext: Zeroizing<Vec<u8>>,
+}
+
+impl std::fmt::Debug for Record {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Record").field("id", &self.id).field("generation", &self.generation).finish_non_exhaustive()
+    }
 }
 
 /// "This refresh token is about to be sent": written before a rotating refresh.
@@ -59,12 +98,14 @@ pub struct Intent {
 }
 
 /// What an open vault holds.
+#[derive(Debug)]
 pub struct Opened {
     /// Every readable record.
     pub records: Vec<Record>,
     /// Every intent on file; obsolete ones included.
     pub intents: Vec<Intent>,
-    /// How many corrupt records were put aside, now or earlier.
+    /// How many records are not in `records`: put aside as corrupt, now or earlier, or left because a newer mcp-authd
+    /// wrote them or the disk did not give them.
     pub quarantined: usize,
     /// Where the key came from.
     pub key_source: KeySourceKind,
@@ -83,6 +124,8 @@ pub enum VaultError {
         reason: String,
         /// What to do about it.
         hint: Option<String>,
+        /// The key source that did not give the key, where it was asked.
+        key_source: Option<KeySourceKind>,
     },
     /// The passphrase is wrong.
     #[error("the passphrase is wrong")]
@@ -100,6 +143,22 @@ pub enum VaultError {
     Disk(String),
 }
 
+impl VaultError {
+    /// Whether it may pass without a person doing anything to the daemon: a keychain that is unlocked or installed later.
+    pub fn passes_by_itself(&self) -> bool {
+        matches!(self, Self::NeedsSetup(_) | Self::Locked { key_source: Some(KeySourceKind::Keychain), .. })
+    }
+
+    /// The key source that did not give the key.
+    pub fn key_source(&self) -> Option<KeySourceKind> {
+        match self {
+            Self::Locked { key_source, .. } => *key_source,
+            Self::WrongPassphrase => Some(KeySourceKind::Passphrase),
+            Self::NeedsSetup(_) | Self::Conflict { .. } | Self::Disk(_) => None,
+        }
+    }
+}
+
 /// Called once, on a thread of the vault.
 pub type Done<T> = Box<dyn FnOnce(Result<T, VaultError>) + Send>;
 
@@ -114,46 +173,78 @@ pub struct Places {
     pub key_source: Option<KeySourceKind>,
 }
 
-/// The handle of the vault. Cheap to clone.
+/// The handle of the vault. Cheap to clone; the thread ends, and forgets the key, with the last clone.
 #[derive(Clone, Debug)]
-pub struct Vault {}
+pub struct Vault {
+    jobs: Arc<Sender<Job>>,
+}
 
 impl Vault {
     /// Starts the threads. Touches neither disk nor keychain.
-    pub fn start(_places: Places) -> Self {
-        todo!()
+    pub fn start(places: Places) -> Self {
+        Self::start_in(places, Surroundings::of_the_system())
     }
-    /// Opens the vault: makes a new one (keychain, or the environment's key source) only where there is none.
+
+    /// [`Vault::start`] with a chosen keychain.
+    pub fn start_with(places: Places, keychain: Arc<dyn Keychain>) -> Self {
+        Self::start_in(places, Surroundings { keychain, ..Surroundings::of_the_system() })
+    }
+
+    /// Opens the vault: makes a new one (keychain, or the environment's key source) only where there is none. Of an open
+    /// vault it reads the records again.
     /// `prompt` allows the keychain to ask the person.
-    pub fn open(&self, _prompt: bool, _passphrase: Option<Zeroizing<String>>, _done: Done<Opened>) {
-        todo!()
+    pub fn open(&self, prompt: bool, passphrase: Option<Zeroizing<String>>, done: Done<Opened>) {
+        self.post(Job::Open { prompt, passphrase, done: Answer::to(done) });
     }
-    /// Makes a new vault. Refused where there is one.
-    pub fn setup(&self, _source: KeySourceKind, _passphrase: Option<Zeroizing<String>>, _done: Done<Opened>) {
-        todo!()
+
+    /// Makes a new vault. Refused where there is one. The keychain may ask the person.
+    pub fn setup(&self, source: KeySourceKind, passphrase: Option<Zeroizing<String>>, done: Done<Opened>) {
+        self.post(Job::Setup { source, passphrase, done: Answer::to(done) });
     }
-    /// Forgets the key.
-    pub fn lock(&self, _done: Done<()>) {
-        todo!()
+
+    /// Forgets the key. Saves asked for earlier are still carried out.
+    pub fn lock(&self, done: Done<()>) {
+        self.post(Job::Lock(Answer::to(done)));
     }
+
     /// Seals and replaces one record, durably. Saves that come together share the folder's fsync.
-    pub fn save(&self, _record: Record, _done: Done<()>) {
-        todo!()
+    pub fn save(&self, record: Record, done: Done<()>) {
+        self.post(Job::Change(Change::Save(record), Answer::to(done)));
     }
+
     /// Removes one record, durably.
-    pub fn delete(&self, _id: RecordId, _done: Done<()>) {
-        todo!()
+    pub fn delete(&self, id: RecordId, done: Done<()>) {
+        self.post(Job::Change(Change::Delete(id), Answer::to(done)));
     }
+
     /// Appends one intent, durably; intents that come together share one sync.
-    pub fn intend(&self, _intent: Intent, _done: Done<()>) {
-        todo!()
+    pub fn intend(&self, intent: Intent, done: Done<()>) {
+        self.post(Job::Change(Change::Intend(intent), Answer::to(done)));
     }
-    /// A new key for every record.
-    pub fn rekey(&self, _source: Option<KeySourceKind>, _passphrase: Option<Zeroizing<String>>, _done: Done<KeySourceKind>) {
-        todo!()
+
+    /// A new key for every record: of `source`, else of the environment's key source, else of the present one. The old
+    /// key is removed, so backups made before it can no longer be opened. A vault that is locked is opened first, which is the way out where the environment
+    /// names another key source; call [`Vault::open`] afterwards for the records. The passphrase is the new one where
+    /// the new source is a passphrase, else that of the locked vault.
+    pub fn rekey(&self, source: Option<KeySourceKind>, passphrase: Option<Zeroizing<String>>, done: Done<KeySourceKind>) {
+        self.post(Job::Rekey { source, passphrase, done: Answer::to(done) });
     }
-    /// Copies the sealed vault to a folder that does not exist yet.
-    pub fn backup(&self, _to: PathBuf, _done: Done<()>) {
-        todo!()
+
+    /// Copies the sealed vault to a folder that does not exist yet. The key is not copied; a locked vault will do.
+    pub fn backup(&self, to: PathBuf, done: Done<()>) {
+        self.post(Job::Backup { to, done: Answer::to(done) });
+    }
+
+    fn start_in(places: Places, surroundings: Surroundings) -> Self {
+        let (sender, inbox) = mpsc::channel();
+        let jobs = Arc::new(sender);
+        let keeper = Keeper::new(places, surroundings, inbox, Arc::downgrade(&jobs));
+        std::thread::Builder::new().name("vault".into()).spawn(|| keeper.run()).expect("a thread can be started");
+        Self { jobs }
+    }
+
+    fn post(&self, job: Job) {
+        // A job that finds no thread is dropped, and its answer says so.
+        drop(self.jobs.send(job));
     }
 }

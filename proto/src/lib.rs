@@ -10,7 +10,10 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+mod answer;
+mod call;
 mod client;
+mod connection;
 mod error;
 mod name;
 mod secret;
@@ -20,7 +23,7 @@ mod wire;
 #[cfg(feature = "async")]
 pub mod asynchronous;
 
-pub use client::{Client, ClientError};
+pub use client::{Client, ClientError, Lines, Malformed};
 pub use error::{ErrorBody, ErrorCode};
 pub use name::{GrantName, NameError};
 pub use secret::Secret;

@@ -1,1 +1,34 @@
-//! End to end.
+//! What the end-to-end suites share: a [`Room`] with the real daemon and its command line in it, the real authorization
+//! [`Server`], a person who answers its pages ([`Person`]), a private [`Keyring`], and the search for leaked secrets.
+//!
+//! Nothing here is simulated and nothing is skipped: a missing part fails the test and says what to install. Everything
+//! that waits, waits in [`wait_until`], for something that it can see.
+
+// A harness reports by panicking: that is what fails the test, with the line that called it.
+#![allow(clippy::unwrap_used, clippy::print_stderr)]
+
+mod binaries;
+mod browse;
+mod http;
+mod keyring;
+mod leak;
+mod room;
+mod run;
+mod server;
+mod wait;
+
+pub use binaries::{binary, chromium, kept_folder, node, require, require_root, source_folder};
+pub use browse::{Answer, Person};
+pub use http::{Connection, HttpAnswer, get, post_form, post_json};
+pub use keyring::Keyring;
+pub use leak::{Finding, LeakSearch, MARKS, PASSPHRASE};
+pub use room::{Daemon, LoginStream, Room, provider_table};
+pub use run::{Output, Running, run};
+pub use server::{Counters, GrantTypeCounters, Issued, Server};
+pub use wait::{now_ms, wait_until};
+
+/// The first 8 hex digits of a token's SHA-256: the same as the daemon and the authorization server show.
+pub fn fingerprint(token: &str) -> String {
+    use sha2::Digest as _;
+    sha2::Sha256::digest(token.as_bytes()).iter().take(4).map(|byte| format!("{byte:02x}")).collect()
+}

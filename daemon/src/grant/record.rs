@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
 use crate::clock::Wall;
+use crate::provider::ClientAuth;
 use crate::secret::{AccessToken, RefreshToken};
 
 /// A grant at rest. A record is replaced whole; an answer of the provider is merged into it, never written over it.
@@ -49,13 +50,16 @@ pub struct GrantRecord {
 }
 
 /// The provider and client of a grant: where its refresh token may be sent.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Definition {
     /// The provider's name.
     pub provider: String,
     /// The issuer, byte for byte. `None` for providers that are given by endpoints only.
     #[serde(default)]
     pub issuer: Option<String>,
+    /// The authorization endpoint, for what MCP clients are told.
+    #[serde(default)]
+    pub authorization_endpoint: Option<String>,
     /// The token endpoint. `None` for a static token.
     #[serde(default)]
     pub token_endpoint: Option<String>,
@@ -71,6 +75,16 @@ pub struct Definition {
     /// The redirect URI of the login, for providers that want it again on refresh.
     #[serde(default)]
     pub redirect_uri: Option<String>,
+    /// How the client proved itself at the login, where the metadata decided that; the preset's own word comes first.
+    #[serde(default)]
+    pub client_auth: Option<ClientAuth>,
+}
+
+impl Definition {
+    /// Whether it stands for a static token: one that a person stored, and no client of ours got.
+    pub fn is_static(&self) -> bool {
+        self.client_id.is_none() && self.token_endpoint.is_none()
+    }
 }
 
 /// An access token and how long it lives.

@@ -1,1 +1,391 @@
-//! To be written.
+//! The authorization request (RFC 6749 section 4.1.1, RFC 7636, RFC 8707) and the check of the redirect that answers it
+//! (RFC 6749 section 4.1.2, RFC 9207). It owns what a login must remember in between.
+
+use std::borrow::Cow;
+use std::fmt;
+
+use oauth2::basic::BasicClient;
+use oauth2::{AuthUrl, ClientId, CsrfToken, PkceCodeChallenge, PkceCodeVerifier, RedirectUrl, Scope};
+use subtle::ConstantTimeEq;
+use zeroize::Zeroizing;
+
+use super::text;
+use crate::transport;
+
+/// What an authorization request is made of.
+#[derive(Clone, Copy, Debug)]
+pub struct Ask<'a> {
+    /// The authorization endpoint, byte for byte.
+    pub endpoint: &'a str,
+    /// The client id.
+    pub client_id: &'a str,
+    /// Where the answer shall come.
+    pub redirect_uri: &'a str,
+    /// The scopes; none: the parameter is left out.
+    pub scopes: &'a [String],
+    /// The resource indicator (RFC 8707 section 2), byte for byte.
+    pub resource: Option<&'a str>,
+    /// The preset's own parameters.
+    pub params: &'a [(String, String)],
+}
+
+/// A request that is ready to be opened, and what its answer is checked with.
+#[derive(Debug)]
+pub struct AuthorizationRequest {
+    /// The URL to open: one line, https or http on loopback.
+    pub url: String,
+    /// Its host, in ASCII.
+    pub host: String,
+    /// What the redirect must carry.
+    pub expected: Expected,
+    /// The secret half of PKCE.
+    pub verifier: CodeVerifier,
+}
+
+/// What the redirect must carry.
+pub struct Expected {
+    state: Zeroizing<String>,
+    issuer: Option<String>,
+    iss_required: bool,
+}
+
+/// The code verifier (RFC 7636 section 4.1). Redacted in `Debug`, wiped when dropped.
+#[derive(Clone)]
+pub struct CodeVerifier(pub(super) Zeroizing<String>);
+
+/// An authorization code (RFC 6749 section 4.1.2). Redacted in `Debug`, wiped when dropped.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Code(pub(super) Zeroizing<String>);
+
+/// Why there is no authorization request.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum AuthorizeError {
+    /// The endpoint is not a URL that a browser may be led to.
+    #[error("the authorization endpoint is refused: {0}")]
+    Endpoint(&'static str),
+    /// The redirect URI is not a URL.
+    #[error("the redirect URI is not a URL")]
+    RedirectUri,
+}
+
+/// Why a redirect brings no code.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum RedirectError {
+    /// `state` is missing, wrong or given twice: not the answer to this request, and nothing changes.
+    #[error("the redirect does not belong to this login")]
+    NotOurs,
+    /// RFC 9207 section 2.4: the server promised `iss` and did not send it.
+    #[error("the redirect does not tell which server it comes from, though the server promised that it would")]
+    IssuerMissing,
+    /// RFC 9207 section 2.4: another server's answer. Its error texts are not shown.
+    #[error("the redirect comes from another authorization server")]
+    IssuerMismatch,
+    /// Neither a code nor an error, or one of them twice.
+    #[error("the redirect holds no code, or something twice")]
+    Malformed,
+    /// RFC 6749 section 4.1.2.1, texts sanitised.
+    #[error("the provider answered {code}{}", description.as_ref().map_or_else(String::new, |text| format!(": {text}")))]
+    Refused {
+        /// The error code; `access_denied` when the person said no.
+        code: String,
+        /// `error_description`.
+        description: Option<String>,
+    },
+}
+
+/// Builds the request. `issuer` is what `iss` is compared with, `iss_required` whether the metadata promised it.
+pub fn request(ask: Ask<'_>, issuer: Option<&str>, iss_required: bool) -> Result<AuthorizationRequest, AuthorizeError> {
+    let (challenge, verifier) = PkceCodeChallenge::new_random_sha256();
+    let auth_url = endpoint(ask)?;
+    let redirect = RedirectUrl::new(ask.redirect_uri.to_owned()).map_err(|_| AuthorizeError::RedirectUri)?;
+    let client = BasicClient::new(ClientId::new(ask.client_id.to_owned())).set_auth_uri(auth_url);
+    let mut request = client
+        .authorize_url(CsrfToken::new_random)
+        .set_redirect_uri(Cow::Owned(redirect))
+        .add_scopes(ask.scopes.iter().cloned().map(Scope::new))
+        .set_pkce_challenge(challenge);
+    if let Some(resource) = ask.resource {
+        request = request.add_extra_param("resource", resource);
+    }
+    for (name, value) in ask.params {
+        request = request.add_extra_param(name, value);
+    }
+    let (url, state) = request.url();
+    Ok(AuthorizationRequest {
+        host: url.host_str().unwrap_or_default().to_owned(),
+        url: url.into(),
+        expected: Expected { state: Zeroizing::new(state.into_secret()), issuer: issuer.map(str::to_owned), iss_required },
+        verifier: CodeVerifier::from(verifier),
+    })
+}
+
+/// Checks the query of a redirect: whose it is (`state`), where it comes from (`iss`), and only then what it says.
+pub fn check_redirect(query: &str, expected: &Expected) -> Result<Code, RedirectError> {
+    let answer = Answer::read(query);
+    let Given::Once(state) = &answer.state else { return Err(RedirectError::NotOurs) };
+    if !bool::from(state.as_bytes().ct_eq(expected.state.as_bytes())) {
+        return Err(RedirectError::NotOurs);
+    }
+    match (&answer.iss, &expected.issuer) {
+        (Given::Twice, _) => return Err(RedirectError::IssuerMismatch),
+        (Given::Once(iss), Some(issuer)) if iss.as_str() != issuer => return Err(RedirectError::IssuerMismatch),
+        (Given::Never, Some(_)) if expected.iss_required => return Err(RedirectError::IssuerMissing),
+        _ => {}
+    }
+    match (answer.error, answer.code) {
+        (Given::Once(code), Given::Never) => {
+            let description = if let Given::Once(text) = &answer.description { text::clean_option(Some(text)) } else { None };
+            Err(RedirectError::Refused { code: text::clean_code(&code), description })
+        }
+        (Given::Never, Given::Once(code)) if !code.is_empty() => Ok(Code(code)),
+        _ => Err(RedirectError::Malformed),
+    }
+}
+
+impl From<PkceCodeVerifier> for CodeVerifier {
+    fn from(verifier: PkceCodeVerifier) -> Self {
+        Self(Zeroizing::new(verifier.into_secret()))
+    }
+}
+
+impl fmt::Debug for Expected {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Expected").field("issuer", &self.issuer).field("iss_required", &self.iss_required).finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for CodeVerifier {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("CodeVerifier([redacted])")
+    }
+}
+
+impl fmt::Debug for Code {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Code([redacted])")
+    }
+}
+
+/// The parameters that this request sets itself.
+const OURS: [&str; 8] =
+    ["response_type", "client_id", "redirect_uri", "state", "scope", "resource", "code_challenge", "code_challenge_method"];
+
+fn endpoint(ask: Ask<'_>) -> Result<AuthUrl, AuthorizeError> {
+    let url = transport::check_url(ask.endpoint).map_err(|_| AuthorizeError::Endpoint("it is not an https URL"))?;
+    if url.fragment().is_some() {
+        return Err(AuthorizeError::Endpoint("it has a fragment"));
+    }
+    // RFC 6749 section 3.1 keeps the endpoint's own query, and no parameter may come twice: metadata of a hostile server could
+    // otherwise point at another server and choose the client or the redirect there.
+    let own = url.query_pairs().any(|(name, _)| OURS.contains(&name.as_ref()));
+    if own || ask.params.iter().any(|(name, _)| OURS.contains(&name.as_str())) {
+        return Err(AuthorizeError::Endpoint("it sets a parameter that belongs to the login"));
+    }
+    Ok(AuthUrl::from_url(url))
+}
+
+/// How often a parameter was given.
+enum Given {
+    Never,
+    Once(Zeroizing<String>),
+    Twice,
+}
+
+/// The parameters of a redirect that mean something.
+struct Answer {
+    state: Given,
+    iss: Given,
+    error: Given,
+    description: Given,
+    code: Given,
+}
+
+impl Answer {
+    fn read(query: &str) -> Self {
+        let mut answer =
+            Self { state: Given::Never, iss: Given::Never, error: Given::Never, description: Given::Never, code: Given::Never };
+        for (name, value) in url::form_urlencoded::parse(query.as_bytes()) {
+            let slot = match name.as_ref() {
+                "state" => &mut answer.state,
+                "iss" => &mut answer.iss,
+                "error" => &mut answer.error,
+                "error_description" => &mut answer.description,
+                "code" => &mut answer.code,
+                _ => continue,
+            };
+            *slot = if matches!(slot, Given::Never) { Given::Once(Zeroizing::new(value.into_owned())) } else { Given::Twice };
+        }
+        answer
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::{HashMap, HashSet};
+
+    use base64::Engine as _;
+    use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+    use sha2::{Digest, Sha256};
+
+    use super::*;
+
+    const ISSUER: &str = "https://as.example";
+
+    fn ask(endpoint: &str) -> Ask<'_> {
+        Ask { endpoint, client_id: "client 1", redirect_uri: "http://127.0.0.1:7777/callback", scopes: &[], resource: None, params: &[] }
+    }
+
+    fn expected(issuer: Option<&str>, iss_required: bool) -> Expected {
+        Expected { state: Zeroizing::new("s-1".into()), issuer: issuer.map(str::to_owned), iss_required }
+    }
+
+    fn params(url: &str) -> HashMap<String, String> {
+        let url = url::Url::parse(url).unwrap();
+        let pairs: Vec<_> = url.query_pairs().into_owned().collect();
+        let map: HashMap<_, _> = pairs.iter().cloned().collect();
+        assert_eq!(map.len(), pairs.len(), "no parameter comes twice");
+        map
+    }
+
+    #[test]
+    fn the_request_carries_everything_once_and_byte_for_byte() {
+        let scopes = ["read".to_owned(), "write:all".to_owned()];
+        let extra = [("prompt".to_owned(), "select account".to_owned())];
+        let all = Ask { scopes: &scopes, resource: Some("https://mcp.example"), params: &extra, ..ask("https://as.example/auth?tenant=1") };
+        let request = request(all, Some(ISSUER), true).unwrap();
+        let params = params(&request.url);
+        for (name, value) in [
+            ("tenant", "1"),
+            ("response_type", "code"),
+            ("client_id", "client 1"),
+            ("redirect_uri", "http://127.0.0.1:7777/callback"),
+            ("scope", "read write:all"),
+            ("resource", "https://mcp.example"),
+            ("prompt", "select account"),
+            ("code_challenge_method", "S256"),
+        ] {
+            assert_eq!(params[name], value, "{name}");
+        }
+        assert_eq!(params["code_challenge"], URL_SAFE_NO_PAD.encode(Sha256::digest(request.verifier.0.as_bytes())));
+        assert!(URL_SAFE_NO_PAD.decode(&params["state"]).unwrap().len() >= 16);
+        assert_eq!(request.host, "as.example");
+    }
+
+    #[test]
+    fn scope_and_resource_are_left_out_when_there_are_none() {
+        let params = params(&request(ask("https://as.example/a"), None, false).unwrap().url);
+        assert!(!params.contains_key("scope") && !params.contains_key("resource"));
+    }
+
+    #[test]
+    fn state_and_verifier_are_new_every_time() {
+        let mut seen = HashSet::new();
+        for _ in 0..1000 {
+            let request = request(ask("https://as.example/a"), None, false).unwrap();
+            assert!(seen.insert(request.expected.state.to_string()) && seen.insert(request.verifier.0.to_string()));
+            assert_eq!(request.verifier.0.len(), 43);
+        }
+    }
+
+    #[test]
+    fn a_url_that_is_not_for_a_browser_is_refused() {
+        let long = format!("https://a/{}", "x".repeat(64 * 1024));
+        for bad in [
+            "javascript:alert(1)",
+            "file:///etc/passwd",
+            "http://as.example/a",
+            "http://a/$(touch pwn)",
+            "-flag",
+            "--help",
+            "https://a/\nb",
+            "https://a/\u{1b}b",
+            "https://a/ b",
+            " https://a/b",
+            "https://user@a/b",
+            "https://user:pw@a/b",
+            "https://a\\@b/",
+            "https:a/b",
+            "https:/a/b",
+            "https://",
+            "https://a/b#fragment",
+            "https://a/b?client_id=evil",
+            "https://a/b?state=fixed",
+            "",
+            &long,
+        ] {
+            assert!(matches!(request(ask(bad), None, false), Err(AuthorizeError::Endpoint(_))), "{bad:.60}");
+        }
+        let override_it = [("redirect_uri".to_owned(), "https://evil.example".to_owned())];
+        assert!(request(Ask { params: &override_it, ..ask("https://a/b") }, None, false).is_err());
+    }
+
+    #[test]
+    fn what_is_passed_on_is_one_line_with_an_ascii_host() {
+        for (endpoint, host) in [
+            ("https://a/\"&calc", "a"),
+            ("https://a/$(touch pwn)".split(' ').next().unwrap(), "a"),
+            ("https://аpple.example/login", "xn--pple-43d.example"),
+            ("http://localhost:9/a", "localhost"),
+            ("http://[::1]:9/a", "[::1]"),
+        ] {
+            let request = request(ask(endpoint), None, false).unwrap();
+            assert_eq!(request.host, host);
+            assert!(request.url.is_ascii() && !request.url.contains(['"', ' ', '\n', '\'', '<']), "{}", request.url);
+        }
+    }
+
+    #[test]
+    fn a_redirect_is_ours_only_with_our_state_once() {
+        for query in [
+            "",
+            "code=c",
+            "code=c&state=",
+            "code=c&state=s-2",
+            "code=c&state=S-1",
+            "code=c&state=s-1&state=s-1",
+            "code=c&state=s-1&state=x",
+            "error=access_denied",
+            "error=access_denied&state=s-1x",
+            "code=c&State=s-1",
+            "code=c&state=s%2D2",
+        ] {
+            assert_eq!(check_redirect(query, &expected(None, false)), Err(RedirectError::NotOurs), "{query}");
+        }
+        assert_eq!(check_redirect("state=s%2D1&code=a%2Fb&x=1&x=2", &expected(None, false)), Ok(Code(Zeroizing::new("a/b".into()))));
+    }
+
+    #[test]
+    fn iss_follows_the_table_of_rfc_9207_for_codes_and_for_errors() {
+        use RedirectError::{IssuerMismatch, IssuerMissing};
+        for (iss, required, expected_error) in [
+            ("", true, Some(IssuerMissing)),
+            ("", false, None),
+            ("&iss=https%3A%2F%2Fas.example", true, None),
+            ("&iss=https%3A%2F%2Fas.example", false, None),
+            ("&iss=https://as.example/", false, Some(IssuerMismatch)),
+            ("&iss=https://AS.example", true, Some(IssuerMismatch)),
+            ("&iss=https://as.example:443", true, Some(IssuerMismatch)),
+            ("&iss=https://as.example%252F", true, Some(IssuerMismatch)),
+            ("&iss=https://evil.example", false, Some(IssuerMismatch)),
+            ("&iss=", false, Some(IssuerMismatch)),
+            ("&iss=https://as.example&iss=https://as.example", true, Some(IssuerMismatch)),
+        ] {
+            let expected = expected(Some(ISSUER), required);
+            let code = check_redirect(&format!("code=c&state=s-1{iss}"), &expected);
+            assert_eq!(code.err(), expected_error, "{iss} {required}");
+            let error = check_redirect(&format!("error=access_denied&error_description=evil&state=s-1{iss}"), &expected).unwrap_err();
+            assert_eq!(matches!(error, RedirectError::Refused { .. }), expected_error.is_none());
+            assert!(expected_error.is_none() || !error.to_string().contains("evil"));
+        }
+        assert!(check_redirect("code=c&state=s-1&iss=https://any.example", &expected(None, false)).is_ok());
+    }
+
+    #[test]
+    fn errors_are_sanitised_and_doubles_are_refused() {
+        let refused = check_redirect("state=s-1&error=access_denied&error_description=no%1B%5B31m%20thanks", &expected(None, false));
+        assert_eq!(refused.unwrap_err().to_string(), "the provider answered access_denied: no[31m thanks");
+        for query in ["state=s-1", "state=s-1&code=", "state=s-1&code=a&code=a", "state=s-1&code=a&error=b", "state=s-1&error=a&error=a"] {
+            assert_eq!(check_redirect(query, &expected(None, false)), Err(RedirectError::Malformed), "{query}");
+        }
+    }
+}

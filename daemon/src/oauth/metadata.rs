@@ -1,1 +1,250 @@
-//! To be written.
+//! Authorization server metadata (RFC 8414) and OpenID Connect discovery: where it is, and whether it may be believed.
+//!
+//! An issuer is compared and kept byte for byte; nothing here sends, and the order of the attempts is the caller's to follow.
+
+use super::members::{Members, MembersError};
+use super::text;
+use crate::provider::Quirks;
+use crate::transport::{self, Response};
+
+/// What an authorization server says of itself (RFC 8414 section 2), checked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AuthorizationServerMetadata {
+    /// The issuer, byte for byte what was asked for.
+    pub issuer: String,
+    /// RFC 6749 section 3.1.
+    pub authorization_endpoint: String,
+    /// RFC 6749 section 3.2.
+    pub token_endpoint: String,
+    /// RFC 7009.
+    pub revocation_endpoint: Option<String>,
+    /// OpenID Connect Core section 5.3.
+    pub userinfo_endpoint: Option<String>,
+    /// `None`: not told.
+    pub scopes_supported: Option<Vec<String>>,
+    /// `None`: not told, which means `client_secret_basic`.
+    pub token_endpoint_auth_methods_supported: Option<Vec<String>>,
+    /// RFC 7636; empty when not told.
+    pub code_challenge_methods_supported: Vec<String>,
+    /// Every redirect carries `iss` (RFC 9207 section 3).
+    pub authorization_response_iss_parameter_supported: bool,
+}
+
+/// Why metadata may not be used.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum MetadataError {
+    /// There is no document at this address.
+    #[error("the metadata was answered with status {0}")]
+    Status(u16),
+    /// The document is a web page: a portal, or a server that answers every path.
+    #[error("a web page was answered instead of metadata")]
+    Html,
+    /// The document is not a JSON object.
+    #[error("the metadata cannot be read: {0}")]
+    Unreadable(String),
+    /// RFC 8414 section 3.3: another issuer's metadata.
+    #[error("the metadata is that of issuer {found}, not of {expected}")]
+    IssuerMismatch {
+        /// The issuer that was asked for.
+        expected: String,
+        /// The issuer in the document, sanitised.
+        found: String,
+    },
+    /// A member that a login needs is missing.
+    #[error("the metadata has no {0}")]
+    Missing(&'static str),
+    /// An endpoint that nothing is sent to.
+    #[error("the {name} of the metadata is refused: {reason}")]
+    Endpoint {
+        /// The member.
+        name: &'static str,
+        /// Why.
+        reason: &'static str,
+    },
+    /// MCP authorization, section on PKCE: a server that does not tell of S256 is not trusted to check it.
+    #[error("the metadata does not list S256 as a code challenge method")]
+    NoS256,
+}
+
+/// Where the metadata of an issuer may be, best first (RFC 8414 section 3.1 and 5, OpenID Connect Discovery section 4).
+/// Empty for what cannot be an issuer: not https (or http on loopback), or with a query or fragment.
+pub fn well_known_urls(issuer: &str) -> Vec<String> {
+    if transport::check_url(issuer).is_err() || issuer.contains(['?', '#']) {
+        return Vec::new();
+    }
+    let authority = issuer.find("://").map_or(0, |at| at + 3);
+    let (origin, path) = match issuer[authority..].find('/') {
+        Some(slash) => issuer.split_at(authority + slash),
+        None => (issuer, ""),
+    };
+    let path = path.strip_suffix('/').unwrap_or(path);
+    let mut urls =
+        vec![format!("{origin}/.well-known/oauth-authorization-server{path}"), format!("{origin}/.well-known/openid-configuration{path}")];
+    if !path.is_empty() {
+        urls.push(format!("{origin}{path}/.well-known/openid-configuration"));
+    }
+    urls
+}
+
+/// Checks the answer of one well-known URL of `issuer` (RFC 8414 section 3.3).
+pub fn check(issuer: &str, response: &Response) -> Result<AuthorizationServerMetadata, MetadataError> {
+    if response.status != 200 {
+        return Err(MetadataError::Status(response.status));
+    }
+    let members = Members::from_json(&response.body).map_err(|error| match error {
+        MembersError::Html => MetadataError::Html,
+        error => MetadataError::Unreadable(error.to_string()),
+    })?;
+    let found = members.text("issuer").ok_or(MetadataError::Missing("issuer"))?;
+    if found != issuer {
+        return Err(MetadataError::IssuerMismatch { expected: issuer.to_owned(), found: text::clean(found) });
+    }
+    let optional = |name| endpoint(&members, name, issuer);
+    let required = |name| optional(name)?.ok_or(MetadataError::Missing(name));
+    let list = |name| Some(members.texts(name)?.into_iter().map(str::to_owned).collect::<Vec<_>>());
+    Ok(AuthorizationServerMetadata {
+        issuer: issuer.to_owned(),
+        authorization_endpoint: required("authorization_endpoint")?,
+        token_endpoint: required("token_endpoint")?,
+        revocation_endpoint: optional("revocation_endpoint")?,
+        userinfo_endpoint: optional("userinfo_endpoint")?,
+        scopes_supported: list("scopes_supported"),
+        token_endpoint_auth_methods_supported: list("token_endpoint_auth_methods_supported"),
+        code_challenge_methods_supported: list("code_challenge_methods_supported").unwrap_or_default(),
+        authorization_response_iss_parameter_supported: members.is_true("authorization_response_iss_parameter_supported"),
+    })
+}
+
+impl AuthorizationServerMetadata {
+    /// Refuses a server that is not known to check PKCE with S256, by its metadata or by the preset (RFC 7636 section 4.2).
+    pub fn require_s256(&self, quirks: &Quirks) -> Result<(), MetadataError> {
+        let listed = self.code_challenge_methods_supported.iter().any(|method| method == "S256");
+        if listed || quirks.pkce_s256 { Ok(()) } else { Err(MetadataError::NoS256) }
+    }
+}
+
+fn endpoint(members: &Members, name: &'static str, issuer: &str) -> Result<Option<String>, MetadataError> {
+    let Some(endpoint) = members.text(name) else { return Ok(None) };
+    let refused = |reason| MetadataError::Endpoint { name, reason };
+    let url = transport::check_url(endpoint).map_err(|_| refused("it is not an https URL"))?;
+    // A server out there that points at our own machine wants to reach something that it cannot reach itself.
+    let at_home = transport::check_url(issuer).is_ok_and(|issuer| transport::is_loopback(&issuer));
+    if transport::is_loopback(&url) && !at_home {
+        return Err(refused("it leads to this machine, and the issuer does not"));
+    }
+    Ok(Some(endpoint.to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::oauth::samples::{answer, quirks};
+
+    const ISSUER: &str = "https://as.example/tenant1";
+
+    fn document(changes: Value) -> Response {
+        let mut document = json!({
+            "issuer": ISSUER, "authorization_endpoint": "https://as.example/authorize", "token_endpoint": "https://tokens.example/token",
+            "code_challenge_methods_supported": ["plain", "S256"],
+        });
+        document.as_object_mut().unwrap().extend(changes.as_object().unwrap().clone());
+        answer(200, "application/json", &document.to_string())
+    }
+
+    #[test]
+    fn the_well_known_urls_come_in_the_order_of_the_spec() {
+        let with_path = [
+            "https://a.example/.well-known/oauth-authorization-server/tenant1",
+            "https://a.example/.well-known/openid-configuration/tenant1",
+            "https://a.example/tenant1/.well-known/openid-configuration",
+        ];
+        let bare =
+            ["https://a.example:8443/.well-known/oauth-authorization-server", "https://a.example:8443/.well-known/openid-configuration"];
+        for (issuer, expected) in [
+            ("https://a.example/tenant1", &with_path[..]),
+            ("https://a.example/tenant1/", &with_path),
+            ("https://a.example:8443", &bare),
+            ("https://a.example:8443/", &bare),
+            ("http://a.example", &[]),
+            ("https://a.example?x", &[]),
+            ("https://a.example#x", &[]),
+            ("https://user@a.example", &[]),
+            ("javascript:alert(1)", &[]),
+            ("", &[]),
+        ] {
+            assert_eq!(well_known_urls(issuer), expected, "{issuer}");
+        }
+        assert_eq!(well_known_urls("http://127.0.0.1:9").len(), 2);
+    }
+
+    #[test]
+    fn an_issuer_is_compared_byte_for_byte() {
+        assert!(check(ISSUER, &document(json!({}))).is_ok());
+        for found in
+            ["https://as.example/tenant1/", "https://AS.example/tenant1", "https://as.example:443/tenant1", "https://evil.example", ""]
+        {
+            assert!(check(ISSUER, &document(json!({ "issuer": found }))).is_err(), "{found}");
+        }
+        let error = check(ISSUER, &document(json!({ "issuer": "https://evil\u{1b}[2J" }))).unwrap_err();
+        assert_eq!(error, MetadataError::IssuerMismatch { expected: ISSUER.into(), found: "https://evil[2J".into() });
+    }
+
+    #[test]
+    fn endpoints_must_be_https_and_out_there() {
+        for bad in [
+            "http://as.example/token",
+            "ftp://a/b",
+            "javascript:x",
+            "https://127.0.0.1/token",
+            "http://localhost:1/t",
+            "https://u:p@a/t",
+            "-x",
+            "https://a/\n",
+        ] {
+            for name in ["token_endpoint", "authorization_endpoint", "userinfo_endpoint", "revocation_endpoint"] {
+                let result = check(ISSUER, &document(json!({ name: bad })));
+                assert!(matches!(result, Err(MetadataError::Endpoint { .. })), "{name} {bad}: {result:?}");
+            }
+        }
+        let home = "http://127.0.0.1:8080";
+        let at_home = document(json!({ "issuer": home, "token_endpoint": "http://127.0.0.1:8080/token" }));
+        assert_eq!(check(home, &at_home).unwrap().token_endpoint, "http://127.0.0.1:8080/token");
+    }
+
+    #[test]
+    fn s256_must_be_listed_unless_the_preset_knows_better() {
+        for methods in [json!(null), json!([]), json!(["plain"]), json!("s256")] {
+            let metadata = check(ISSUER, &document(json!({ "code_challenge_methods_supported": methods }))).unwrap();
+            assert_eq!(metadata.require_s256(&quirks()), Err(MetadataError::NoS256));
+            assert_eq!(metadata.require_s256(&Quirks { pkce_s256: true, ..quirks() }), Ok(()));
+        }
+        assert_eq!(check(ISSUER, &document(json!({}))).unwrap().require_s256(&quirks()), Ok(()));
+    }
+
+    #[test]
+    fn what_is_not_metadata_is_named_for_what_it_is() {
+        assert_eq!(check(ISSUER, &answer(404, "application/json", "{}")), Err(MetadataError::Status(404)));
+        assert_eq!(check(ISSUER, &answer(200, "text/html", "<!doctype html>")), Err(MetadataError::Html));
+        assert_eq!(check(ISSUER, &document(json!({ "token_endpoint": null }))), Err(MetadataError::Missing("token_endpoint")));
+        for body in ["", "[]", "{", "{\"issuer\":1,\"issuer\":2}"] {
+            assert!(matches!(check(ISSUER, &answer(200, "application/json", body)), Err(MetadataError::Unreadable(_))), "{body}");
+        }
+    }
+
+    #[test]
+    fn lists_and_flags_are_kept() {
+        let metadata = check(
+            ISSUER,
+            &document(json!({
+                "scopes_supported": ["a", "offline_access"], "token_endpoint_auth_methods_supported": ["none"],
+                "authorization_response_iss_parameter_supported": true, "registration_endpoint": "x",
+            })),
+        )
+        .unwrap();
+        assert_eq!(metadata.scopes_supported.unwrap(), ["a", "offline_access"]);
+        assert_eq!(metadata.token_endpoint_auth_methods_supported.unwrap(), ["none"]);
+        assert!(metadata.authorization_response_iss_parameter_supported);
+    }
+}

@@ -1,8 +1,15 @@
 //! OAuth without IO: request builders and answer checkers, a file per RFC. A request is a [`crate::transport::Request`],
-//! an answer a [`crate::transport::Response`]; whoever sends is elsewhere.
+//! an answer a [`crate::transport::Response`]; whoever sends is elsewhere. Nothing here reads a clock, a file or a socket.
 
 pub mod authorize;
+pub mod challenge;
 pub mod identity;
 pub mod metadata;
 pub mod revoke;
+pub mod text;
 pub mod token;
+
+mod form;
+mod members;
+#[cfg(test)]
+pub(crate) mod samples;

@@ -1,8 +1,17 @@
 //! The token endpoint (RFC 6749 sections 3.2, 4.1.3, 5 and 6): requests, and what every kind of answer means.
 
+mod answer;
+
 use std::time::Duration;
 
-use crate::secret::{AccessToken, RefreshToken};
+use super::authorize::{Code, CodeVerifier};
+use super::form::{self, Client, Field};
+use crate::grant::record::Definition;
+use crate::provider::{ClientAuth, Quirks};
+use crate::secret::{AccessToken, ClientSecret, RefreshToken};
+use crate::transport::{Request, TransportError};
+
+pub use answer::check;
 
 /// A successful answer (RFC 6749 section 5.1), as lenient as providers are: checked, not yet merged into a grant.
 #[derive(Clone, Debug)]
@@ -55,6 +64,198 @@ pub enum TokenError {
     Unusable(String),
 }
 
+/// How long a code exchange may take.
+const EXCHANGE_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long a refresh may take: short, since a lost answer is repaired by sending the same token again while the provider's
+/// grace lasts.
+const REFRESH_TIMEOUT: Duration = Duration::from_secs(10);
+/// The same where that grace is short.
+const HASTY_REFRESH_TIMEOUT: Duration = Duration::from_secs(4);
+/// A grace below this is short.
+const SHORT_GRACE: Duration = Duration::from_secs(15);
+
+/// How the client proves itself: the preset's word, else what the metadata lists (RFC 8414 section 2: basic when it lists
+/// nothing), and never without a secret.
+pub fn client_auth(quirks: &Quirks, listed: Option<&[String]>, has_secret: bool) -> ClientAuth {
+    if !has_secret {
+        return ClientAuth::None;
+    }
+    let lists = |method: &str| listed.is_none_or(|listed| listed.iter().any(|have| have == method));
+    match quirks.client_auth {
+        Some(auth) => auth,
+        None if lists("client_secret_basic") => ClientAuth::ClientSecretBasic,
+        None if lists("client_secret_post") => ClientAuth::ClientSecretPost,
+        None if lists("none") => ClientAuth::None,
+        None => ClientAuth::ClientSecretBasic,
+    }
+}
+
+/// The code exchange (RFC 6749 section 4.1.3, RFC 7636 section 4.5). `None` where the definition has no token endpoint,
+/// client or redirect URI.
+pub fn exchange_code(
+    definition: &Definition,
+    quirks: &Quirks,
+    secret: Option<&ClientSecret>,
+    (code, verifier): (&Code, &CodeVerifier),
+    resource: Option<&str>,
+) -> Option<Request> {
+    let mut fields = vec![
+        ("grant_type", Field::Text("authorization_code")),
+        ("code", Field::Hidden(&code.0)),
+        ("redirect_uri", Field::Text(definition.redirect_uri.as_deref()?)),
+        ("code_verifier", Field::Hidden(&verifier.0)),
+    ];
+    push_resource(&mut fields, quirks, resource);
+    Some(form::post(definition.token_endpoint.as_deref()?, &fields, client(definition, quirks, secret)?, EXCHANGE_TIMEOUT))
+}
+
+/// The refresh (RFC 6749 section 6): without `scope`, since it may only narrow. `None` for a static token.
+pub fn refresh(
+    definition: &Definition,
+    quirks: &Quirks,
+    secret: Option<&ClientSecret>,
+    token: &RefreshToken,
+    resource: Option<&str>,
+) -> Option<Request> {
+    let mut fields = vec![("grant_type", Field::Text("refresh_token")), ("refresh_token", Field::Refresh(token))];
+    if let Some(redirect_uri) = definition.redirect_uri.as_deref().filter(|_| quirks.refresh_sends_redirect_uri) {
+        fields.push(("redirect_uri", Field::Text(redirect_uri)));
+    }
+    push_resource(&mut fields, quirks, resource);
+    let hasty = quirks.refresh_grace.is_some_and(|grace| grace < SHORT_GRACE);
+    let timeout = if hasty { HASTY_REFRESH_TIMEOUT } else { REFRESH_TIMEOUT };
+    Some(form::post(definition.token_endpoint.as_deref()?, &fields, client(definition, quirks, secret)?, timeout))
+}
+
+/// What a token request that got no answer means.
+pub fn from_transport(error: TransportError) -> TokenError {
+    match &error {
+        TransportError::Refused(_) | TransportError::NotSent { .. } => TokenError::NotSent(error.to_string()),
+        TransportError::Lost { .. } => TokenError::Lost(error.to_string()),
+    }
+}
+
+/// The client of a definition. `None` for a static token.
+pub(super) fn client<'a>(definition: &'a Definition, quirks: &Quirks, secret: Option<&'a ClientSecret>) -> Option<Client<'a>> {
+    let auth = match (quirks.client_auth, definition.client_auth) {
+        (None, Some(auth)) if secret.is_some() => auth,
+        _ => client_auth(quirks, None, secret.is_some()),
+    };
+    Some(Client { id: definition.client_id.as_deref()?, auth, secret })
+}
+
+fn push_resource<'a>(fields: &mut Vec<(&str, Field<'a>)>, quirks: &Quirks, resource: Option<&'a str>) {
+    if let Some(resource) = resource.filter(|_| quirks.send_resource) {
+        fields.push(("resource", Field::Text(resource)));
+    }
+}
+
 fn detail(text: &Option<String>) -> String {
     text.as_ref().map_or_else(String::new, |text| format!(": {text}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use zeroize::Zeroizing;
+
+    use super::*;
+    use crate::oauth::samples::{definition, form, header, quirks};
+
+    fn code() -> (Code, CodeVerifier) {
+        (Code(Zeroizing::new("c/1".into())), CodeVerifier(Zeroizing::new("v-1".into())))
+    }
+
+    fn pairs(list: &[(&str, &str)]) -> Vec<(String, String)> {
+        list.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+    }
+
+    #[test]
+    fn a_code_exchange_repeats_redirect_uri_and_resource_and_asks_for_json() {
+        let (code, verifier) = code();
+        let request = exchange_code(&definition(), &quirks(), None, (&code, &verifier), Some("https://mcp.example")).unwrap();
+        assert_eq!((request.method, request.url.as_str()), (crate::transport::Method::Post, "https://as.example/token"));
+        assert_eq!(header(&request, "accept"), Some("application/json"));
+        assert_eq!(header(&request, "content-type"), Some("application/x-www-form-urlencoded"));
+        let expected = [
+            ("grant_type", "authorization_code"),
+            ("code", "c/1"),
+            ("redirect_uri", "http://127.0.0.1:7777/callback"),
+            ("code_verifier", "v-1"),
+            ("resource", "https://mcp.example"),
+            ("client_id", "client-1"),
+        ];
+        assert_eq!(form(&request), pairs(&expected));
+    }
+
+    #[test]
+    fn a_refresh_sends_resource_but_never_scope_and_the_redirect_uri_only_where_wanted() {
+        let token = RefreshToken::new("rt+1".into());
+        let plain = refresh(&definition(), &quirks(), None, &token, Some("https://mcp.example")).unwrap();
+        let base = [("grant_type", "refresh_token"), ("refresh_token", "rt+1")];
+        assert_eq!(form(&plain), pairs(&[&base[..], &[("resource", "https://mcp.example"), ("client_id", "client-1")]].concat()));
+
+        let gitlab = Quirks { refresh_sends_redirect_uri: true, send_resource: false, ..quirks() };
+        let request = refresh(&definition(), &gitlab, None, &token, Some("https://mcp.example")).unwrap();
+        let redirect = [("redirect_uri", "http://127.0.0.1:7777/callback"), ("client_id", "client-1")];
+        assert_eq!(form(&request), pairs(&[&base[..], &redirect].concat()));
+    }
+
+    #[test]
+    fn a_refresh_is_hasty_where_the_grace_is_short() {
+        let token = RefreshToken::new("rt".into());
+        for (grace, expected) in [(None, 10), (Some(0), 4), (Some(14), 4), (Some(15), 10), (Some(600), 10)] {
+            let quirks = Quirks { refresh_grace: grace.map(Duration::from_secs), ..quirks() };
+            assert_eq!(refresh(&definition(), &quirks, None, &token, None).unwrap().timeout.as_secs(), expected);
+        }
+    }
+
+    #[test]
+    fn a_static_token_has_nothing_to_refresh_with() {
+        let token = RefreshToken::new("rt".into());
+        for definition in [Definition { token_endpoint: None, ..definition() }, Definition { client_id: None, ..definition() }] {
+            assert!(refresh(&definition, &quirks(), None, &token, None).is_none());
+        }
+    }
+
+    #[test]
+    fn the_client_proves_itself_as_the_preset_the_metadata_or_the_rfc_says() {
+        use ClientAuth::{ClientSecretBasic as Basic, ClientSecretPost as Post, None as Public};
+        let list = |methods: &[&str]| Some(methods.iter().map(|m| (*m).to_owned()).collect::<Vec<_>>());
+        for (quirk, listed, has_secret, expected) in [
+            (None, None, false, Public),
+            (Some(Post), list(&["client_secret_basic"]), false, Public),
+            (None, None, true, Basic),
+            (Some(Post), list(&["client_secret_basic"]), true, Post),
+            (None, list(&["client_secret_post", "client_secret_basic"]), true, Basic),
+            (None, list(&["none", "client_secret_post"]), true, Post),
+            (None, list(&["none"]), true, Public),
+            (None, list(&["private_key_jwt"]), true, Basic),
+        ] {
+            let quirks = Quirks { client_auth: quirk, ..quirks() };
+            assert_eq!(client_auth(&quirks, listed.as_deref(), has_secret), expected, "{quirk:?} {listed:?} {has_secret}");
+        }
+    }
+
+    #[test]
+    fn what_the_login_found_in_the_metadata_holds_for_refreshes() {
+        let secret = ClientSecret::new("hush".into());
+        let found = Definition { client_auth: Some(ClientAuth::ClientSecretPost), ..definition() };
+        let token = RefreshToken::new("rt".into());
+        let request = refresh(&found, &quirks(), Some(&secret), &token, None).unwrap();
+        assert!(form(&request).contains(&("client_secret".into(), "hush".into())) && header(&request, "authorization").is_none());
+
+        let basic = refresh(&definition(), &quirks(), Some(&secret), &token, None).unwrap();
+        assert!(header(&basic, "authorization").is_some() && form(&basic).iter().all(|(name, _)| !name.starts_with("client")));
+        let without = refresh(&found, &quirks(), None, &token, None).unwrap();
+        assert!(form(&without).contains(&("client_id".into(), "client-1".into())));
+    }
+
+    #[test]
+    fn only_what_was_never_sent_counts_as_not_sent() {
+        let (host, reason) = ("as.example".to_owned(), "refused".to_owned());
+        let not_sent = TransportError::NotSent { host: host.clone(), reason: reason.clone() };
+        assert!(matches!(from_transport(not_sent), TokenError::NotSent(_)));
+        assert!(matches!(from_transport(TransportError::Refused("http://a".into())), TokenError::NotSent(_)));
+        assert!(matches!(from_transport(TransportError::Lost { host, reason }), TokenError::Lost(_)));
+    }
 }

@@ -1,0 +1,66 @@
+//! Asking the person: secrets without echo, from the terminal or, when stdin is not one, from a line of stdin. Never from
+//! the arguments, which everybody on the machine can read.
+
+use std::io::{self, BufRead, IsTerminal};
+
+use mcp_auth_proto::Secret;
+use zeroize::Zeroizing;
+
+use crate::failure::Failure;
+
+/// A secret from the terminal or from stdin's first line. `what` is how errors call it.
+pub(crate) fn secret(what: &'static str, prompt: &str) -> Result<Secret, Failure> {
+    let secret = if io::stdin().is_terminal() { typed(what, prompt)? } else { line_of(io::stdin().lock(), what)? };
+    if secret.expose().is_empty() { Err(Failure::Empty(what)) } else { Ok(secret) }
+}
+
+/// A token: as [`secret`], without the spaces that copying adds around it.
+pub(crate) fn token(what: &'static str, prompt: &str) -> Result<Secret, Failure> {
+    let secret = Secret::new(secret(what, prompt)?.expose().trim());
+    if secret.expose().is_empty() { Err(Failure::Empty(what)) } else { Ok(secret) }
+}
+
+/// A new passphrase, typed twice on a terminal: a typing error here would lock everything away for good.
+pub(crate) fn new_passphrase() -> Result<Secret, Failure> {
+    let first = secret(PASSPHRASE, "new passphrase: ")?;
+    if io::stdin().is_terminal() && typed(PASSPHRASE, "the same again: ")? != first {
+        return Err(Failure::PassphrasesDiffer);
+    }
+    Ok(first)
+}
+
+/// How errors call a passphrase.
+pub(crate) const PASSPHRASE: &str = "the passphrase";
+
+fn typed(what: &'static str, prompt: &str) -> Result<Secret, Failure> {
+    match rpassword::prompt_password(prompt) {
+        Ok(text) => Ok(Secret::new(text)),
+        Err(error) if error.kind() == io::ErrorKind::Interrupted => Err(Failure::Cancelled),
+        Err(source) => Err(Failure::Input { what, source }),
+    }
+}
+
+fn line_of(input: impl BufRead, what: &'static str) -> Result<Secret, Failure> {
+    // The exact capacity: a string that grows leaves copies behind.
+    let mut line = Zeroizing::new(String::with_capacity(MAX_SECRET + 1));
+    input.take(MAX_SECRET as u64 + 1).read_line(&mut line).map_err(|source| Failure::Input { what, source })?;
+    if line.len() > MAX_SECRET {
+        return Err(Failure::TooLong(what));
+    }
+    Ok(Secret::new(line.trim_end_matches(['\r', '\n'])))
+}
+
+const MAX_SECRET: usize = 64 * 1024;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_line_is_the_secret_and_its_end_is_not_part_of_it() {
+        for (input, expected) in [("pat\n", "pat"), ("pat", "pat"), (" a b \r\nmore\n", " a b "), ("", "")] {
+            assert_eq!(line_of(input.as_bytes(), "x").unwrap().expose(), expected);
+        }
+        assert!(matches!(line_of("x".repeat(65 * 1024).as_bytes(), "x"), Err(Failure::TooLong("x"))));
+    }
+}

@@ -1,0 +1,35 @@
+//! `add-token`: stores a static token, such as a personal access token.
+
+use mcp_auth_proto::{Client, GrantName, StaticToken};
+
+use super::validity;
+use crate::failure::Failure;
+use crate::{ask, output};
+
+/// Store a static token, such as a personal access token
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  mcp-authctl add-token github:pat                       asks for the token, without echo
+  pass show github-pat | mcp-authctl add-token github:pat --expires-in 7776000")]
+pub(crate) struct Args {
+    /// The grant's name
+    name: GrantName,
+    /// The seconds that the token still lives
+    #[arg(long, value_name = "SECONDS")]
+    expires_in: Option<u64>,
+    /// A scope that it covers; may be repeated
+    #[arg(long = "scope", value_name = "SCOPE")]
+    scopes: Vec<String>,
+}
+
+pub(crate) fn run(args: Args, client: &Client, json: bool) -> Result<(), Failure> {
+    let access_token = ask::token("the token", &format!("token for {}: ", args.name))?;
+    let token = StaticToken { access_token, expires_in: args.expires_in, scopes: args.scopes };
+    let grant = client.add_token(&args.name, &token)?;
+    if json {
+        return output::json(&grant);
+    }
+    output::note(&format!("stored a token as {}{}", grant.name, validity(&grant)));
+    Ok(())
+}

@@ -1,0 +1,77 @@
+//! The verbs, one file each: its arguments, what it asks the daemon, and what it tells the person. What several of them
+//! say is here.
+
+pub(crate) mod add_token;
+pub(crate) mod completions;
+pub(crate) mod env;
+pub(crate) mod events;
+pub(crate) mod lock;
+pub(crate) mod login;
+pub(crate) mod logout;
+pub(crate) mod man;
+pub(crate) mod pkce;
+pub(crate) mod provider;
+pub(crate) mod refresh;
+pub(crate) mod reload;
+pub(crate) mod setup;
+pub(crate) mod status;
+pub(crate) mod token;
+pub(crate) mod unlock;
+pub(crate) mod vault;
+
+use mcp_auth_proto::{GrantName, GrantSummary, KeySourceKind, NameError, VaultState, VaultStatus};
+
+use crate::failure::Failure;
+use crate::output::{self, field, span};
+
+/// A provider's name: a grant's name without a label.
+fn provider_name(text: &str) -> Result<String, NameError> {
+    let name: GrantName = text.parse()?;
+    if name.label().is_none() { Ok(name.as_str().to_owned()) } else { Err(NameError) }
+}
+
+/// `, valid until ...` as far as the expiry is known.
+fn validity(grant: &GrantSummary) -> String {
+    match (&grant.expires_at, grant.expires_in) {
+        (_, Some(0)) => ", expired".to_owned(),
+        (Some(at), Some(seconds)) => format!(", valid until {} ({})", field(at), span(seconds)),
+        (Some(at), None) => format!(", valid until {}", field(at)),
+        (None, _) => ", of unknown lifetime".to_owned(),
+    }
+}
+
+/// ` as octocat`, when the provider told.
+fn account(grant: &GrantSummary) -> String {
+    grant.account.as_ref().map(|account| format!(" as {}", field(account))).unwrap_or_default()
+}
+
+fn scopes(scopes: &[String]) -> String {
+    if scopes.is_empty() { "none told".to_owned() } else { scopes.iter().map(|scope| field(scope)).collect::<Vec<_>>().join(", ") }
+}
+
+/// Tells how the vault is after a verb changed it.
+fn show_vault(vault: &VaultStatus, json: bool) -> Result<(), Failure> {
+    if json {
+        return output::json(vault);
+    }
+    output::note(&vault_line(vault));
+    if let Some(hint) = &vault.hint {
+        output::note(&format!("hint: {}", field(hint)));
+    }
+    Ok(())
+}
+
+fn vault_line(vault: &VaultStatus) -> String {
+    let state = match vault.state {
+        VaultState::Unlocked => "unlocked",
+        VaultState::Locked => "locked",
+        VaultState::Opening => "opening",
+    };
+    let source = vault.key_source.map(|kind| format!(", key source {kind}")).unwrap_or_default();
+    let reason = vault.reason.as_ref().map(|reason| format!(": {}", field(reason))).unwrap_or_default();
+    format!("vault {state}{source}{reason}")
+}
+
+fn key_source(text: &str) -> Result<KeySourceKind, String> {
+    text.parse()
+}

@@ -1,0 +1,181 @@
+//! `provider`: the presets and the configured providers.
+
+use clap::Subcommand;
+use mcp_auth_proto::{Client, ClientSecretRequest, ProviderDefinition, ProviderSummary};
+
+use super::{provider_name, scopes};
+use crate::ask;
+use crate::failure::Failure;
+use crate::output::{self, field};
+
+/// List, show and define providers
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  mcp-authctl provider list
+  mcp-authctl provider show github               how to register a client, and what is missing
+  mcp-authctl provider add github --preset github --client-id Iv1.abc
+  mcp-authctl provider set-secret github")]
+pub(crate) struct Args {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// List the presets and the configured providers
+    #[command(after_help = "Example:\n  mcp-authctl provider list")]
+    List,
+    /// Show one provider, and how to register a client with it
+    #[command(after_help = "Example:\n  mcp-authctl provider show github")]
+    Show {
+        /// The provider's name
+        #[arg(value_parser = provider_name)]
+        name: String,
+    },
+    /// Define a provider in config.toml
+    Add(Box<Definition>),
+    /// Store a client secret in the vault
+    #[command(after_help = "\
+Examples:
+  mcp-authctl provider set-secret github         asks for the secret, without echo
+  pass show github-app | mcp-authctl provider set-secret github")]
+    SetSecret {
+        /// The provider's name
+        #[arg(value_parser = provider_name)]
+        name: String,
+    },
+}
+
+#[derive(Debug, clap::Args)]
+#[command(group = clap::ArgGroup::new("server").required(true).args(["preset", "issuer", "authorization_endpoint"]))]
+#[command(after_help = "\
+Examples:
+  mcp-authctl provider add github --preset github --client-id Iv1.abc --scope repo
+  mcp-authctl provider add work --preset gitlab --base-url https://git.example.com --client-id abc
+  mcp-authctl provider add idp --issuer https://id.example.com --client-id cli --scope openid
+  mcp-authctl provider add old --authorization-endpoint https://a.example/auth --token-endpoint https://a.example/token --client-id x")]
+struct Definition {
+    /// The provider's name
+    #[arg(value_parser = provider_name)]
+    name: String,
+    /// The preset to build on
+    #[arg(long)]
+    preset: Option<String>,
+    /// The base URL of a self-managed server, for presets that have one
+    #[arg(long, value_name = "URL", requires = "preset")]
+    base_url: Option<String>,
+    /// The issuer, whose endpoints are discovered
+    #[arg(long, value_name = "URL")]
+    issuer: Option<String>,
+    /// The authorization endpoint
+    #[arg(long, value_name = "URL", requires = "token_endpoint")]
+    authorization_endpoint: Option<String>,
+    /// The token endpoint
+    #[arg(long, value_name = "URL")]
+    token_endpoint: Option<String>,
+    /// The revocation endpoint
+    #[arg(long, value_name = "URL")]
+    revocation_endpoint: Option<String>,
+    /// The userinfo endpoint
+    #[arg(long, value_name = "URL")]
+    userinfo_endpoint: Option<String>,
+    /// The client id that the provider gave you
+    #[arg(long, value_name = "ID")]
+    client_id: Option<String>,
+    /// A scope to ask for; may be repeated
+    #[arg(long = "scope", value_name = "SCOPE")]
+    scopes: Vec<String>,
+    /// The port of the redirect, where the provider wants an exact one
+    #[arg(long, value_name = "N")]
+    callback_port: Option<u16>,
+}
+
+pub(crate) fn run(args: Args, client: &Client, json: bool) -> Result<(), Failure> {
+    match args.verb {
+        Verb::List => list(&client.providers()?, json),
+        Verb::Show { name } => {
+            let providers = client.providers()?;
+            let provider = providers.iter().find(|provider| provider.name == name).ok_or(Failure::NoProvider(name))?;
+            if json { output::json(provider) } else { output::line(&description(provider)) }
+        }
+        Verb::Add(definition) => add(*definition, client, json),
+        Verb::SetSecret { name } => {
+            let client_secret = ask::token("the client secret", &format!("client secret of {name}: "))?;
+            let provider = client.set_client_secret(&name, &ClientSecretRequest { client_secret })?;
+            confirm("stored the client secret of", &provider, json)
+        }
+    }
+}
+
+fn add(definition: Definition, client: &Client, json: bool) -> Result<(), Failure> {
+    let wire = ProviderDefinition {
+        preset: definition.preset,
+        base_url: definition.base_url,
+        issuer: definition.issuer,
+        authorization_endpoint: definition.authorization_endpoint,
+        token_endpoint: definition.token_endpoint,
+        revocation_endpoint: definition.revocation_endpoint,
+        userinfo_endpoint: definition.userinfo_endpoint,
+        client_id: definition.client_id,
+        scopes: (!definition.scopes.is_empty()).then_some(definition.scopes),
+        callback_port: definition.callback_port,
+    };
+    confirm("defined", &client.define_provider(&definition.name, &wire)?, json)
+}
+
+fn confirm(what: &str, provider: &ProviderSummary, json: bool) -> Result<(), Failure> {
+    if json {
+        return output::json(provider);
+    }
+    let name = field(&provider.name);
+    output::note(&format!("{what} {name}; register this redirect URI: {}", field(&provider.redirect_uri)));
+    if provider.missing.is_empty() {
+        output::note(&format!("hint: mcp-authctl login {name}"));
+    } else {
+        output::note(&format!("still missing: {}\nhint: mcp-authctl provider show {name}", scopes(&provider.missing)));
+    }
+    Ok(())
+}
+
+fn list(providers: &[ProviderSummary], json: bool) -> Result<(), Failure> {
+    if json {
+        return output::json(&providers);
+    }
+    let mut sorted: Vec<_> = providers.iter().collect();
+    // What the person configured first.
+    sorted.sort_by(|a, b| b.configured.cmp(&a.configured).then_with(|| a.name.cmp(&b.name)));
+    let width = sorted.iter().map(|provider| field(&provider.name).chars().count()).max().unwrap_or(0);
+    let lines: Vec<_> = sorted
+        .into_iter()
+        .map(|provider| {
+            let state = match (provider.configured, provider.missing.is_empty()) {
+                (_, true) => "ready".to_owned(),
+                (true, false) => format!("missing {}", scopes(&provider.missing)),
+                (false, false) => "preset".to_owned(),
+            };
+            format!("{:width$}  {state}", field(&provider.name))
+        })
+        .collect();
+    if lines.is_empty() { Ok(()) } else { output::line(&lines.join("\n")) }
+}
+
+fn description(provider: &ProviderSummary) -> String {
+    let mut lines = vec![("name", provider.name.clone())];
+    let mut add = |word, value: &Option<String>| lines.extend(value.clone().map(|value| (word, value)));
+    add("preset", &provider.preset);
+    add("issuer", &provider.issuer);
+    add("authorization endpoint", &provider.authorization_endpoint);
+    add("token endpoint", &provider.token_endpoint);
+    add("client id", &provider.client_id);
+    add("redirect URI", &Some(provider.redirect_uri.clone()));
+    add("client secret", &Some(if provider.has_client_secret { "stored" } else { "none" }.to_owned()));
+    add("register at", &provider.registration_url);
+    let mut text: Vec<_> = lines.into_iter().map(|(word, value)| format!("{word}: {}", field(&value))).collect();
+    text.push(format!("scopes: {}", scopes(&provider.scopes)));
+    if !provider.missing.is_empty() {
+        text.push(format!("missing: {}", scopes(&provider.missing)));
+    }
+    text.extend(provider.registration_steps.iter().zip(1..).map(|(step, number)| format!("  {number}. {}", field(step))));
+    text.join("\n")
+}

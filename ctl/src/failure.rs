@@ -1,0 +1,194 @@
+//! Why a verb failed: the sentence, the hint with the exact command, and the exit code. Printing is `output`'s.
+
+use std::io;
+use std::path::PathBuf;
+
+use mcp_auth_proto::{ClientError, ErrorBody, ErrorCode, SocketPathError};
+
+/// Why a verb failed.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Failure {
+    /// The daemon could not be asked, or refused.
+    #[error(transparent)]
+    Client(ClientError),
+    /// There is no place for the socket.
+    #[error(transparent)]
+    Socket(#[from] SocketPathError),
+    /// The daemon ended before what was waited for came.
+    #[error("mcp-authd went away before {0}")]
+    Gone(&'static str),
+    /// Stdout failed.
+    #[error("cannot write the output: {0}")]
+    Output(#[source] io::Error),
+    /// A file could not be written.
+    #[error("cannot write to {path}: {source}")]
+    File {
+        /// The file or folder.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// A secret or an answer could not be read.
+    #[error("cannot read {what}: {source}")]
+    Input {
+        /// What was to be read.
+        what: &'static str,
+        /// Why.
+        source: io::Error,
+    },
+    /// Nothing was typed, or stdin was empty.
+    #[error("{0} is empty")]
+    Empty(&'static str),
+    /// More came than any secret has.
+    #[error("{0} is longer than 64 KiB")]
+    TooLong(&'static str),
+    /// Ctrl-C at a prompt.
+    #[error("cancelled")]
+    Cancelled,
+    /// The second passphrase was not the first.
+    #[error("the two passphrases differ")]
+    PassphrasesDiffer,
+    /// A token with spaces or control characters, which no header could carry.
+    #[error("the access token of {0} holds characters that no access token may have")]
+    OddToken(String),
+    /// The authorization URL is not one that a browser should be given.
+    #[error("the authorization URL of this login is not a web address")]
+    OddAddress,
+    /// The config file does not parse; the daemon goes on with the last good one.
+    #[error("{path}: {error}")]
+    Config {
+        /// The file.
+        path: String,
+        /// What is wrong with it.
+        error: String,
+    },
+    /// `status --check`: the grant cannot serve a token.
+    #[error("{grant} needs a login{reason}")]
+    NotLoggedIn {
+        /// The grant.
+        grant: String,
+        /// `: ` and why, or nothing.
+        reason: String,
+    },
+    /// `status --check`: the token has expired and the provider does not answer.
+    #[error("{0} has no valid token and its provider does not answer")]
+    NotRefreshed(String),
+    /// No provider of that name.
+    #[error("there is no provider {0}")]
+    NoProvider(String),
+    /// The system's random generator failed.
+    #[error("the system's random generator failed")]
+    Random,
+}
+
+impl Failure {
+    /// The process's exit code.
+    pub(crate) fn exit_code(&self) -> u8 {
+        match self {
+            Self::Client(ClientError::Api(body)) => api_exit_code(body.error),
+            Self::Client(ClientError::NotRunning { .. }) | Self::Gone(_) => 4,
+            // Whoever closed the pipe has what they wanted (`status | head -1`).
+            Self::Output(error) if error.kind() == io::ErrorKind::BrokenPipe => 0,
+            Self::NotLoggedIn { .. } => 3,
+            Self::NotRefreshed(_) => 5,
+            Self::Config { .. } => 78,
+            Self::Cancelled => 130,
+            _ => 1,
+        }
+    }
+
+    /// What to do about it.
+    pub(crate) fn hint(&self) -> Option<String> {
+        match self {
+            Self::Client(ClientError::NotRunning { .. }) => Some(start_hint()),
+            Self::Client(ClientError::NotOurDaemon { path, .. }) => {
+                Some(format!("look who owns it with `ls -l {}`, or set {} to your own", path.display(), mcp_auth_proto::SOCKET_ENV))
+            }
+            Self::Client(ClientError::Protocol(_) | ClientError::TooOld { .. }) => {
+                Some("compare `mcp-authctl --version` with `mcp-authd --version`".into())
+            }
+            Self::Client(ClientError::TimedOut) => Some("see what it is doing with `mcp-authctl status`, or restart it".into()),
+            Self::Client(ClientError::Api(body)) => api_hint(body),
+            Self::NotLoggedIn { grant, .. } => Some(format!("mcp-authctl login {grant}")),
+            Self::NotRefreshed(_) => Some("mcp-authctl status".into()),
+            Self::NoProvider(_) => Some("mcp-authctl provider list".into()),
+            Self::Config { .. } => Some("the last good version stays in use; correct the file, then `mcp-authctl reload`".into()),
+            Self::OddAddress => Some("check the provider with `mcp-authctl provider list`".into()),
+            _ => None,
+        }
+    }
+
+    /// The body that `--json` shows.
+    pub(crate) fn to_json(&self) -> serde_json::Value {
+        if let Self::Client(ClientError::Api(body)) = self {
+            return serde_json::to_value(body).unwrap_or_default();
+        }
+        let word = match self {
+            Self::Client(ClientError::NotRunning { .. }) | Self::Gone(_) => "not_running",
+            Self::Client(ClientError::NotOurDaemon { .. }) => "not_our_daemon",
+            Self::Client(ClientError::TooOld { .. }) => "too_old",
+            Self::NotLoggedIn { .. } => "login_required",
+            Self::NotRefreshed(_) => "provider_unreachable",
+            Self::NoProvider(_) => "not_found",
+            Self::Config { .. } => "bad_config",
+            Self::Cancelled => "cancelled",
+            _ => "failed",
+        };
+        let mut body = serde_json::json!({ "error": word, "error_description": self.to_string() });
+        if let Some(hint) = self.hint() {
+            body["hint"] = hint.into();
+        }
+        body
+    }
+}
+
+impl From<ClientError> for Failure {
+    fn from(error: ClientError) -> Self {
+        Self::Client(error)
+    }
+}
+
+impl From<ErrorBody> for Failure {
+    fn from(body: ErrorBody) -> Self {
+        Self::Client(ClientError::Api(Box::new(body)))
+    }
+}
+
+fn api_exit_code(code: ErrorCode) -> u8 {
+    match code {
+        // What a script does about a name that nobody logged in to is to log in.
+        ErrorCode::LoginRequired | ErrorCode::InsufficientScope | ErrorCode::UnknownGrant => 3,
+        ErrorCode::ProviderUnreachable => 5,
+        ErrorCode::AccessDenied | ErrorCode::ConsentRequired => 6,
+        ErrorCode::VaultLocked => 7,
+        ErrorCode::InvalidRequest
+        | ErrorCode::NotFound
+        | ErrorCode::AmbiguousGrant
+        | ErrorCode::Conflict
+        | ErrorCode::PayloadTooLarge
+        | ErrorCode::TooManyRequests
+        | ErrorCode::InternalError => 1,
+    }
+}
+
+fn api_hint(body: &ErrorBody) -> Option<String> {
+    if let Some(hint) = &body.hint {
+        return Some(hint.clone());
+    }
+    match (body.error, body.retry_after) {
+        (ErrorCode::AmbiguousGrant, _) if !body.choices.is_empty() => Some(format!("name one of {}", body.choices.join(", "))),
+        (ErrorCode::VaultLocked, _) => Some("mcp-authctl unlock".into()),
+        (_, Some(seconds)) => Some(format!("the next attempt is in {seconds} s")),
+        _ => None,
+    }
+}
+
+fn start_hint() -> String {
+    let by_hand = "`mcp-authd &`";
+    let systemd = std::env::var_os("XDG_RUNTIME_DIR").is_some_and(|folder| PathBuf::from(folder).join("systemd/private").exists());
+    if systemd {
+        format!("start it with `systemctl --user start mcp-authd.socket`, or with {by_hand}")
+    } else {
+        format!("start it with {by_hand}")
+    }
+}

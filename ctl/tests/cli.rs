@@ -1,0 +1,371 @@
+//! The binary against canned answers: what it asks, what it prints, and how it exits.
+#![cfg(unix)]
+#![allow(missing_docs, clippy::unwrap_used, reason = "a test crate; an unwrap is how it fails")]
+
+mod canned;
+
+use canned::{Daemon, Ran, Reply, TOKEN, UNLOCKED, ctl, error, finish};
+
+fn ran(code: i32, stdout: &str, stderr: &str) -> Ran {
+    Ran { code: Some(code), stdout: stdout.into(), stderr: stderr.into() }
+}
+
+#[test]
+fn a_token_is_all_that_reaches_stdout() {
+    let daemon = Daemon::saying(200, TOKEN);
+    assert_eq!(daemon.run(&["token", "github"]), ran(0, "gho_16C7e42F\n", ""));
+    assert_eq!(daemon.asked(), r#"POST /v1/token {"grant":"github"}"#);
+    assert_eq!(daemon.run(&["token", "--min-valid-for", "60", "--scope", "repo", "github"]), ran(0, "gho_16C7e42F\n", ""));
+    assert_eq!(daemon.asked(), r#"POST /v1/token {"grant":"github","min_valid_for":60,"scopes":["repo"]}"#);
+    assert_eq!(daemon.run(&["token", "https://mcp.example.com/mcp"]).code, Some(0));
+    assert_eq!(daemon.asked(), r#"POST /v1/token {"resource":"https://mcp.example.com/mcp"}"#);
+}
+
+#[test]
+fn a_token_as_json_is_the_daemons_answer_both_ways_in() {
+    let daemon = Daemon::saying(200, TOKEN);
+    for args in [&["token", "github", "--json"][..], &["--json", "token", "github"]] {
+        assert_eq!(daemon.run(args), ran(0, &format!("{TOKEN}\n"), ""));
+    }
+}
+
+#[test]
+fn a_fingerprint_tells_a_token_without_showing_it() {
+    let daemon = Daemon::saying(200, TOKEN);
+    // printf %s gho_16C7e42F | sha256sum
+    let expected = finish({
+        let mut sum = std::process::Command::new("sh");
+        sum.args(["-c", "printf %s gho_16C7e42F | sha256sum | cut -c1-8"]);
+        sum
+    });
+    assert_eq!(daemon.run(&["token", "github", "--fingerprint"]), ran(0, &expected.stdout, ""));
+}
+
+#[test]
+fn a_token_that_no_header_could_carry_is_refused() {
+    let daemon = Daemon::saying(200, &TOKEN.replace("gho_16C7e42F", r"a\r\nX: y"));
+    for args in [&["token", "github"][..], &["token", "github", "--json"], &["env", "X=github"]] {
+        let run = daemon.run(args);
+        assert_eq!((run.code, &*run.stdout), (Some(1), ""), "{args:?}");
+    }
+}
+
+#[test]
+fn every_error_code_has_its_exit_code() {
+    for (code, exit) in [
+        ("invalid_request", 1),
+        ("login_required", 3),
+        ("insufficient_scope", 3),
+        ("consent_required", 6),
+        ("access_denied", 6),
+        ("unknown_grant", 3),
+        ("not_found", 1),
+        ("ambiguous_grant", 1),
+        ("conflict", 1),
+        ("payload_too_large", 1),
+        ("too_many_requests", 1),
+        ("internal_error", 1),
+        ("provider_unreachable", 5),
+        ("vault_locked", 7),
+    ] {
+        let daemon = Daemon::saying(400, &error(code, ",\"hint\":\"do this\""));
+        for args in [&["token", "github"][..], &["token", "github", "--min-valid-for", "1"], &["refresh", "github"]] {
+            assert_eq!(daemon.run(args), ran(exit, "", "error: it did not work\nhint: do this\n"), "{code} {args:?}");
+        }
+    }
+}
+
+#[test]
+fn what_the_daemon_leaves_unsaid_is_made_a_hint() {
+    for (code, rest, hint) in [
+        ("ambiguous_grant", r#","choices":["github","github:work"]"#, "name one of github, github:work"),
+        ("provider_unreachable", r#","retry_after":20"#, "the next attempt is in 20 s"),
+        ("vault_locked", "", "mcp-authctl unlock"),
+    ] {
+        let run = Daemon::saying(400, &error(code, rest)).run(&["token", "github"]);
+        assert_eq!(run.stderr, format!("error: it did not work\nhint: {hint}\n"));
+    }
+}
+
+#[test]
+fn an_error_as_json_is_one_line_on_stderr() {
+    let body = error("login_required", r#","hint":"mcp-authctl login github""#);
+    assert_eq!(Daemon::saying(401, &body).run(&["token", "github", "--json"]), ran(3, "", &format!("{body}\n")));
+}
+
+#[test]
+fn a_daemon_that_does_not_run_is_code_4_with_the_way_to_start_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let run = |args: &[&str]| {
+        let mut command = ctl(args);
+        command.env("MCP_AUTHD_SOCKET", folder.path().join("sock")).env("XDG_RUNTIME_DIR", folder.path());
+        finish(command)
+    };
+    let expected = "error: mcp-authd is not running\nhint: start it with `mcp-authd &`\n";
+    assert_eq!(run(&["token", "github"]), ran(4, "", expected));
+    assert_eq!(run(&["status"]), ran(4, "", expected));
+    std::fs::create_dir(folder.path().join("systemd")).unwrap();
+    std::fs::write(folder.path().join("systemd/private"), "").unwrap();
+    let hint = "hint: start it with `systemctl --user start mcp-authd.socket`, or with `mcp-authd &`\n";
+    assert_eq!(run(&["status"]), ran(4, "", &format!("error: mcp-authd is not running\n{hint}")));
+    let json: serde_json::Value = serde_json::from_str(&run(&["status", "--json"]).stderr).unwrap();
+    assert_eq!(json["error"], "not_running");
+}
+
+#[test]
+fn wrong_usage_is_code_2_and_asks_the_daemon_nothing() {
+    let daemon = Daemon::saying(200, TOKEN);
+    let long = "a".repeat(300);
+    for args in
+        [&["token"][..], &["token", "../../x"], &["token", "a/b"], &["logout", "."], &["refresh", &long], &["login", "git\u{4bb}ub"]]
+    {
+        assert_eq!(daemon.run(args).code, Some(2), "{args:?}");
+    }
+    for args in
+        [&["logout"][..], &["provider", "add", "x"], &["provider", "show", "a:b"], &["env", "1X=github"], &["setup", "--key-source", "x"]]
+    {
+        let run = daemon.run(args);
+        assert_eq!((run.code, &*run.stdout), (Some(2), ""), "{args:?}");
+    }
+    daemon.run(&["token", "github"]);
+    assert_eq!(daemon.asked(), r#"POST /v1/token {"grant":"github"}"#);
+}
+
+const GRANTS: &str = r#"[
+    {"name":"notion","provider":"notion","account":"Acme","scopes":["a"],"state":"ok","refreshable":true,"expires_in":2460},
+    {"name":"github:work","provider":"github","account":"octocat","scopes":["repo"],"state":"login_required","refreshable":true,"expires_in":0},
+    {"name":"linear","provider":"linear","scopes":[],"state":"retrying","refreshable":true,"expires_in":90,"next_refresh_in":12},
+    {"name":"a-name-that-is-much-longer-than-its-column","provider":"x","account":"somebody.with.a.long.name@example.com",
+     "scopes":[],"state":"login_required","refreshable":true},
+    {"name":"pat","provider":"github","scopes":[],"state":"ok","refreshable":false,"expires_in":604800}]"#;
+
+fn overview(status: &'static str, grants: &'static str) -> Daemon {
+    Daemon::new(move |asked| match asked {
+        "GET /v1/status" => Reply::Json(200, status.into()),
+        _ if grants.starts_with('[') => Reply::Json(200, grants.into()),
+        _ => Reply::Json(503, grants.into()),
+    })
+}
+
+#[test]
+fn status_is_a_sorted_table_within_80_columns() {
+    let expected = "\
+GRANT                       ACCOUNT                 STATE         EXPIRES  TO DO
+a-name-that-is-much-lon...  somebody.with.a.lon...  LOGIN NEEDED  unknown
+  mcp-authctl login a-name-that-is-much-longer-than-its-column
+github:work                 octocat                 LOGIN NEEDED  expired
+  mcp-authctl login github:work
+linear                      -                       retrying      90 s
+  next attempt in 12 s
+notion                      Acme                    ok            41 min
+pat                         -                       ok            7 d
+  no refresh: log in again by then
+";
+    let run = overview(UNLOCKED, GRANTS).run(&["status"]);
+    assert_eq!(run, ran(0, expected, ""));
+    assert!(run.stdout.lines().all(|line| line.chars().count() <= 80));
+}
+
+#[test]
+fn a_remedy_that_has_room_stands_in_its_row() {
+    let grants = r#"[{"name":"github","provider":"github","account":"octocat","scopes":[],"state":"login_required","refreshable":true}]"#;
+    let expected = "\
+GRANT   ACCOUNT  STATE         EXPIRES  TO DO
+github  octocat  LOGIN NEEDED  unknown  mcp-authctl login github
+";
+    assert_eq!(overview(UNLOCKED, grants).run(&["status"]), ran(0, expected, ""));
+}
+
+#[test]
+fn problems_of_vault_and_config_stand_above_the_table() {
+    let status = r#"{"version":"0.1.0","proto":1,"pid":7,"uptime":9,
+        "vault":{"state":"locked","key_source":"keychain","reason":"the keychain is locked","hint":"mcp-authctl unlock","quarantined":0},
+        "config":{"path":"/c.toml","error":"line 3: no such key"},"grants":0,"login_required":0,"not_durable":1,
+        "paused":[{"issuer":"https://a.example","retry_after":20}]}"#;
+    let expected = "\
+vault locked, key source keychain: the keychain is locked
+  hint: mcp-authctl unlock
+config /c.toml: line 3: no such key
+  hint: the last good version is in use; correct the file, then `mcp-authctl reload`
+disk: the newest tokens of 1 grants are in memory only, the disk refuses them
+https://a.example does not answer, next attempt in 20 s
+";
+    let locked = r#"{"error":"vault_locked","error_description":"the vault is locked","hint":"mcp-authctl unlock"}"#;
+    assert_eq!(overview(status, locked).run(&["status"]), ran(7, expected, "error: the vault is locked\nhint: mcp-authctl unlock\n"));
+}
+
+#[test]
+fn status_check_tells_by_its_exit_code_alone() {
+    let grant = |state: &str, rest: &str| {
+        Daemon::saying(200, &format!(r#"{{"name":"github","provider":"github","scopes":[],"state":"{state}","refreshable":true{rest}}}"#))
+    };
+    let check = ["status", "--check", "github"];
+    assert_eq!(grant("ok", "").run(&check), ran(0, "", ""));
+    assert_eq!(grant("retrying", r#","expires_in":9"#).run(&check), ran(0, "", ""));
+    assert_eq!(grant("retrying", r#","expires_in":0"#).run(&check).code, Some(5));
+    let expected = "error: github needs a login: revoked\nhint: mcp-authctl login github\n";
+    assert_eq!(grant("login_required", r#","last_error":"revoked""#).run(&check), ran(3, "", expected));
+}
+
+#[test]
+fn no_control_character_of_a_provider_reaches_the_terminal() {
+    let hostile = r"x\u001b[2J\u0007\r\u0000\u009b31m\u202e\u2066\u007fy\nz";
+    let grant = format!(
+        r#"{{"name":"github","provider":"github","account":"{hostile}","issuer":"{hostile}","scopes":["{hostile}"],"state":"login_required","refreshable":true,"last_error":"{hostile}","expires_at":"{hostile}","expires_in":9}}"#
+    );
+    let list = format!("[{grant}]");
+    let daemon = Daemon::new(move |asked| match asked {
+        "GET /v1/status" => Reply::Json(200, UNLOCKED.into()),
+        "GET /v1/grants" => Reply::Json(200, list.clone()),
+        "GET /v1/grants/github" | "POST /v1/grants/github/refresh {\"force\":false}" => Reply::Json(200, grant.clone()),
+        _ => Reply::Json(401, format!(r#"{{"error":"login_required","error_description":"{hostile}","hint":"{hostile}"}}"#)),
+    });
+    for args in [
+        &["status"][..],
+        &["status", "--json"],
+        &["status", "github"],
+        &["status", "--check", "github"],
+        &["refresh", "github"],
+        &["refresh", "github", "--json"],
+        &["token", "github"],
+        &["token", "github", "--json"],
+        &["login", "github"],
+    ] {
+        let run = daemon.run(args);
+        let seen = run.stdout + &run.stderr;
+        assert!(
+            seen.contains('x')
+                && !seen
+                    .contains(|c: char| (c.is_control() && c != '\n') || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')),
+            "{args:?}: {seen:?}"
+        );
+    }
+}
+
+#[test]
+fn colours_are_for_those_who_want_them() {
+    let run = |variables: &[(&str, &str)]| {
+        let daemon = Daemon::saying(400, &error("conflict", ""));
+        let mut command = daemon.command(&["refresh", "github"]);
+        command.envs(variables.iter().copied());
+        finish(command).stderr
+    };
+    assert_eq!(run(&[("CLICOLOR_FORCE", "1")]), "\u{1b}[1m\u{1b}[31merror:\u{1b}[0m it did not work\n");
+    assert_eq!(run(&[("CLICOLOR_FORCE", "1"), ("NO_COLOR", "1")]), "error: it did not work\n");
+}
+
+#[test]
+fn a_reader_that_has_seen_enough_is_no_failure() {
+    let daemon = overview(UNLOCKED, GRANTS);
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let output = daemon.command(&["status"]).stdout(writer).output().unwrap();
+    assert_eq!((output.status.code(), &*output.stderr), (Some(0), &b""[..]));
+}
+
+#[test]
+fn logout_says_what_is_not_confirmed_and_goes_on_for_all() {
+    let unconfirmed = r#"{"grant":"github","revocation":"unconfirmed","reason":"time-out"}"#;
+    let expected = "logged out of github\nwarning: the provider has not confirmed the revocation: time-out\n";
+    assert_eq!(Daemon::saying(200, unconfirmed).run(&["logout", "github"]), ran(0, "", expected));
+    let daemon = Daemon::new(|asked| match asked {
+        "GET /v1/grants" => Reply::Json(200, GRANTS.into()),
+        "DELETE /v1/grants/linear" => Reply::Json(500, error("internal_error", "")),
+        _ => Reply::Json(200, r#"{"grant":"github","revocation":"confirmed"}"#.into()),
+    });
+    let run = daemon.run(&["logout", "--all"]);
+    assert_eq!((run.code, run.stderr.matches("logged out").count()), (Some(1), 4));
+    let run = daemon.run(&["logout", "github", "--all"]);
+    assert_eq!((run.code, run.stderr.matches("logged out").count()), (Some(0), 1));
+}
+
+#[test]
+fn secrets_come_from_stdin_and_go_to_their_routes() {
+    let grant = r#"{"name":"github:pat","provider":"github","scopes":[],"state":"ok","refreshable":false}"#;
+    let vault = r#"{"state":"unlocked","key_source":"passphrase"}"#;
+    let provider = r#"{"name":"github","configured":true,"has_client_secret":true,"scopes":[],"redirect_uri":"http://127.0.0.1/callback"}"#;
+    let daemon = Daemon::new(move |asked| match asked {
+        "GET /v1/status" => Reply::Json(200, UNLOCKED.replacen("unlocked", "locked", 1)),
+        _ if asked.contains("/v1/grants") => Reply::Json(200, grant.into()),
+        _ if asked.contains("/v1/providers") => Reply::Json(200, provider.into()),
+        _ => Reply::Json(200, vault.into()),
+    });
+    for (args, input, stderr, last) in [
+        (
+            &["add-token", "github:pat", "--expires-in", "60"][..],
+            " ghp_x \n",
+            "stored a token as github:pat, of unknown lifetime\n",
+            r#"PUT /v1/grants/github:pat {"access_token":"ghp_x","expires_in":60}"#,
+        ),
+        (&["unlock"], "my pass \n", "vault unlocked, key source passphrase\n", r#"POST /v1/vault/unlock {"passphrase":"my pass "}"#),
+        (
+            &["setup", "--key-source", "passphrase"],
+            "new\n",
+            "vault unlocked, key source passphrase\nhint: mcp-authctl login github\n",
+            r#"POST /v1/vault/setup {"key_source":"passphrase","passphrase":"new"}"#,
+        ),
+        (
+            &["setup"],
+            "",
+            "vault unlocked, key source passphrase\nhint: mcp-authctl login github\n",
+            r#"POST /v1/vault/setup {"key_source":"keychain"}"#,
+        ),
+        (&["vault", "rekey"], "new\n", "vault unlocked, key source passphrase\n", r#"POST /v1/vault/rekey {"passphrase":"new"}"#),
+        (
+            &["provider", "set-secret", "github"],
+            "s\n",
+            "stored the client secret of github; register this redirect URI: http://127.0.0.1/callback\nhint: mcp-authctl login github\n",
+            r#"PUT /v1/providers/github/secret {"client_secret":"s"}"#,
+        ),
+    ] {
+        assert_eq!(daemon.run_with_stdin(args, input), ran(0, "", stderr), "{args:?}");
+        let asked = std::iter::repeat_with(|| daemon.asked()).find(|asked| !asked.starts_with("GET")).unwrap();
+        assert_eq!(asked, last);
+    }
+    assert_eq!(daemon.run_with_stdin(&["add-token", "github:pat"], "\n"), ran(1, "", "error: the token is empty\n"));
+}
+
+#[test]
+fn a_config_that_does_not_parse_is_code_78() {
+    let run = Daemon::saying(200, r#"{"path":"/c.toml","error":"line 3: no such key"}"#).run(&["reload"]);
+    assert_eq!((run.code, run.stderr.lines().next()), (Some(78), Some("error: /c.toml: line 3: no such key")));
+    assert_eq!(Daemon::saying(200, r#"{"path":"/c.toml"}"#).run(&["reload"]), ran(0, "", "reloaded /c.toml\n"));
+}
+
+#[test]
+fn env_is_for_eval_and_is_all_or_nothing() {
+    let daemon = Daemon::saying(200, TOKEN);
+    let socket = daemon.socket().display().to_string();
+    let expected = format!("export MCP_AUTHD_SOCKET='{socket}'\nexport GITHUB_TOKEN='gho_16C7e42F'\n");
+    assert_eq!(daemon.run(&["env", "GITHUB_TOKEN=github"]), ran(0, &expected, ""));
+    let powershell = format!("$env:MCP_AUTHD_SOCKET = '{socket}'\n");
+    assert_eq!(daemon.run(&["env", "--shell", "powershell"]), ran(0, &powershell, ""));
+    let refused = Daemon::saying(401, &error("login_required", ""));
+    assert_eq!(refused.run(&["env", "A=github"]), ran(3, "", "error: it did not work\n"));
+}
+
+#[test]
+fn events_are_followed_until_the_daemon_ends() {
+    let (sender, lines) = std::sync::mpsc::channel();
+    let lines = std::sync::Mutex::new(Some(lines));
+    let daemon = Daemon::new(move |_| Reply::Lines(lines.lock().unwrap().take().unwrap()));
+    sender.send(r#"{"at":"2026-12-01T10:00:00Z","event":"refresh_failed","grant":"github","detail":"no route"}"#.to_owned()).unwrap();
+    drop(sender);
+    let run = daemon.run(&["events"]);
+    assert_eq!((run.code, &*run.stdout), (Some(4), "2026-12-01T10:00:00Z refresh failed github: no route\n"));
+}
+
+#[test]
+fn what_needs_no_daemon_works_without_one() {
+    for args in [&["completions", "bash"][..], &["completions", "fish"], &["man"], &["--help"], &["login", "--help"]] {
+        let run = finish(ctl(args));
+        assert!(run.code == Some(0) && run.stdout.contains("mcp-authctl") && run.stderr.is_empty(), "{args:?}: {run:?}");
+    }
+    let folder = tempfile::tempdir().unwrap();
+    assert_eq!(finish(ctl(&["man", folder.path().to_str().unwrap()])).code, Some(0));
+    assert!(folder.path().join("mcp-authctl-login.1").exists());
+    let pkce = finish(ctl(&["pkce", "--json"]));
+    let value: serde_json::Value = serde_json::from_str(&pkce.stdout).unwrap();
+    assert_eq!((value["code_verifier"].as_str().unwrap().len(), value["code_challenge"].as_str().unwrap().len()), (43, 43));
+    assert_ne!(finish(ctl(&["pkce"])).stdout, finish(ctl(&["pkce"])).stdout);
+}

@@ -1,0 +1,137 @@
+//! The binary on a pseudo-terminal: prompts without echo, pasted redirects, and the line that counts the seconds.
+#![cfg(target_os = "linux")]
+#![allow(missing_docs, clippy::unwrap_used, reason = "a test crate; an unwrap is how it fails")]
+
+mod canned;
+
+use std::fs::{File, OpenOptions};
+use std::io::{Read, Write};
+use std::os::unix::process::ExitStatusExt;
+use std::process::{Child, Command, Stdio};
+
+use canned::{Daemon, Reply};
+use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
+
+/// A terminal, and what has appeared on it so far.
+struct Terminal {
+    master: File,
+    child: Child,
+    screen: String,
+}
+
+impl Terminal {
+    /// Runs with the terminal as stdin and stderr and as the controlling one (`setsid --ctty`).
+    fn run(daemon: &Daemon, args: &[&str]) -> Self {
+        let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
+        grantpt(&master).unwrap();
+        unlockpt(&master).unwrap();
+        let name = ptsname(&master, Vec::new()).unwrap().into_string().unwrap();
+        let side = || OpenOptions::new().read(true).write(true).open(&name).unwrap();
+        let mut command = Command::new("setsid");
+        command.args(["--ctty", "--wait", env!("CARGO_BIN_EXE_mcp-authctl")]).args(args).env_clear();
+        command.env("PATH", "/usr/bin:/bin").env("TERM", "xterm").env("MCP_AUTHD_SOCKET", daemon.socket());
+        let child = command.stdin(side()).stderr(side()).stdout(Stdio::null()).spawn().unwrap();
+        Self { master: File::from(master), child, screen: String::new() }
+    }
+
+    fn wait_for(&mut self, text: &str) {
+        while !self.screen.contains(text) {
+            let mut piece = [0; 1024];
+            // EIO: nobody has the terminal open any more.
+            let count = self.master.read(&mut piece).unwrap_or(0);
+            assert!(count > 0, "{text:?} did not come: {:?}", self.screen);
+            self.screen.push_str(&String::from_utf8_lossy(&piece[..count]));
+        }
+    }
+
+    fn type_in(&mut self, text: &str) {
+        self.master.write_all(text.as_bytes()).unwrap();
+    }
+
+    fn exit_code(mut self) -> (Option<i32>, String) {
+        let mut piece = [0; 1024];
+        while let Ok(count @ 1..) = self.master.read(&mut piece) {
+            self.screen.push_str(&String::from_utf8_lossy(&piece[..count]));
+        }
+        (self.child.wait().unwrap().code(), self.screen)
+    }
+}
+
+const STARTED: &str = r#"{"event":"started","id":"L1","grant":"github","joined":false}"#;
+const OPEN: &str =
+    r#"{"event":"open_url","url":"https://a.example/","host":"a.example","redirect_uri":"http://127.0.0.1:1/callback","open":false}"#;
+const DONE: &str = r#"{"event":"done","grant":{"name":"github","provider":"github","scopes":[],"state":"ok","refreshable":true}}"#;
+
+#[test]
+fn a_token_is_typed_without_echo() {
+    let daemon = Daemon::saying(200, r#"{"name":"github:pat","provider":"github","scopes":[],"state":"ok","refreshable":false}"#);
+    let mut terminal = Terminal::run(&daemon, &["add-token", "github:pat"]);
+    terminal.wait_for("token for github:pat: ");
+    terminal.type_in("ghp_secret\n");
+    assert_eq!(daemon.asked(), r#"PUT /v1/grants/github:pat {"access_token":"ghp_secret"}"#);
+    let (code, screen) = terminal.exit_code();
+    assert!(code == Some(0) && screen.contains("stored a token as github:pat") && !screen.contains("secret"), "{screen:?}");
+}
+
+#[test]
+fn a_new_passphrase_is_typed_twice_and_must_be_the_same() {
+    let daemon = Daemon::saying(200, r#"{"state":"unlocked","key_source":"passphrase"}"#);
+    for (second, code) in [("one\n", 0), ("two\n", 1)] {
+        let mut terminal = Terminal::run(&daemon, &["setup", "--key-source", "passphrase"]);
+        terminal.wait_for("new passphrase: ");
+        terminal.type_in("one\n");
+        terminal.wait_for("the same again: ");
+        terminal.type_in(second);
+        assert_eq!(terminal.exit_code().0, Some(code));
+    }
+}
+
+#[test]
+fn setup_explains_the_choices_and_takes_the_first_for_nothing() {
+    let daemon = Daemon::saying(200, r#"{"state":"unlocked","key_source":"keychain"}"#);
+    let mut terminal = Terminal::run(&daemon, &["setup"]);
+    terminal.wait_for("which one? [keychain]");
+    terminal.type_in("nonsense\n");
+    terminal.wait_for("unknown key source");
+    terminal.type_in("\n");
+    assert_eq!(daemon.asked(), r#"POST /v1/vault/setup {"key_source":"keychain"}"#);
+    assert_eq!(terminal.exit_code().0, Some(0));
+}
+
+#[test]
+fn ctrl_c_at_a_prompt_is_130() {
+    let daemon = Daemon::saying(200, "{}");
+    let mut terminal = Terminal::run(&daemon, &["add-token", "github:pat"]);
+    terminal.wait_for("token for github:pat: ");
+    terminal.type_in("\x03");
+    let status = terminal.child.wait().unwrap();
+    assert!(status.signal() == Some(2) || status.code() == Some(130), "{status}");
+}
+
+#[test]
+fn a_redirect_is_pasted_while_the_browser_is_waited_for() {
+    let (daemon, events) = Daemon::with_login(|_| Reply::Json(204, String::new()));
+    let mut terminal = Terminal::run(&daemon, &["login", "github"]);
+    events.send(STARTED.into()).unwrap();
+    events.send(OPEN.into()).unwrap();
+    terminal.wait_for("or paste the address of the page it ends on");
+    terminal.type_in("http://127.0.0.1:1/callback?code=c\n");
+    assert!(daemon.asked().starts_with("POST /v1/logins "));
+    assert_eq!(daemon.asked(), r#"POST /v1/logins/L1/redirect {"url":"http://127.0.0.1:1/callback?code=c"}"#);
+    events.send(DONE.into()).unwrap();
+    let (code, screen) = terminal.exit_code();
+    assert!(code == Some(0) && screen.contains("logged in to github"), "{screen:?}");
+}
+
+#[test]
+fn ctrl_c_on_the_terminal_cancels_a_login() {
+    let (daemon, events) = Daemon::with_login(|_| Reply::Json(204, String::new()));
+    let mut terminal = Terminal::run(&daemon, &["login", "github"]);
+    events.send(STARTED.into()).unwrap();
+    events.send(OPEN.into()).unwrap();
+    terminal.wait_for("Ctrl-C cancels");
+    terminal.type_in("\x03");
+    assert!(daemon.asked().starts_with("POST /v1/logins "));
+    assert_eq!(daemon.asked(), "closed");
+    assert_ne!(terminal.exit_code().0, Some(0));
+}

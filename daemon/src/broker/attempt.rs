@@ -1,0 +1,163 @@
+//! The errands of the broker, each a task of its own: one refresh, one probe, one revocation. They hold no state and
+//! report to the mailbox.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{oneshot, watch};
+
+use crate::clock::{Clock, Now};
+use crate::grant::record::{Definition, GrantRecord};
+use crate::grant::{Attempt, AttemptError, Verdict};
+use crate::oauth::token::{TokenError, TokenResponse};
+use crate::oauth::{identity, revoke, token};
+use crate::provider::{Provider, secret_command};
+use crate::secret::{AccessToken, ClientSecret};
+use crate::transport::Transport;
+use crate::vault::{Intent, RecordId, RecordKind, Vault};
+
+/// How long an intent may take to be written.
+const INTENT_PATIENCE: Duration = Duration::from_secs(5);
+/// What an exchange that was on its way during a suspend still gets.
+const AFTER_SUSPEND: Duration = Duration::from_secs(3);
+
+/// What an errand needs.
+#[derive(Clone)]
+pub(super) struct Way {
+    pub(super) transport: Arc<dyn Transport>,
+    pub(super) clock: Arc<dyn Clock>,
+    pub(super) provider: Provider,
+    /// The stored client secret; a configured command comes first.
+    pub(super) secret: Option<ClientSecret>,
+}
+
+impl Way {
+    /// The client secret, from the command or the vault.
+    pub(super) async fn client_secret(&self) -> Result<Option<ClientSecret>, String> {
+        match &self.provider.client_secret_command {
+            Some(argv) => secret_command::run(argv).await.map(Some).map_err(|error| error.to_string()),
+            None => Ok(self.secret.clone()),
+        }
+    }
+}
+
+/// One refresh: intent, request, check. Gives the time at which the request was sent.
+pub(super) async fn refresh(
+    way: Way,
+    vault: Vault,
+    record: GrantRecord,
+    attempt: Attempt,
+    mut suspended: watch::Receiver<u64>,
+) -> (Now, Result<TokenResponse, AttemptError>) {
+    let started = way.clock.now();
+    let secret = match way.client_secret().await {
+        Ok(secret) => secret,
+        Err(reason) => return (started, Err(AttemptError::NoClientSecret(reason))),
+    };
+    let intent = Intent {
+        id: RecordId { kind: RecordKind::Grant, name: record.name.to_string() },
+        generation: attempt.generation,
+        fingerprint: attempt.refresh_token.fingerprint(),
+    };
+    if let Err(reason) = intend(&vault, intent).await
+        && !attempt.even_if_not_durable
+    {
+        return (started, Err(AttemptError::NotDurable(reason)));
+    }
+    let quirks = &way.provider.quirks;
+    let resource = record.resource.as_deref();
+    let Some(request) = token::refresh(&record.definition, quirks, secret.as_ref(), &attempt.refresh_token, resource) else {
+        let error = TokenError::Unusable("the grant has no token endpoint".into());
+        return (started, Err(AttemptError::Provider(error)));
+    };
+    suspended.mark_unchanged();
+    let sent_at = way.clock.now();
+    let result = tokio::select! {
+        answer = way.transport.send(request) => match answer {
+            Ok(response) => token::check(&response, quirks),
+            Err(error) => Err(token::from_transport(error)),
+        },
+        () = overslept(&mut suspended) => Err(TokenError::Lost("the machine was asleep while the provider answered".into())),
+    };
+    (sent_at, result.and_then(|response| same_subject(&record, response, &way)).map_err(AttemptError::Provider))
+}
+
+/// Tries an access token where the provider tells who it belongs to.
+pub(super) async fn probe(way: Way, definition: Definition, token: AccessToken) -> Verdict {
+    let Some(endpoint) = definition.userinfo_endpoint else { return Verdict::Unknown };
+    match way.transport.send(identity::userinfo(&endpoint, &token)).await {
+        Ok(response) if response.status == 401 => Verdict::Rejected,
+        Ok(response) if response.status == 200 => Verdict::Alive,
+        _ => Verdict::Unknown,
+    }
+}
+
+/// Who a static token belongs to. `Err`: the provider rejects it; nobody is known where it cannot be asked.
+pub(super) async fn identify(way: Way, token: AccessToken) -> Result<identity::Identity, ()> {
+    let Some(endpoint) = way.provider.endpoints.userinfo.clone() else { return Ok(identity::Identity::default()) };
+    match way.transport.send(identity::userinfo(&endpoint, &token)).await {
+        Ok(response) if response.status == 401 => Err(()),
+        Ok(response) => Ok(identity::from_userinfo(&response, &way.provider.quirks).unwrap_or_default()),
+        Err(_) => Ok(identity::Identity::default()),
+    }
+}
+
+/// Revokes what a grant holds, the refresh token first. `Ok(false)`: the provider has no way to revoke.
+pub(super) async fn revoke(way: Way, record: GrantRecord) -> Result<bool, String> {
+    let secret = way.client_secret().await?;
+    let requests = revoke::requests(
+        &record.definition,
+        &way.provider.quirks,
+        secret.as_ref(),
+        Some(&record.token.access_token),
+        record.refresh_token.as_ref(),
+    );
+    let any = !requests.is_empty();
+    let mut outcome = Ok(any);
+    for request in requests {
+        let said = match way.transport.send(request).await {
+            Ok(response) => revoke::check(&response).map_err(|error| error.to_string()),
+            Err(error) => return Err(error.to_string()),
+        };
+        outcome = outcome.and(said.map(|()| any));
+    }
+    outcome
+}
+
+async fn intend(vault: &Vault, intent: Intent) -> Result<(), String> {
+    let (done, written) = oneshot::channel();
+    vault.intend(
+        intent,
+        Box::new(move |result| {
+            // A time-out below has already given up on it.
+            let _ = done.send(result);
+        }),
+    );
+    match tokio::time::timeout(INTENT_PATIENCE, written).await {
+        Ok(Ok(result)) => result.map_err(|error| error.to_string()),
+        Ok(Err(_)) => Err("the vault has stopped".into()),
+        Err(_) => Err("the disk has not answered in 5 s".into()),
+    }
+}
+
+/// Ends some seconds after a suspend: the connection is most likely dead, and its time-outs stood still.
+async fn overslept(suspended: &mut watch::Receiver<u64>) {
+    if suspended.changed().await.is_err() {
+        std::future::pending::<()>().await;
+    }
+    tokio::time::sleep(AFTER_SUSPEND).await;
+}
+
+/// Tokens of somebody else never replace those of a grant.
+fn same_subject(record: &GrantRecord, response: TokenResponse, way: &Way) -> Result<TokenResponse, TokenError> {
+    let (Some(expected), Some(id_token), Some(client_id)) = (&record.subject, &response.id_token, &record.definition.client_id) else {
+        return Ok(response);
+    };
+    let audience = identity::Audience { issuer: record.definition.issuer.as_deref(), client_id, now: way.clock.now().wall };
+    match identity::from_id_token(id_token, audience, &way.provider.quirks) {
+        Ok(identity::Identity { subject: Some(subject), .. }) if subject != *expected => {
+            Err(TokenError::Unusable("it speaks of another person".into()))
+        }
+        _ => Ok(response),
+    }
+}

@@ -1,0 +1,498 @@
+//! The state behind the mailbox: every grant, who waits for it, when it wants to wake, and the carrying out of its effects.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use mcp_auth_proto as wire;
+use mcp_auth_proto::{ErrorBody, ErrorCode, GrantName, TokenAnswer};
+use tokio::sync::{mpsc, watch};
+use tokio::task::AbortHandle;
+
+use super::attempt::{self, Way};
+use super::gate::Gate;
+use super::lane::Lane;
+use super::logins::Logins;
+use super::{Edges, Message, Reply};
+use crate::clock::{Boot, Now};
+use crate::config::Config;
+use crate::grant::record::{Definition, GrantRecord};
+use crate::grant::{Asker, Attempt, AttemptError, Effect, Grant, Input, News, Terms, Ticket};
+use crate::oauth::token::{TokenError, TokenResponse};
+use crate::provider::{Provider, RefreshPlan};
+use crate::secret::ClientSecret;
+use crate::transport::Transport;
+use crate::vault::{Done, Record, RecordId, RecordKind, VaultError};
+
+/// How many events a reader of `/v1/events` may lag behind.
+const EVENTS_LAG: usize = 256;
+/// Tickets of one grant's life; the next life of the name starts above them.
+const TICKETS_OF_A_LIFE: Ticket = 1 << 32;
+
+pub(crate) struct Core {
+    pub(super) edges: Edges,
+    pub(super) transport: std::sync::Arc<dyn Transport>,
+    pub(super) config: Config,
+    pub(super) config_path: PathBuf,
+    pub(super) config_error: Option<String>,
+    pub(super) mailbox: mpsc::UnboundedSender<Message>,
+    pub(super) gate: Gate,
+    pub(super) grants: BTreeMap<GrantName, Grant>,
+    /// Grants whose state machine panicked; their records are untouched.
+    pub(super) set_aside: BTreeSet<GrantName>,
+    pub(super) askers: HashMap<Asker, (GrantName, Reply<TokenAnswer>)>,
+    agenda: Agenda,
+    lanes: HashMap<String, Lane>,
+    pub(super) secrets: HashMap<String, (u64, ClientSecret)>,
+    pub(super) logins: Logins,
+    /// Refreshes that were in flight when their grant was logged out.
+    pub(super) leaving: HashMap<Ticket, (Way, GrantRecord)>,
+    readers: Vec<mpsc::Sender<wire::Event>>,
+    lives: Ticket,
+    suspended: watch::Sender<u64>,
+    last_seen: (Boot, Instant),
+    started: Boot,
+    pub(super) finished: bool,
+}
+
+/// When each grant wants to wake.
+#[derive(Default)]
+struct Agenda {
+    by_time: BTreeSet<(Boot, GrantName)>,
+    by_name: HashMap<GrantName, Boot>,
+}
+
+impl Core {
+    pub(super) fn new(edges: Edges, config: Config, config_path: PathBuf, mailbox: mpsc::UnboundedSender<Message>) -> Self {
+        let started = edges.clock.now().boot;
+        Self {
+            transport: (edges.connect)(&config.network),
+            edges,
+            config,
+            config_path,
+            config_error: None,
+            mailbox,
+            gate: Gate::default(),
+            grants: BTreeMap::new(),
+            set_aside: BTreeSet::new(),
+            askers: HashMap::new(),
+            agenda: Agenda::default(),
+            lanes: HashMap::new(),
+            secrets: HashMap::new(),
+            logins: Logins::default(),
+            leaving: HashMap::new(),
+            readers: Vec::new(),
+            lives: 0,
+            suspended: watch::Sender::new(0),
+            last_seen: (started, Instant::now()),
+            started,
+            finished: false,
+        }
+    }
+
+    pub(super) fn now(&self) -> Now {
+        self.edges.clock.now()
+    }
+
+    pub(super) fn is_finished(&self) -> bool {
+        self.finished
+    }
+
+    // ---- time ----
+
+    pub(super) fn wake_at(&self) -> Option<Boot> {
+        self.agenda.next().into_iter().chain(self.gate.wake_at()).min()
+    }
+
+    /// The alarm rang: something is due, or the clock was set, or the machine slept.
+    pub(super) fn rang(&mut self) {
+        let now = self.now();
+        let awake = self.last_seen.1.elapsed();
+        let slept = now.boot.since(self.last_seen.0).saturating_sub(awake) > Duration::from_secs(1);
+        self.last_seen = (now.boot, Instant::now());
+        if slept {
+            tracing::info!("the machine was asleep");
+            self.suspended.send_modify(|count| *count += 1);
+            let names: Vec<_> = self.grants.keys().cloned().collect();
+            for name in names {
+                self.give(&name, Input::Resumed);
+            }
+        }
+        for name in self.agenda.due(now.boot) {
+            self.give(&name, Input::Woke);
+        }
+        self.gate_woke(now);
+    }
+
+    // ---- grants ----
+
+    pub(super) fn give(&mut self, name: &GrantName, input: Input) {
+        let now = self.now();
+        let Some(grant) = self.grants.get_mut(name) else { return };
+        match catch_unwind(AssertUnwindSafe(|| grant.handle(input, now))) {
+            Ok(effects) => {
+                let wake = grant.wake_at();
+                self.agenda.set(name, wake);
+                self.carry_out(name, effects);
+            }
+            Err(_) => self.put_aside(name),
+        }
+    }
+
+    pub(super) fn carry_out(&mut self, name: &GrantName, effects: Vec<Effect>) {
+        for effect in effects {
+            match effect {
+                Effect::Refresh(attempt) => self.queue(name, attempt),
+                Effect::Hurry(ticket) => {
+                    let key = self.lane_of(name);
+                    if let Some(lane) = self.lanes.get_mut(&key) {
+                        lane.hurry(ticket);
+                    }
+                }
+                Effect::Save(ticket, record) => self.save(name, ticket, &record),
+                Effect::Probe(ticket, token) => {
+                    let Some((way, record)) = self.way_of(name) else { continue };
+                    let name = name.clone();
+                    self.task(attempt::probe(way, record.definition, token), move |core, verdict| {
+                        core.give(&name, Input::Probed(ticket, verdict.unwrap_or(crate::grant::Verdict::Unknown)));
+                    });
+                }
+                Effect::Reply(asker, answer) => {
+                    if let Some((_, reply)) = self.askers.remove(&asker) {
+                        // Whoever has gone meanwhile needs no answer.
+                        let _ = reply.send(answer);
+                    }
+                }
+                Effect::Tell(news) => self.tell(name, news),
+            }
+        }
+    }
+
+    /// Takes a grant in: from the vault, or from its first login.
+    pub(super) fn admit(&mut self, name: GrantName, grant: Grant, effects: Vec<Effect>) {
+        self.set_aside.remove(&name);
+        self.agenda.set(&name, grant.wake_at());
+        self.grants.insert(name.clone(), grant);
+        self.carry_out(&name, effects);
+    }
+
+    /// Lets a grant go. The record is not touched.
+    pub(super) fn release(&mut self, name: &GrantName) -> Option<Grant> {
+        self.give(name, Input::LoggedOut);
+        self.agenda.set(name, None);
+        self.grants.remove(name)
+    }
+
+    /// A start for a grant's jitter and tickets.
+    pub(super) fn life(&mut self) -> (u64, Ticket) {
+        self.lives += TICKETS_OF_A_LIFE;
+        (fastrand::u64(..), self.lives)
+    }
+
+    pub(super) fn cancelled(&mut self, asker: Asker) {
+        if let Some((name, _)) = self.askers.remove(&asker) {
+            self.give(&name, Input::Cancelled(asker));
+        }
+    }
+
+    fn put_aside(&mut self, name: &GrantName) {
+        tracing::error!(grant = %name, "the grant's state machine failed; it is set aside until the daemon restarts");
+        self.grants.remove(name);
+        self.agenda.set(name, None);
+        self.set_aside.insert(name.clone());
+        let lost: Vec<_> = self.askers.iter().filter(|(_, (of, _))| of == name).map(|(asker, _)| *asker).collect();
+        for asker in lost {
+            if let Some((_, reply)) = self.askers.remove(&asker) {
+                // Whoever has gone meanwhile needs no answer.
+                let _ = reply.send(Err(Self::aside(name)));
+            }
+        }
+    }
+
+    pub(super) fn aside(name: &GrantName) -> ErrorBody {
+        ErrorBody::new(ErrorCode::InternalError, format!("`{name}` is set aside after a fault of the daemon; its record is unharmed"))
+            .hint("restart mcp-authd, and report the fault")
+    }
+
+    // ---- providers ----
+
+    /// The provider that a definition was made with, if the config still says the same.
+    pub(super) fn provider_of(&self, definition: &Definition) -> Option<Provider> {
+        self.config.provider(&definition.provider).filter(|provider| provider.accepts(definition))
+    }
+
+    /// What the config says about a grant now. A static token needs no provider.
+    pub(super) fn terms_of(&self, definition: &Definition) -> Option<Terms> {
+        let can_probe = definition.userinfo_endpoint.is_some();
+        if definition.is_static() {
+            return Some(Terms { refresh_invalidates_access_token: false, refresh_ahead: false, can_probe, refresh_scopes: Vec::new() });
+        }
+        self.provider_of(definition).map(|provider| Terms {
+            refresh_invalidates_access_token: provider.quirks.refresh_invalidates_access_token,
+            refresh_ahead: provider.quirks.refresh == RefreshPlan::Ahead,
+            can_probe,
+            refresh_scopes: provider.refresh_scopes,
+        })
+    }
+
+    /// What an errand for a provider needs.
+    pub(super) fn way(&self, provider: Provider) -> Way {
+        let secret = self.secrets.get(&provider.name).map(|(_, secret)| secret.clone());
+        Way { transport: self.transport.clone(), clock: self.edges.clock.clone(), provider, secret }
+    }
+
+    pub(super) fn way_of(&self, name: &GrantName) -> Option<(Way, GrantRecord)> {
+        let record = self.grants.get(name)?.record().clone();
+        let provider = self.provider_of(&record.definition).or_else(|| self.config.provider(&record.definition.provider));
+        Some((self.way(provider.unwrap_or_else(|| Provider::unknown(&record.definition.provider))), record))
+    }
+
+    // ---- refreshes ----
+
+    /// The lane of a grant: its issuer, else its token endpoint.
+    pub(super) fn lane_of(&self, name: &GrantName) -> String {
+        let definition = self.grants.get(name).map(|grant| &grant.record().definition);
+        definition.and_then(|d| d.issuer.clone().or_else(|| d.token_endpoint.clone())).unwrap_or_default()
+    }
+
+    fn queue(&mut self, name: &GrantName, attempt: Attempt) {
+        if self.gate.is_winding() {
+            return self.refuse(name, &attempt, AttemptError::NotDurable("the daemon is stopping".into()));
+        }
+        let key = self.lane_of(name);
+        self.lanes.entry(key.clone()).or_default().push(name.clone(), attempt);
+        self.send_queued(&key);
+    }
+
+    fn send_queued(&mut self, key: &str) {
+        while let Some((name, attempt)) = self.lanes.get_mut(key).and_then(Lane::next) {
+            let current = self.grants.get(&name).is_some_and(|grant| grant.is_running(attempt.ticket));
+            let Some((way, record)) = current.then(|| self.way_of(&name)).flatten() else {
+                self.lanes.get_mut(key).expect("it gave this attempt").ended();
+                continue;
+            };
+            let (key, ticket, started) = (key.to_owned(), attempt.ticket, self.now());
+            let errand = attempt::refresh(way, self.edges.vault.clone(), record, attempt, self.suspended.subscribe());
+            self.task(errand, move |core, outcome| {
+                let fault = || (started, Err(AttemptError::Provider(TokenError::Lost("a fault of the daemon".into()))));
+                let (sent_at, result) = outcome.unwrap_or_else(fault);
+                core.refreshed(&name, &key, ticket, (sent_at, result));
+            });
+        }
+        if self.lanes.get(key).is_some_and(Lane::is_idle) {
+            self.lanes.remove(key);
+        }
+    }
+
+    fn refreshed(&mut self, name: &GrantName, key: &str, ticket: Ticket, (sent_at, result): (Now, Result<TokenResponse, AttemptError>)) {
+        if let Some(lane) = self.lanes.get_mut(key) {
+            lane.ended();
+        }
+        let error = match &result {
+            Ok(response) => {
+                self.revoke_late(name, ticket, response);
+                None
+            }
+            Err(error) => Some(error.clone()),
+        };
+        self.give(name, Input::Refreshed(ticket, sent_at, result));
+        match error {
+            None => self.give_others(name, key, || Input::IssuerRecovered),
+            Some(AttemptError::Provider(error @ (TokenError::NotSent(_) | TokenError::Overloaded { .. }))) => self.spare(name, key, &error),
+            Some(_) => {}
+        }
+        self.send_queued(key);
+    }
+
+    /// The issuer as a whole does not answer: its other grants leave it alone as long as this one does.
+    fn spare(&mut self, name: &GrantName, key: &str, error: &TokenError) {
+        let now = self.now();
+        let Some(until) = self.grants.get(name).and_then(|grant| grant.resting_until(now)) else { return };
+        let not_sent = matches!(error, TokenError::NotSent(_));
+        for (other, attempt) in self.lanes.get_mut(key).map(Lane::clear).unwrap_or_default() {
+            self.refuse(&other, &attempt, AttemptError::Provider(error.clone()));
+        }
+        self.give_others(name, key, || Input::IssuerPaused { until, not_sent });
+    }
+
+    fn give_others(&mut self, name: &GrantName, key: &str, input: impl Fn() -> Input) {
+        let others: Vec<_> = self.grants.keys().filter(|other| *other != name && self.lane_of(other) == key).cloned().collect();
+        for other in others {
+            self.give(&other, input());
+        }
+    }
+
+    fn refuse(&mut self, name: &GrantName, attempt: &Attempt, error: AttemptError) {
+        let (ticket, name, now) = (attempt.ticket, name.clone(), self.now());
+        self.post(move |core| core.give(&name, Input::Refreshed(ticket, now, Err(error))));
+    }
+
+    /// Starts to wind down: what was not sent is not sent any more.
+    pub(super) fn clear_lanes(&mut self) {
+        let keys: Vec<_> = self.lanes.keys().cloned().collect();
+        for key in keys {
+            for (name, attempt) in self.lanes.get_mut(&key).map(Lane::clear).unwrap_or_default() {
+                self.refuse(&name, &attempt, AttemptError::NotDurable("the daemon is stopping".into()));
+            }
+        }
+    }
+
+    /// A refresh answered after the logout: its new refresh token dies too, or it would live on unseen.
+    fn revoke_late(&mut self, name: &GrantName, ticket: Ticket, response: &TokenResponse) {
+        if self.grants.get(name).is_some_and(|grant| grant.is_running(ticket)) {
+            return;
+        }
+        let Some((way, mut record)) = self.leaving.remove(&ticket) else { return };
+        tracing::info!(grant = %name, "a refresh answered after the logout; its tokens are revoked");
+        record.token.access_token = response.access_token.clone();
+        record.refresh_token = response.refresh_token.clone().or(record.refresh_token);
+        self.task(attempt::revoke(way, record), |_, _| {});
+    }
+
+    // ---- saving ----
+
+    fn save(&mut self, name: &GrantName, ticket: Ticket, record: &GrantRecord) {
+        let sealed = Record { id: grant_id(name), generation: record.generation, plaintext: record.to_plaintext() };
+        let name = name.clone();
+        let done = self.back(move |core, result| {
+            let result = result.map_err(|error| error.to_string());
+            core.give(&name, Input::Saved(ticket, result));
+        });
+        self.edges.vault.save(sealed, done);
+    }
+
+    // ---- telling ----
+
+    fn tell(&mut self, name: &GrantName, news: News) {
+        let (event, detail) = match news {
+            News::LoggedIn => ("logged_in", None),
+            News::Refreshed => ("refreshed", None),
+            News::RefreshFailed(why) => ("refresh_failed", Some(why)),
+            News::LoginRequired(why) => ("login_required", Some(why)),
+            News::NotDurable(why) => ("not_durable", Some(why)),
+            News::Durable => ("durable", None),
+        };
+        self.announce(event, Some(name.clone()), detail);
+        if event == "logged_in" {
+            self.login_done(name);
+        }
+    }
+
+    pub(super) fn announce(&mut self, event: &str, grant: Option<GrantName>, detail: Option<String>) {
+        let about = grant.as_ref().map(ToString::to_string).unwrap_or_default();
+        let why = detail.as_deref().unwrap_or_default();
+        match event {
+            "refresh_failed" | "login_required" | "not_durable" | "config_error" | "vault_locked" => {
+                tracing::warn!(grant = %about, "{event}: {why}")
+            }
+            _ => tracing::info!(grant = %about, "{event}"),
+        }
+        let line = wire::Event { at: self.now().wall.rfc3339(), event: event.to_owned(), grant, detail };
+        self.readers.retain(|reader| reader.try_send(line.clone()).is_ok());
+    }
+
+    pub(super) fn events(&mut self, reply: Reply<mpsc::Receiver<wire::Event>>) {
+        let (reader, lines) = mpsc::channel(EVENTS_LAG);
+        self.readers.retain(|reader| !reader.is_closed());
+        self.readers.push(reader);
+        answer(reply, Ok(lines));
+    }
+
+    pub(super) fn status(&mut self, reply: Reply<wire::Status>) {
+        let now = self.now();
+        let summaries: Vec<_> = self.grants.values().map(|grant| grant.summary(now)).collect();
+        let mut paused: BTreeMap<String, u64> = BTreeMap::new();
+        for (name, grant) in &self.grants {
+            if let Some(until) = grant.spared_until(now) {
+                let longest = paused.entry(self.lane_of(name)).or_default();
+                *longest = (*longest).max(until.since(now.boot).as_secs() + 1);
+            }
+        }
+        let status = wire::Status {
+            version: env!("CARGO_PKG_VERSION").into(),
+            proto: wire::PROTO_VERSION,
+            pid: std::process::id(),
+            uptime: now.boot.since(self.started).as_secs(),
+            vault: self.vault_status(),
+            config: self.config_status(),
+            grants: summaries.len(),
+            login_required: summaries.iter().filter(|s| s.state == wire::GrantState::LoginRequired).count(),
+            not_durable: summaries.iter().filter(|s| s.not_durable).count(),
+            paused: paused.into_iter().map(|(issuer, retry_after)| wire::PausedIssuer { issuer, retry_after }).collect(),
+        };
+        answer(reply, Ok(status));
+    }
+
+    // ---- tasks ----
+
+    /// Something for later, after what is being done now.
+    pub(super) fn post(&self, message: impl FnOnce(&mut Self) + Send + 'static) {
+        // A core that has gone has nothing left to do.
+        let _ = self.mailbox.send(Box::new(message));
+    }
+
+    /// A completion for the vault, which comes back as a message.
+    pub(super) fn back<T: Send + 'static>(&self, then: impl FnOnce(&mut Self, Result<T, VaultError>) + Send + 'static) -> Done<T> {
+        let mailbox = self.mailbox.clone();
+        Box::new(move |result| {
+            // A core that has gone has nothing left to do.
+            let _ = mailbox.send(Box::new(move |core| then(core, result)));
+        })
+    }
+
+    /// An errand in a task of its own, whose outcome comes back as a message: `None` when it panicked. A cancelled one
+    /// never comes back.
+    pub(super) fn task<T: Send + 'static>(
+        &self,
+        errand: impl Future<Output = T> + Send + 'static,
+        then: impl FnOnce(&mut Self, Option<T>) + Send + 'static,
+    ) -> AbortHandle {
+        let errand = tokio::spawn(errand);
+        let (abort, mailbox) = (errand.abort_handle(), self.mailbox.clone());
+        tokio::spawn(async move {
+            let outcome = match errand.await {
+                Ok(outcome) => Some(outcome),
+                Err(error) if error.is_cancelled() => return,
+                Err(_) => None,
+            };
+            // A core that has gone has nothing left to do.
+            let _ = mailbox.send(Box::new(move |core| then(core, outcome)));
+        });
+        abort
+    }
+}
+
+/// Answers a question; whoever has gone meanwhile needs no answer.
+pub(super) fn answer<T>(reply: Reply<T>, answer: Result<T, ErrorBody>) {
+    let _ = reply.send(answer);
+}
+
+pub(super) fn grant_id(name: &GrantName) -> RecordId {
+    RecordId { kind: RecordKind::Grant, name: name.to_string() }
+}
+
+impl Agenda {
+    fn set(&mut self, name: &GrantName, at: Option<Boot>) {
+        let before = self.by_name.get(name).copied();
+        if before == at {
+            return;
+        }
+        if let Some(before) = before {
+            self.by_time.remove(&(before, name.clone()));
+            self.by_name.remove(name);
+        }
+        if let Some(at) = at {
+            self.by_time.insert((at, name.clone()));
+            self.by_name.insert(name.clone(), at);
+        }
+    }
+
+    fn next(&self) -> Option<Boot> {
+        self.by_time.first().map(|(at, _)| *at)
+    }
+
+    fn due(&self, now: Boot) -> Vec<GrantName> {
+        self.by_time.iter().take_while(|(at, _)| *at <= now).map(|(_, name)| name.clone()).collect()
+    }
+}

@@ -1,0 +1,374 @@
+//! The way into the vault: opening it, questions that wait for it, locking it, and the winding down before a lock or an exit.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use mcp_auth_proto as wire;
+use mcp_auth_proto::{ErrorBody, ErrorCode, KeySourceKind};
+use zeroize::Zeroizing;
+
+use super::Reply;
+use super::core::{Core, answer};
+use crate::clock::{Boot, Now};
+use crate::grant::Grant;
+use crate::grant::record::GrantRecord;
+use crate::secret::ClientSecret;
+use crate::vault::{Opened, RecordKind, VaultError};
+
+/// How long a question waits for a vault that may open by itself.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// Between two looks at a keychain that is not there: doubling, and at once when somebody asks, but not more often than this.
+const RETRY: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(30));
+const RETRY_ASKED: Duration = Duration::from_secs(1);
+/// How long refreshes in flight may take to end before a lock or an exit.
+const WINDING: Duration = Duration::from_secs(10);
+
+/// Whether the vault is open, and who waits for that.
+#[derive(Default)]
+pub(super) struct Gate {
+    state: State,
+    key_source: Option<KeySourceKind>,
+    /// The trouble that was told last: the same one is not told at every try.
+    told: Option<VaultError>,
+    quarantined: usize,
+    parked: Vec<Parked>,
+    winding: Option<Winding>,
+}
+
+#[derive(Default)]
+enum State {
+    #[default]
+    Opening,
+    Open,
+    Closed(Closed),
+}
+
+struct Closed {
+    error: VaultError,
+    tried: Boot,
+    /// When to try again by itself; `None`: only when a person does something.
+    retry_at: Option<Boot>,
+    delay: Duration,
+}
+
+/// A question that waits for the vault; called with whether it is open now.
+struct Parked {
+    until: Boot,
+    go: Box<dyn FnOnce(&mut Core) + Send>,
+}
+
+struct Winding {
+    until: Boot,
+    then: Box<dyn FnOnce(&mut Core) + Send>,
+}
+
+impl Gate {
+    pub(super) fn is_winding(&self) -> bool {
+        self.winding.is_some()
+    }
+
+    pub(super) fn is_open(&self) -> bool {
+        matches!(self.state, State::Open)
+    }
+
+    pub(super) fn wake_at(&self) -> Option<Boot> {
+        let retry = match &self.state {
+            State::Closed(closed) => closed.retry_at,
+            State::Opening | State::Open => None,
+        };
+        let parked = self.parked.iter().map(|parked| parked.until);
+        parked.chain(retry).chain(self.winding.as_ref().map(|winding| winding.until)).min()
+    }
+}
+
+impl Core {
+    /// Asks a question now if the vault is open, in a few seconds if it may open by then, else refuses it.
+    pub(super) fn when_open<T: Send + 'static>(&mut self, reply: Reply<T>, question: impl FnOnce(&mut Self, Reply<T>) + Send + 'static) {
+        if self.gate.is_open() {
+            return question(self, reply);
+        }
+        let now = self.now();
+        match &self.gate.state {
+            State::Closed(closed) if closed.retry_at.is_none() => return answer(reply, Err(self.locked())),
+            State::Closed(closed) if now.boot >= closed.tried + RETRY_ASKED => self.open_vault(false, None),
+            _ => {}
+        }
+        let go =
+            Box::new(move |core: &mut Self| if core.gate.is_open() { question(core, reply) } else { answer(reply, Err(core.locked())) });
+        self.gate.parked.push(Parked { until: now.boot + PATIENCE, go });
+    }
+
+    /// Tries to open the vault. `prompt`: the keychain may ask the person.
+    pub(super) fn open_vault(&mut self, prompt: bool, passphrase: Option<Zeroizing<String>>) {
+        if matches!(self.gate.state, State::Open) {
+            return;
+        }
+        let delay = match std::mem::take(&mut self.gate.state) {
+            State::Closed(closed) => (closed.delay * 2).min(RETRY.1),
+            State::Opening | State::Open => RETRY.0,
+        };
+        let done = self.back(move |core, result| core.opened(result, delay));
+        self.edges.vault.open(prompt, passphrase, done);
+    }
+
+    fn opened(&mut self, result: Result<Opened, VaultError>, delay: Duration) {
+        match result {
+            Ok(opened) => self.take_in(opened),
+            // A late answer of an earlier try.
+            Err(_) if self.gate.is_open() => {}
+            Err(error) => {
+                let now = self.now().boot;
+                let retry_at = error.passes_by_itself().then_some(now + delay);
+                self.gate.key_source = error.key_source().or(self.gate.key_source);
+                if self.gate.told.as_ref() != Some(&error) {
+                    self.gate.told = Some(error.clone());
+                    self.announce("vault_locked", None, Some(error.to_string()));
+                }
+                self.gate.state = State::Closed(Closed { error, tried: now, retry_at, delay });
+                if retry_at.is_none() {
+                    self.ask_parked(Boot::from_start(Duration::MAX));
+                }
+            }
+        }
+    }
+
+    fn take_in(&mut self, opened: Opened) {
+        if self.gate.is_open() {
+            return;
+        }
+        self.gate.state = State::Open;
+        self.gate.told = None;
+        self.gate.key_source = Some(opened.key_source);
+        self.gate.quarantined = opened.quarantined;
+        for record in opened.records {
+            match record.id.kind {
+                RecordKind::Grant => match GrantRecord::from_plaintext(&record.plaintext) {
+                    Ok(grant) => {
+                        let interrupted = grant.refresh_token.as_ref().is_some_and(|token| {
+                            let fingerprint = token.fingerprint();
+                            opened
+                                .intents
+                                .iter()
+                                .any(|i| i.id == record.id && i.generation == record.generation && i.fingerprint == fingerprint)
+                        });
+                        self.restore(grant, interrupted);
+                    }
+                    Err(_) => {
+                        tracing::warn!(record = %record.id.name, "a grant's record is not of this version; it is left alone");
+                        self.gate.quarantined += 1;
+                    }
+                },
+                RecordKind::ProviderSecret => {
+                    if let Ok(text) = std::str::from_utf8(&record.plaintext) {
+                        self.secrets.insert(record.id.name, (record.generation, ClientSecret::new(text.to_owned())));
+                    }
+                }
+                RecordKind::Registration | RecordKind::Policy | RecordKind::Issuer => {}
+            }
+        }
+        self.announce("vault_unlocked", None, None);
+        self.ask_parked(Boot::from_start(Duration::MAX));
+    }
+
+    fn restore(&mut self, record: GrantRecord, interrupted: bool) {
+        let (name, now, terms) = (record.name.clone(), self.now(), self.terms_of(&record.definition));
+        let life = self.life();
+        let grant = Grant::restore(record, terms, interrupted, now, life);
+        self.admit(name, grant, Vec::new());
+    }
+
+    pub(super) fn gate_woke(&mut self, now: Now) {
+        if matches!(&self.gate.state, State::Closed(closed) if closed.retry_at.is_some_and(|at| at <= now.boot)) {
+            self.open_vault(false, None);
+        }
+        self.ask_parked(now.boot);
+    }
+
+    fn ask_parked(&mut self, until: Boot) {
+        let (due, waiting) = std::mem::take(&mut self.gate.parked).into_iter().partition(|parked| parked.until <= until);
+        self.gate.parked = waiting;
+        for Parked { go, .. } in due {
+            go(self);
+        }
+    }
+
+    fn locked(&self) -> ErrorBody {
+        match &self.gate.state {
+            State::Closed(closed) => refusal(&closed.error),
+            State::Opening | State::Open => {
+                ErrorBody::new(ErrorCode::VaultLocked, "the vault is being opened").hint("try again in a moment")
+            }
+        }
+    }
+
+    pub(super) fn vault_status(&self) -> wire::VaultStatus {
+        let (state, reason, hint) = match &self.gate.state {
+            State::Open => (wire::VaultState::Unlocked, None, None),
+            State::Opening => (wire::VaultState::Opening, None, None),
+            State::Closed(closed) => {
+                let body = refusal(&closed.error);
+                (wire::VaultState::Locked, Some(body.error_description), body.hint)
+            }
+        };
+        wire::VaultStatus { state, key_source: self.gate.key_source, reason, hint, quarantined: self.gate.quarantined }
+    }
+
+    // ---- the vault routes ----
+
+    pub(super) fn vault_setup(&mut self, request: wire::VaultSetup, reply: Reply<wire::VaultStatus>) {
+        let done = self.back(move |core, result| match result {
+            Ok(opened) => {
+                core.take_in(opened);
+                answer(reply, Ok(core.vault_status()));
+            }
+            Err(error) => answer(reply, Err(refusal(&error))),
+        });
+        self.edges.vault.setup(request.key_source, hidden(request.passphrase), done);
+    }
+
+    pub(super) fn vault_unlock(&mut self, request: wire::VaultUnlock, reply: Reply<wire::VaultStatus>) {
+        if self.gate.is_open() {
+            return answer(reply, Ok(self.vault_status()));
+        }
+        let done = self.back(move |core, result| {
+            let refused = result.as_ref().err().map(refusal);
+            core.opened(result, RETRY.0);
+            answer(reply, refused.map_or_else(|| Ok(core.vault_status()), Err));
+        });
+        self.edges.vault.open(true, hidden(request.passphrase), done);
+    }
+
+    pub(super) fn vault_lock(&mut self, reply: Reply<wire::VaultStatus>) {
+        if !self.gate.is_open() {
+            return answer(reply, Ok(self.vault_status()));
+        }
+        if self.gate.is_winding() {
+            return answer(reply, Err(ErrorBody::new(ErrorCode::Conflict, "the vault is being locked already")));
+        }
+        let error =
+            VaultError::Locked { reason: "the vault was locked by hand".into(), hint: Some("mcp-authctl unlock".into()), key_source: None };
+        self.close(error);
+        self.wind(move |core| {
+            let done = core.back(move |core, result: Result<(), VaultError>| {
+                let locked = result.map(|()| core.vault_status());
+                answer(reply, locked.map_err(|error| refusal(&error)));
+            });
+            core.edges.vault.lock(done);
+            core.drop_grants();
+        });
+    }
+
+    pub(super) fn vault_rekey(&mut self, request: wire::VaultRekey, reply: Reply<wire::VaultStatus>) {
+        let done = self.back(move |core, result| match result {
+            Ok(source) => {
+                core.gate.key_source = Some(source);
+                answer(reply, Ok(core.vault_status()));
+            }
+            Err(error) => answer(reply, Err(refusal(&error))),
+        });
+        self.edges.vault.rekey(request.key_source, hidden(request.passphrase), done);
+    }
+
+    pub(super) fn vault_backup(&mut self, request: wire::VaultBackup, reply: Reply<wire::VaultStatus>) {
+        let path = PathBuf::from(&request.path);
+        if !path.is_absolute() {
+            let error = ErrorBody::new(ErrorCode::InvalidRequest, "the backup's folder must be an absolute path");
+            return answer(reply, Err(error.hint("mcp-authctl vault backup makes it one")));
+        }
+        let done = self.back(move |core, result: Result<(), VaultError>| {
+            let saved = result.map(|()| core.vault_status());
+            answer(reply, saved.map_err(|error| refusal(&error)));
+        });
+        self.edges.vault.backup(path, done);
+    }
+
+    // ---- winding down ----
+
+    /// No token is served from now on; refreshes in flight still end and are saved.
+    fn close(&mut self, error: VaultError) {
+        self.announce("vault_locked", None, Some(error.to_string()));
+        self.gate.state = State::Closed(Closed { error, tried: self.now().boot, retry_at: None, delay: RETRY.0 });
+        self.logins_cancelled();
+        let asking: Vec<_> = self.askers.keys().copied().collect();
+        for asker in asking {
+            if let Some((name, reply)) = self.askers.remove(&asker) {
+                self.give(&name, crate::grant::Input::Cancelled(asker));
+                answer(reply, Err(self.locked()));
+            }
+        }
+    }
+
+    /// SIGTERM.
+    pub(super) fn shutdown(&mut self, reply: Reply<()>) {
+        if self.gate.winding.is_some() {
+            // A lock that is under way ends within the same time.
+            self.post(move |core| core.shutdown_after_lock(reply));
+            return;
+        }
+        self.logins_cancelled();
+        self.wind(move |core| core.finish(reply));
+    }
+
+    fn shutdown_after_lock(&mut self, reply: Reply<()>) {
+        let Some(winding) = self.gate.winding.take() else { return self.shutdown(reply) };
+        let then = winding.then;
+        self.gate.winding = Some(Winding {
+            until: winding.until,
+            then: Box::new(move |core| {
+                then(core);
+                core.finish(reply);
+            }),
+        });
+    }
+
+    fn finish(&mut self, reply: Reply<()>) {
+        for grant in self.grants.values().filter(|grant| grant.is_not_durable()) {
+            tracing::error!(grant = %grant.record().name, "its newest refresh token could not be written to disk and is lost with this process");
+        }
+        self.finished = true;
+        answer(reply, Ok(()));
+    }
+
+    fn wind(&mut self, then: impl FnOnce(&mut Self) + Send + 'static) {
+        self.gate.winding = Some(Winding { until: self.now().boot + WINDING, then: Box::new(then) });
+        self.clear_lanes();
+    }
+
+    /// Goes on once every grant is at rest, or the time is up.
+    pub(super) fn wind_down(&mut self) {
+        let Some(winding) = &self.gate.winding else { return };
+        if winding.until <= self.now().boot || self.grants.values().all(Grant::is_at_rest) {
+            let winding = self.gate.winding.take();
+            if let Some(winding) = winding {
+                (winding.then)(self);
+            }
+        }
+    }
+
+    fn drop_grants(&mut self) {
+        let names: Vec<_> = self.grants.keys().cloned().collect();
+        for name in names {
+            self.release(&name);
+        }
+        self.secrets.clear();
+        self.set_aside.clear();
+    }
+}
+
+/// What a person is told of a vault that did not do as asked.
+pub(super) fn refusal(error: &VaultError) -> ErrorBody {
+    let (code, hint) = match error {
+        VaultError::NeedsSetup(_) => (ErrorCode::VaultLocked, Some("mcp-authctl setup".to_owned())),
+        VaultError::Locked { hint, .. } => (ErrorCode::VaultLocked, hint.clone()),
+        VaultError::WrongPassphrase => (ErrorCode::VaultLocked, Some("mcp-authctl unlock".to_owned())),
+        VaultError::Conflict { hint, .. } => (ErrorCode::Conflict, hint.clone()),
+        VaultError::Disk(_) => (ErrorCode::InternalError, Some("look at the folder, its owner and the free space".to_owned())),
+    };
+    let mut body = ErrorBody::new(code, error.to_string());
+    body.hint = hint;
+    body
+}
+
+fn hidden(secret: Option<mcp_auth_proto::Secret>) -> Option<Zeroizing<String>> {
+    secret.map(|secret| Zeroizing::new(secret.expose().to_owned()))
+}

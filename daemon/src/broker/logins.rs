@@ -1,0 +1,270 @@
+//! Logins in flight: one per grant and scopes, joined by whoever asks for the same. One subscriber is told to open the
+//! browser; the next takes over if it goes.
+
+use std::collections::{BTreeMap, HashMap};
+use std::time::Duration;
+
+use mcp_auth_proto as wire;
+use mcp_auth_proto::{ErrorBody, ErrorCode, GrantName, LoginEvent};
+use tokio::sync::mpsc;
+use tokio::task::AbortHandle;
+
+use super::Reply;
+use super::core::{Core, answer};
+use super::providers::no_provider;
+use crate::grant::Login;
+use crate::login::{self, Outcome, Pasted, Plan, Progress};
+
+/// How long a person has for a login.
+const PATIENCE: Duration = Duration::from_secs(300);
+
+/// Every login in flight.
+#[derive(Default)]
+pub(super) struct Logins {
+    running: HashMap<String, Running>,
+    subscribers: u64,
+}
+
+struct Running {
+    grant: GrantName,
+    scopes: Vec<String>,
+    task: AbortHandle,
+    pasted: mpsc::Sender<Pasted>,
+    subscribers: BTreeMap<u64, Subscriber>,
+    /// The URL to open, once it is known.
+    url: Option<(String, String, String)>,
+    /// Who was told to open it.
+    opener: Option<u64>,
+    /// The tokens have come and are being saved.
+    saving: bool,
+}
+
+struct Subscriber {
+    events: mpsc::UnboundedSender<LoginEvent>,
+    browser: bool,
+    interactive: bool,
+}
+
+impl Core {
+    pub(super) fn login(&mut self, request: wire::LoginRequest, reply: Reply<mpsc::UnboundedReceiver<LoginEvent>>) {
+        match self.plan(&request) {
+            Ok((grant, plan)) => {
+                let (id, joined) = self
+                    .running_login(&grant, &plan.scopes)
+                    .map_or_else(|| (self.start_login(grant.clone(), plan), false), |id| (id, true));
+                answer(reply, Ok(self.subscribe(id, grant, joined, &request)));
+            }
+            Err(error) => answer(reply, Err(error)),
+        }
+    }
+
+    pub(super) fn pasted_redirect(&mut self, id: &str, redirect: wire::PastedRedirect, reply: Reply<()>) {
+        let Some(running) = self.logins.running.get(id) else { return answer(reply, Err(no_login())) };
+        let busy = || ErrorBody::new(ErrorCode::TooManyRequests, "another redirect is being looked at").hint("try again in a moment");
+        if let Err(error) = running.pasted.try_send(Pasted { url: redirect.url, answer: reply }) {
+            answer(error.into_inner().answer, Err(busy()));
+        }
+    }
+
+    pub(super) fn cancel_login(&mut self, id: &str, reply: Reply<()>) {
+        let cancelled = self.logins.running.contains_key(id);
+        if cancelled {
+            self.end_login(id, LoginEvent::Failed { error: ErrorBody::new(ErrorCode::Conflict, "the login was cancelled") });
+        }
+        answer(reply, if cancelled { Ok(()) } else { Err(no_login()) });
+    }
+
+    /// The vault closes or the daemon stops.
+    pub(super) fn logins_cancelled(&mut self) {
+        let ids: Vec<_> = self.logins.running.keys().cloned().collect();
+        for id in ids {
+            let error = ErrorBody::new(ErrorCode::Conflict, "the login was cancelled: the vault was locked, or the daemon stops");
+            self.end_login(&id, LoginEvent::Failed { error: error.hint("start it again") });
+        }
+    }
+
+    /// The grant has saved what a login brought.
+    pub(super) fn login_done(&mut self, name: &GrantName) {
+        let now = self.now();
+        let done: Vec<_> = self.logins.running.iter().filter(|(_, r)| r.saving && r.grant == *name).map(|(id, _)| id.clone()).collect();
+        let Some(summary) = self.grants.get(name).map(|grant| Box::new(grant.summary(now))) else { return };
+        for id in done {
+            self.end_login(&id, LoginEvent::Done { grant: summary.clone() });
+        }
+    }
+
+    /// What a request means: the grant's name, and what the login needs to know.
+    fn plan(&self, request: &wire::LoginRequest) -> Result<(GrantName, Plan), ErrorBody> {
+        let invalid = |what: String| ErrorBody::new(ErrorCode::InvalidRequest, what);
+        let name: GrantName = request.provider.parse().map_err(|error: wire::NameError| {
+            invalid(format!("{:?} is not a name: {error}", request.provider)).hint("mcp-authctl provider list")
+        })?;
+        let grant = match (&request.account, name.label()) {
+            (Some(label), Some(other)) if label != other => {
+                return Err(invalid(format!("the name says account `{other}`, and --account says `{label}`")));
+            }
+            (Some(label), _) => {
+                GrantName::with_label(name.base(), label).map_err(|error| invalid(format!("{label:?} is not an account label: {error}")))?
+            }
+            (None, _) => name,
+        };
+        let provider = self.config.provider(grant.base()).ok_or_else(|| no_provider(grant.base()))?;
+        let mut scopes = request.scopes.clone().unwrap_or_else(|| provider.scopes.clone());
+        scopes.extend(provider.refresh_scopes.iter().filter(|scope| !scopes.contains(scope)).cloned().collect::<Vec<_>>());
+        let secret = self.secrets.get(&provider.name).map(|(_, secret)| secret.clone());
+        let resource = self.grants.get(&grant).and_then(|held| held.record().resource.clone());
+        Ok((grant, Plan { provider, client_secret: secret, scopes, resource, callback_port: request.callback_port, patience: PATIENCE }))
+    }
+
+    fn running_login(&self, grant: &GrantName, scopes: &[String]) -> Option<String> {
+        let same = |running: &Running| running.grant == *grant && running.scopes == scopes;
+        self.logins.running.iter().find(|(_, running)| same(running)).map(|(id, _)| id.clone())
+    }
+
+    fn start_login(&mut self, grant: GrantName, mut plan: Plan) -> String {
+        let id = random_id();
+        let (pasted, pastes) = mpsc::channel(4);
+        let (way, mailbox, at) = (self.way(plan.provider.clone()), self.mailbox.clone(), id.clone());
+        let progress = move |progress| {
+            let id = at.clone();
+            // A core that has gone has no logins.
+            let _ = mailbox.send(Box::new(move |core: &mut Self| core.login_progress(&id, progress)));
+        };
+        let (resource, scopes) = (plan.resource.clone(), plan.scopes.clone());
+        let errand = async move {
+            plan.client_secret = way.client_secret().await.map_err(|reason| {
+                ErrorBody::new(ErrorCode::Conflict, format!("the client secret of `{}` is not to be had: {reason}", plan.provider.name))
+                    .hint("look at client_secret_command in the config")
+            })?;
+            login::run(plan, way.transport, way.clock, progress, pastes).await
+        };
+        let (of, asked) = (id.clone(), scopes.clone());
+        let task = self.task(errand, move |core, outcome| {
+            let fault = || Err(ErrorBody::new(ErrorCode::InternalError, "the login failed by a fault of the daemon").hint("report it"));
+            core.login_ended(&of, outcome.unwrap_or_else(fault), resource, asked);
+        });
+        let running = Running { grant, scopes, task, pasted, subscribers: BTreeMap::new(), url: None, opener: None, saving: false };
+        self.logins.running.insert(id.clone(), running);
+        id
+    }
+
+    fn subscribe(
+        &mut self,
+        id: String,
+        grant: GrantName,
+        joined: bool,
+        request: &wire::LoginRequest,
+    ) -> mpsc::UnboundedReceiver<LoginEvent> {
+        let (events, stream) = mpsc::unbounded_channel();
+        self.logins.subscribers += 1;
+        let number = self.logins.subscribers;
+        // The receiver is still here: it is returned below.
+        let _ = events.send(LoginEvent::Started { id: id.clone(), grant, joined });
+        let (mailbox, gone, of) = (self.mailbox.clone(), events.clone(), id.clone());
+        tokio::spawn(async move {
+            gone.closed().await;
+            // A core that has gone has no logins.
+            let _ = mailbox.send(Box::new(move |core: &mut Self| core.subscriber_left(&of, number)));
+        });
+        if let Some(running) = self.logins.running.get_mut(&id) {
+            running.subscribers.insert(number, Subscriber { events, browser: request.browser, interactive: request.interactive });
+            running.tell_url(number);
+        }
+        stream
+    }
+
+    fn login_progress(&mut self, id: &str, progress: Progress) {
+        let Some(running) = self.logins.running.get_mut(id) else { return };
+        match progress {
+            Progress::OpenUrl { url, host, redirect_uri } => {
+                running.url = Some((url, host, redirect_uri));
+                let numbers: Vec<_> = running.subscribers.keys().copied().collect();
+                for number in numbers {
+                    running.tell_url(number);
+                }
+            }
+            Progress::Exchanging => running.tell(&LoginEvent::Exchanging),
+        }
+    }
+
+    fn login_ended(&mut self, id: &str, outcome: Result<Outcome, ErrorBody>, resource: Option<String>, requested_scopes: Vec<String>) {
+        let outcome = match outcome {
+            Ok(outcome) => outcome,
+            Err(error) => return self.end_login(id, LoginEvent::Failed { error }),
+        };
+        let Some(running) = self.logins.running.get_mut(id) else { return };
+        running.saving = true;
+        let name = running.grant.clone();
+        let Some(terms) = self.terms_of(&outcome.definition) else {
+            let error =
+                ErrorBody::new(ErrorCode::Conflict, format!("the config of `{}` changed during the login", outcome.definition.provider));
+            return self.end_login(id, LoginEvent::Failed { error: error.hint(format!("mcp-authctl login {name}")) });
+        };
+        let login = Login {
+            definition: outcome.definition,
+            terms,
+            response: outcome.response,
+            sent_at: outcome.sent_at,
+            account: outcome.account,
+            subject: outcome.subject,
+            resource,
+            requested_scopes,
+        };
+        self.log_in(&name, Box::new(login));
+    }
+
+    fn subscriber_left(&mut self, id: &str, number: u64) {
+        let Some(running) = self.logins.running.get_mut(id) else { return };
+        let Some(left) = running.subscribers.remove(&number) else { return };
+        if running.opener == Some(number) {
+            running.opener = None;
+            if let Some(next) = running.subscribers.iter().find(|(_, s)| s.browser).map(|(number, _)| *number) {
+                running.tell_url(next);
+            }
+        }
+        if running.subscribers.is_empty() && left.interactive && !running.saving {
+            tracing::info!(grant = %running.grant, "the login was cancelled: nobody waits for it");
+            running.task.abort();
+            self.logins.running.remove(id);
+        }
+    }
+
+    fn end_login(&mut self, id: &str, last: LoginEvent) {
+        if let Some(running) = self.logins.running.remove(id) {
+            running.task.abort();
+            running.tell(&last);
+        }
+    }
+}
+
+impl Running {
+    fn tell(&self, event: &LoginEvent) {
+        for subscriber in self.subscribers.values() {
+            // Whoever has gone is removed when that is heard of.
+            let _ = subscriber.events.send(event.clone());
+        }
+    }
+
+    /// Tells one subscriber the URL, once it is known; the first that can opens the browser.
+    fn tell_url(&mut self, number: u64) {
+        let (Some((url, host, redirect_uri)), Some(subscriber)) = (&self.url, self.subscribers.get(&number)) else { return };
+        let open = subscriber.browser && self.opener.is_none_or(|opener| opener == number);
+        if open {
+            self.opener = Some(number);
+        }
+        let event = LoginEvent::OpenUrl { url: url.clone(), host: host.clone(), redirect_uri: redirect_uri.clone(), open };
+        // Whoever has gone is removed when that is heard of.
+        let _ = subscriber.events.send(event);
+    }
+}
+
+fn no_login() -> ErrorBody {
+    ErrorBody::new(ErrorCode::NotFound, "there is no such login; it has ended, or was never started").hint("mcp-authctl login NAME")
+}
+
+/// 128 random bits: who knows the id may paste a redirect.
+fn random_id() -> String {
+    let mut bytes = [0_u8; 16];
+    getrandom::fill(&mut bytes).expect("the kernel gives random bytes");
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}

@@ -1,0 +1,232 @@
+//! Questions about grants: a token, a refresh, what is held, a static token, a logout.
+
+use std::time::Duration;
+
+use mcp_auth_proto as wire;
+use mcp_auth_proto::{ErrorBody, ErrorCode, GrantName, TokenAnswer};
+use serde_json::json;
+
+use super::core::{Core, answer, grant_id};
+use super::{Reply, attempt};
+use crate::grant::record::{Definition, GrantRecord};
+use crate::grant::{Asker, Grant, Input, Login, Want};
+use crate::oauth::challenge;
+use crate::oauth::identity::Identity;
+use crate::oauth::token::TokenResponse;
+use crate::provider::Provider;
+use crate::secret::AccessToken;
+
+/// How long a revocation may take before the answer says that it is not confirmed.
+const REVOCATION: Duration = Duration::from_secs(10);
+
+impl Core {
+    pub(super) fn token(&mut self, asker: Asker, request: wire::TokenRequest, reply: Reply<TokenAnswer>) {
+        self.when_open(reply, move |core, reply| {
+            if reply.is_closed() {
+                return;
+            }
+            match core.find(&request) {
+                Ok(name) => {
+                    core.askers.insert(asker, (name.clone(), reply));
+                    core.give(&name, Input::Wanted(asker, want(request)));
+                }
+                Err(error) => answer(reply, Err(error)),
+            }
+        });
+    }
+
+    pub(super) fn refresh(&mut self, asker: Asker, name: GrantName, reply: Reply<TokenAnswer>) {
+        self.when_open(reply, move |core, reply| match core.held(&name) {
+            Ok(_) => {
+                core.askers.insert(asker, (name.clone(), reply));
+                core.give(&name, Input::RefreshWanted(asker));
+            }
+            Err(error) => answer(reply, Err(error)),
+        });
+    }
+
+    pub(super) fn grants(&mut self, reply: Reply<Vec<wire::GrantSummary>>) {
+        let now = self.now();
+        answer(reply, Ok(self.grants.values().map(|grant| grant.summary(now)).collect()));
+    }
+
+    pub(super) fn grant(&mut self, name: &GrantName, reply: Reply<wire::GrantSummary>) {
+        let now = self.now();
+        answer(reply, self.held(name).map(|grant| grant.summary(now)));
+    }
+
+    /// Stores a token that a person brought, after asking the provider whose it is.
+    pub(super) fn add_token(&mut self, name: GrantName, token: wire::StaticToken, reply: Reply<wire::GrantSummary>) {
+        let access_token = AccessToken::new(token.access_token.expose().to_owned());
+        if access_token.expose().is_empty() || access_token.expose().bytes().any(|byte| !byte.is_ascii_graphic()) {
+            let error = ErrorBody::new(ErrorCode::InvalidRequest, "the token is empty or holds a space or a control character");
+            return answer(reply, Err(error.hint(format!("mcp-authctl add-token {name} reads it from standard input"))));
+        }
+        let provider = self.config.provider(name.base()).unwrap_or_else(|| Provider::unknown(name.base()));
+        let errand = attempt::identify(self.way(provider.clone()), access_token.clone());
+        self.task(errand, move |core, identity| match identity.unwrap_or(Ok(Identity::default())) {
+            Err(()) => {
+                let error = ErrorBody::new(ErrorCode::InvalidRequest, format!("{} rejects this token", provider.name));
+                answer(reply, Err(error.hint("look whether it is whole, and not revoked or expired")));
+            }
+            Ok(identity) => {
+                let login = core.static_login(&provider, token, access_token, identity);
+                core.log_in(&name, login);
+                core.grant(&name, reply);
+            }
+        });
+    }
+
+    fn static_login(&self, provider: &Provider, token: wire::StaticToken, access_token: AccessToken, identity: Identity) -> Box<Login> {
+        let definition =
+            Definition { provider: provider.name.clone(), userinfo_endpoint: provider.endpoints.userinfo.clone(), ..Definition::default() };
+        Box::new(Login {
+            terms: self.terms_of(&definition).expect("a static token needs no provider"),
+            definition,
+            response: TokenResponse {
+                access_token,
+                token_type: "Bearer".into(),
+                lifetime: token.expires_in.map(Duration::from_secs),
+                refresh_token: None,
+                scopes: Some(token.scopes.clone()),
+                id_token: None,
+            },
+            sent_at: self.now(),
+            account: identity.account,
+            subject: identity.subject,
+            resource: None,
+            requested_scopes: token.scopes,
+        })
+    }
+
+    /// New tokens for a name, whether it is held or not. The grant saves them and tells when that is done.
+    pub(super) fn log_in(&mut self, name: &GrantName, login: Box<Login>) {
+        if self.grants.contains_key(name) {
+            return self.give(name, Input::LoggedIn(login));
+        }
+        let (now, life) = (self.now(), self.life());
+        let (grant, effects) = Grant::logged_in(name.clone(), login, now, life);
+        self.admit(name.clone(), grant, effects);
+    }
+
+    /// The grant serves nobody from now on, its record is removed, and its tokens are revoked at the provider: whatever
+    /// the provider says, nothing is kept.
+    pub(super) fn logout(&mut self, name: GrantName, reply: Reply<wire::LogoutAnswer>) {
+        if let Err(error) = self.held(&name) {
+            return answer(reply, Err(error));
+        }
+        let Some((way, _)) = self.way_of(&name) else { return };
+        let Some(newest) = self.grants.get(&name).map(|grant| (grant.newest().clone(), grant.running())) else { return };
+        self.release(&name);
+        let (record, running) = newest;
+        if let Some(ticket) = running {
+            self.leaving.insert(ticket, (way.clone(), record.clone()));
+        }
+        let (removed, is_removed) = tokio::sync::oneshot::channel();
+        let done = Box::new(move |result| {
+            // The errand below waits for it.
+            let _ = removed.send(result);
+        });
+        self.edges.vault.delete(grant_id(&name), done);
+        let may_revoke = self.provider_of(&record.definition).is_some() && !record.definition.is_static();
+        let errand = async move {
+            let revoked = if may_revoke { tokio::time::timeout(REVOCATION, attempt::revoke(way, record)).await } else { Ok(Ok(false)) };
+            (revoked.unwrap_or_else(|_| Err("no answer in 10 s".into())), is_removed.await)
+        };
+        self.task(errand, move |core, outcome| {
+            let (revoked, removed) = outcome.unwrap_or_else(|| (Err("a fault of the daemon".into()), Ok(Ok(()))));
+            core.announce("logged_out", Some(name.clone()), None);
+            if let Ok(Err(error)) = removed {
+                let sentence = format!("`{name}` is logged out, but its record could not be removed: {error}");
+                return answer(reply, Err(ErrorBody::new(ErrorCode::InternalError, sentence).hint(format!("mcp-authctl logout {name}"))));
+            }
+            let (revocation, reason) = match revoked {
+                Ok(true) => (wire::Revocation::Confirmed, None),
+                Ok(false) => (wire::Revocation::Unsupported, None),
+                Err(reason) => (wire::Revocation::Unconfirmed, Some(reason)),
+            };
+            answer(reply, Ok(wire::LogoutAnswer { grant: name, revocation, reason }));
+        });
+    }
+
+    /// A grant that is held, or why not.
+    pub(super) fn held(&self, name: &GrantName) -> Result<&Grant, ErrorBody> {
+        if self.set_aside.contains(name) {
+            return Err(Self::aside(name));
+        }
+        self.grants.get(name).ok_or_else(|| self.unknown(name))
+    }
+
+    /// The grant that a request means: by name, by resource, or both.
+    fn find(&self, request: &wire::TokenRequest) -> Result<GrantName, ErrorBody> {
+        match (&request.grant, &request.resource) {
+            (Some(name), resource) => {
+                let name: GrantName =
+                    name.parse().map_err(|error: wire::NameError| ErrorBody::new(ErrorCode::InvalidRequest, error.to_string()))?;
+                let grant = self.held(&name)?;
+                if resource.as_ref().is_some_and(|resource| grant.record().resource.as_ref() != Some(resource)) {
+                    return Err(ErrorBody::new(ErrorCode::InvalidRequest, format!("`{name}` is not a grant for that resource")));
+                }
+                Ok(name)
+            }
+            (None, Some(resource)) => {
+                let of = |grant: &GrantRecord| grant.resource.as_ref() == Some(resource);
+                let found: Vec<_> = self.grants.values().map(Grant::record).filter(|r| of(r)).map(|r| r.name.clone()).collect();
+                match found.as_slice() {
+                    [name] => Ok(name.clone()),
+                    [] => Err(ErrorBody::new(ErrorCode::UnknownGrant, "there is no grant for that resource").hint("mcp-authctl status")),
+                    several => Err(ambiguous("several grants are for that resource", several)),
+                }
+            }
+            (None, None) => Err(ErrorBody::new(ErrorCode::InvalidRequest, "the request names neither `grant` nor `resource`")),
+        }
+    }
+
+    /// Nobody is logged in under this name. What helps depends on what is known by it.
+    fn unknown(&self, name: &GrantName) -> ErrorBody {
+        let labelled: Vec<_> = self.grants.keys().filter(|held| held.base() == name.base()).cloned().collect();
+        if name.label().is_none() && labelled.len() > 1 {
+            return ambiguous(&format!("`{name}` could be any of several grants"), &labelled);
+        }
+        if let (None, [held]) = (name.label(), labelled.as_slice()) {
+            let hint = format!("did you mean `{held}`? else mcp-authctl login {name}");
+            return ErrorBody::new(ErrorCode::UnknownGrant, format!("there is no grant `{name}`")).hint(hint);
+        }
+        let Some(provider) = self.config.provider(name.base()) else {
+            return ErrorBody::new(ErrorCode::UnknownGrant, format!("there is no grant and no provider `{name}`"))
+                .hint("mcp-authctl provider list");
+        };
+        let command = format!("mcp-authctl login {name}");
+        let mut error = ErrorBody::new(ErrorCode::LoginRequired, format!("nobody is logged in to `{name}`")).hint(&command);
+        error.mcp = Some(json!({"code": -32001, "message": "Authentication required", "data": {
+            "type": "oauth2",
+            "grant_type": "authorization_code",
+            "authorization_url": provider.endpoints.authorization,
+            "token_url": provider.endpoints.token,
+            "scopes": provider.scopes,
+            "code_challenge_method": "S256",
+            "resource": null,
+            "login_command": command,
+        }}));
+        error
+    }
+}
+
+fn want(request: wire::TokenRequest) -> Want {
+    let mut scopes = request.scopes;
+    if let Some(challenged) = request.challenge.as_deref().and_then(challenge::scopes) {
+        scopes.extend(challenged);
+    }
+    Want {
+        min_valid_for: request.min_valid_for.map(Duration::from_secs),
+        scopes,
+        rejected: request.rejected_token.map(|token| AccessToken::new(token.expose().to_owned())),
+    }
+}
+
+fn ambiguous(what: &str, choices: &[GrantName]) -> ErrorBody {
+    let mut error = ErrorBody::new(ErrorCode::AmbiguousGrant, what)
+        .hint(format!("name one of {}", choices.iter().map(GrantName::as_str).collect::<Vec<_>>().join(", ")));
+    error.choices = choices.iter().map(ToString::to_string).collect();
+    error
+}

@@ -1,0 +1,178 @@
+//! What a grant says to askers and to people: the token, the summary, and why there is no token.
+
+use std::time::Duration;
+
+use mcp_auth_proto::{ErrorBody, ErrorCode, GrantState, GrantSummary, Secret, TokenAnswer};
+use serde_json::json;
+
+use super::{Cause, Grant, Phase};
+use crate::clock::{Boot, Now};
+
+impl Grant {
+    /// The grant as people see it. Never a token.
+    pub fn summary(&self, now: Now) -> GrantSummary {
+        let until = self.served_until(now);
+        let has_token = !self.record.token.access_token.expose().is_empty();
+        GrantSummary {
+            name: self.record.name.clone(),
+            provider: self.record.definition.provider.clone(),
+            issuer: self.record.definition.issuer.clone(),
+            account: self.record.account.clone(),
+            resource: self.record.resource.clone(),
+            scopes: self.record.scopes.clone(),
+            state: self.state(now),
+            refreshable: self.record.refresh_token.is_some() && self.record.ended.is_none(),
+            expires_at: until.map(|at| wall_of(at, now).rfc3339()),
+            expires_in: until.map(|at| at.since(now.boot).as_secs()),
+            refreshed_at: self.record.refreshed_at.map(|at| at.rfc3339()),
+            next_refresh_in: self.planned().map(|at| at.since(now.boot).as_secs()),
+            last_error: self.complaint(now),
+            not_durable: self.is_not_durable(),
+            fingerprint: has_token.then(|| self.record.token.access_token.fingerprint()),
+        }
+    }
+
+    pub(super) fn answer(&self, now: Now) -> TokenAnswer {
+        let until = self.served_until(now);
+        TokenAnswer {
+            access_token: Secret::new(self.record.token.access_token.expose()),
+            token_type: "Bearer".into(),
+            expires_at: until.map(|at| wall_of(at, now).rfc3339()),
+            expires_in: until.map(|at| at.since(now.boot).as_secs()),
+            scopes: self.record.scopes.clone(),
+            grant: self.record.name.clone(),
+            account: self.record.account.clone(),
+            resource: self.record.resource.clone(),
+        }
+    }
+
+    pub(super) fn covers(&self, scopes: &[String]) -> bool {
+        self.missing(scopes).next().is_none()
+    }
+
+    fn missing<'a>(&'a self, scopes: &'a [String]) -> impl Iterator<Item = &'a str> {
+        let never_missing = self.terms.as_ref().map_or(&[][..], |terms| &terms.refresh_scopes);
+        scopes.iter().filter(move |scope| !self.record.scopes.contains(scope) && !never_missing.contains(scope)).map(String::as_str)
+    }
+
+    pub(super) fn insufficient_scope(&self, scopes: &[String]) -> ErrorBody {
+        let name = &self.record.name;
+        let missing: Vec<_> = self.missing(scopes).collect();
+        let wider: Vec<_> = self.record.requested_scopes.iter().map(String::as_str).chain(missing.iter().copied()).collect();
+        let hint = format!("mcp-authctl login {name} --scope '{}'", wider.join(" "));
+        let mut error =
+            ErrorBody::new(ErrorCode::InsufficientScope, format!("the token of `{name}` does not cover {}", missing.join(" "))).hint(hint);
+        error.mcp = Some(self.mcp_error("Insufficient scope", &wider));
+        error
+    }
+
+    pub(super) fn login_required(&self) -> ErrorBody {
+        let name = &self.record.name;
+        let mut error =
+            ErrorBody::new(ErrorCode::LoginRequired, format!("`{name}` needs a login: {}", self.reason())).hint(self.login_command());
+        let scopes: Vec<_> = self.record.requested_scopes.iter().map(String::as_str).collect();
+        error.mcp = Some(self.mcp_error("Authentication required", &scopes));
+        error
+    }
+
+    pub(super) fn undefined(&self) -> ErrorBody {
+        let mut error = self.login_required();
+        error.hint = Some(format!(
+            "restore [providers.{}] in the config and run mcp-authctl reload, or {}",
+            self.record.definition.provider,
+            self.login_command()
+        ));
+        error
+    }
+
+    pub(super) fn unreachable(&self, until: Boot, now: Now) -> ErrorBody {
+        let (name, wait) = (&self.record.name, until.since(now.boot));
+        let seconds = wait.as_secs() + u64::from(wait > Duration::from_secs(wait.as_secs()));
+        ErrorBody::new(ErrorCode::ProviderUnreachable, format!("no fresh token for `{name}`: {}", self.reason()))
+            .hint(format!("it is tried again by itself; mcp-authctl status {name} tells more"))
+            .retry_after(seconds)
+    }
+
+    pub(super) fn too_soon(&self, until: Boot, now: Now) -> ErrorBody {
+        ErrorBody::new(ErrorCode::TooManyRequests, format!("`{}` was refreshed by hand less than 10 s ago", self.record.name))
+            .hint("wait a few seconds")
+            .retry_after(until.since(now.boot).as_secs() + 1)
+    }
+
+    pub(super) fn not_refreshable(&self) -> ErrorBody {
+        ErrorBody::new(ErrorCode::Conflict, format!("`{}` holds no refresh token", self.record.name)).hint(self.login_command())
+    }
+
+    pub(super) fn unknown(&self) -> ErrorBody {
+        ErrorBody::new(ErrorCode::UnknownGrant, format!("there is no grant `{}`", self.record.name)).hint(self.login_command())
+    }
+
+    /// Why there is no token, or why the last refresh failed: one clause.
+    pub(super) fn reason(&self) -> String {
+        if self.terms.is_none() {
+            return format!("the config no longer holds the provider `{}` as it was at the login", self.record.definition.provider);
+        }
+        if let Some(ended) = &self.record.ended {
+            return ended.reason.clone();
+        }
+        if self.record.refresh_token.is_none() {
+            let rejected = "a resource server rejected the token";
+            let expired = "the token has expired, and the provider gave no refresh token";
+            return if self.current.rejected { rejected } else { expired }.into();
+        }
+        self.trouble.error.clone().unwrap_or_else(|| "the provider has not answered yet".into())
+    }
+
+    pub(super) fn reason_of_the_end(&self) -> String {
+        let said = self.trouble.error.clone().unwrap_or_default();
+        if self.trouble.ambiguous { format!("ambiguous rotation: an answer of the provider was lost, and then {said}") } else { said }
+    }
+
+    fn complaint(&self, now: Now) -> Option<String> {
+        let ailing = self.terms.is_none() || self.record.ended.is_some() || self.trouble.error.is_some();
+        let spent = self.record.refresh_token.is_none() && !self.is_servable(now);
+        (ailing || spent).then(|| self.reason())
+    }
+
+    fn state(&self, now: Now) -> GrantState {
+        match &self.phase {
+            _ if self.terms.is_none() || self.record.ended.is_some() => GrantState::LoginRequired,
+            _ if self.record.refresh_token.is_none() && !self.is_servable(now) => GrantState::LoginRequired,
+            Phase::Waiting { cause: Cause::Refused, .. } if !self.is_servable(now) => GrantState::LoginRequired,
+            Phase::Waiting { .. } => GrantState::Retrying,
+            Phase::Running(_) if self.trouble.failures > 0 => GrantState::Retrying,
+            Phase::Running(_) | Phase::Saving { .. } => GrantState::Refreshing,
+            Phase::Calm => GrantState::Ok,
+        }
+    }
+
+    fn login_command(&self) -> String {
+        if self.record.definition.is_static() {
+            return format!("mcp-authctl add-token {}", self.record.name);
+        }
+        format!("mcp-authctl login {}", self.record.name)
+    }
+
+    /// A JSON-RPC error that an MCP server can pass on as it is.
+    fn mcp_error(&self, message: &str, scopes: &[&str]) -> serde_json::Value {
+        let definition = &self.record.definition;
+        json!({"code": -32001, "message": message, "data": {
+            "type": "oauth2",
+            "grant_type": "authorization_code",
+            "authorization_url": definition.authorization_endpoint,
+            "token_url": definition.token_endpoint,
+            "scopes": scopes,
+            "code_challenge_method": "S256",
+            "resource": self.record.resource,
+            "login_command": self.login_command(),
+        }})
+    }
+}
+
+fn wall_of(at: Boot, now: Now) -> crate::clock::Wall {
+    if at >= now.boot {
+        now.wall + at.since(now.boot)
+    } else {
+        crate::clock::Wall(now.wall.0 - i64::try_from(now.boot.since(at).as_millis()).unwrap_or(i64::MAX))
+    }
+}

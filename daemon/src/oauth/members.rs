@@ -1,0 +1,247 @@
+//! The members of a provider's answer, JSON or form-encoded, read once: duplicates are refused, texts wiped when dropped.
+//! Nested objects are skipped; serde_json's depth limit holds.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use serde::de::{IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer};
+use serde_json::Number;
+use zeroize::Zeroizing;
+
+/// What an object holds on its top level.
+#[derive(Debug)]
+pub(super) struct Members(BTreeMap<String, Member>);
+
+/// One value. Redacted in `Debug`.
+pub(super) enum Member {
+    Null,
+    Bool(bool),
+    Number(Number),
+    Text(Zeroizing<String>),
+    Texts(Vec<Zeroizing<String>>),
+    Other,
+}
+
+/// Why a body has no members.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub(super) enum MembersError {
+    #[error("it is empty")]
+    Empty,
+    #[error("it is a web page")]
+    Html,
+    #[error("it is not JSON")]
+    NotJson,
+    #[error("it is JSON, but not an object")]
+    NotObject,
+    #[error("it names a member twice")]
+    Duplicate,
+}
+
+impl Members {
+    /// Reads a JSON object (RFC 8259).
+    pub(super) fn from_json(body: &[u8]) -> Result<Self, MembersError> {
+        let body = trimmed(body);
+        match body.first() {
+            None => return Err(MembersError::Empty),
+            Some(b'<') => return Err(MembersError::Html),
+            Some(_) => {}
+        }
+        serde_json::from_slice::<Object>(body)
+            .map_err(|error| if error.is_data() { MembersError::NotObject } else { MembersError::NotJson })?
+            .0
+    }
+
+    /// Reads an `application/x-www-form-urlencoded` body, as GitHub sends it to clients that do not ask for JSON.
+    pub(super) fn from_form(body: &[u8]) -> Result<Self, MembersError> {
+        let mut members = BTreeMap::new();
+        for (name, value) in url::form_urlencoded::parse(trimmed(body)) {
+            if members.insert(name.into_owned(), Member::Text(Zeroizing::new(value.into_owned()))).is_some() {
+                return Err(MembersError::Duplicate);
+            }
+        }
+        Ok(Self(members))
+    }
+
+    /// A text that is there and not empty.
+    pub(super) fn text(&self, name: &str) -> Option<&str> {
+        match self.0.get(name) {
+            Some(Member::Text(text)) if !text.is_empty() => Some(text),
+            _ => None,
+        }
+    }
+
+    /// A text, a number or a truth value, as text: account ids come as either.
+    pub(super) fn scalar(&self, name: &str) -> Option<String> {
+        match self.0.get(name)? {
+            Member::Text(text) if !text.is_empty() => Some(text.to_string()),
+            Member::Number(number) => Some(number.to_string()),
+            _ => None,
+        }
+    }
+
+    /// A number, also one that is written as a text. What is neither counts as missing.
+    pub(super) fn number(&self, name: &str) -> Option<f64> {
+        match self.0.get(name)? {
+            Member::Number(number) => number.as_f64(),
+            Member::Text(text) => text.trim().parse().ok(),
+            _ => None,
+        }
+    }
+
+    /// A list of texts; a single text is a list of one.
+    pub(super) fn texts(&self, name: &str) -> Option<Vec<&str>> {
+        match self.0.get(name)? {
+            Member::Text(text) => Some(vec![text]),
+            Member::Texts(texts) => Some(texts.iter().map(|text| text.as_str()).collect()),
+            _ => None,
+        }
+    }
+
+    /// A truth value; anything else counts as false.
+    pub(super) fn is_true(&self, name: &str) -> bool {
+        matches!(self.0.get(name), Some(Member::Bool(true)))
+    }
+}
+
+impl fmt::Debug for Member {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("[redacted]")
+    }
+}
+
+/// Whitespace and a byte order mark around a body mean nothing.
+fn trimmed(body: &[u8]) -> &[u8] {
+    body.trim_ascii().strip_prefix(b"\xef\xbb\xbf").unwrap_or(body.trim_ascii()).trim_ascii()
+}
+
+/// Told apart from [`Members`] so that a duplicate is an answer of its own and not a parse error.
+struct Object(Result<Members, MembersError>);
+
+impl<'de> Deserialize<'de> for Object {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        from.deserialize_map(ObjectVisitor)
+    }
+}
+
+struct ObjectVisitor;
+
+impl<'de> Visitor<'de> for ObjectVisitor {
+    type Value = Object;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Object, A::Error> {
+        let mut members = BTreeMap::new();
+        let mut twice = false;
+        while let Some((name, member)) = map.next_entry::<String, Member>()? {
+            twice |= members.insert(name, member).is_some();
+        }
+        Ok(Object(if twice { Err(MembersError::Duplicate) } else { Ok(Members(members)) }))
+    }
+}
+
+impl<'de> Deserialize<'de> for Member {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        from.deserialize_any(MemberVisitor)
+    }
+}
+
+struct MemberVisitor;
+
+impl<'de> Visitor<'de> for MemberVisitor {
+    type Value = Member;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a JSON value")
+    }
+
+    fn visit_unit<E>(self) -> Result<Member, E> {
+        Ok(Member::Null)
+    }
+
+    fn visit_bool<E>(self, value: bool) -> Result<Member, E> {
+        Ok(Member::Bool(value))
+    }
+
+    fn visit_u64<E>(self, value: u64) -> Result<Member, E> {
+        Ok(Member::Number(value.into()))
+    }
+
+    fn visit_i64<E>(self, value: i64) -> Result<Member, E> {
+        Ok(Member::Number(value.into()))
+    }
+
+    fn visit_f64<E>(self, value: f64) -> Result<Member, E> {
+        Ok(Number::from_f64(value).map_or(Member::Other, Member::Number))
+    }
+
+    fn visit_str<E>(self, value: &str) -> Result<Member, E> {
+        Ok(Member::Text(Zeroizing::new(value.to_owned())))
+    }
+
+    fn visit_string<E>(self, value: String) -> Result<Member, E> {
+        Ok(Member::Text(Zeroizing::new(value)))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Member, A::Error> {
+        let mut texts = Some(Vec::new());
+        while let Some(member) = seq.next_element::<Member>()? {
+            match (member, &mut texts) {
+                (Member::Text(text), Some(texts)) => texts.push(text),
+                _ => texts = None,
+            }
+        }
+        Ok(texts.map_or(Member::Other, Member::Texts))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Member, A::Error> {
+        while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
+        Ok(Member::Other)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_of_every_kind_are_read() {
+        let members = Members::from_json(b"\xef\xbb\xbf {\"t\":\"x\",\"e\":\"\",\"n\":5,\"f\":3600.5,\"s\":\" 7 \",\"a\":[\"p\",\"q\"],\"m\":[1,\"p\"],\"o\":{\"a\":{}},\"z\":null,\"b\":true} ").unwrap();
+        assert_eq!((members.text("t"), members.text("e"), members.text("z"), members.text("n")), (Some("x"), None, None, None));
+        assert_eq!(
+            (members.number("n"), members.number("f"), members.number("s"), members.number("t")),
+            (Some(5.0), Some(3600.5), Some(7.0), None)
+        );
+        assert_eq!(members.texts("a"), Some(vec!["p", "q"]));
+        assert_eq!((members.texts("m"), members.texts("o"), members.texts("z")), (None, None, None));
+        assert_eq!(members.scalar("n").as_deref(), Some("5"));
+        assert!(members.is_true("b") && !members.is_true("n"));
+    }
+
+    #[test]
+    fn what_is_not_one_object_is_refused() {
+        let deep = format!("{{\"a\":{}", "[".repeat(100_000));
+        let deep_objects = "{\"a\":".repeat(100_000);
+        for (body, expected) in [
+            ("", MembersError::Empty),
+            (" \n", MembersError::Empty),
+            ("<html>", MembersError::Html),
+            ("null", MembersError::NotObject),
+            ("[]", MembersError::NotObject),
+            ("{\"a\":", MembersError::NotJson),
+            ("{\"a\":1}{", MembersError::NotJson),
+            ("{\"a\":NaN}", MembersError::NotJson),
+            ("{\"a\":\"\\ud800\"}", MembersError::NotJson),
+            ("{\"a\":1e999}", MembersError::NotJson),
+            ("{\"a\":1,\"a\":1}", MembersError::Duplicate),
+            (&deep, MembersError::NotJson),
+            (&deep_objects, MembersError::NotJson),
+        ] {
+            assert_eq!(Members::from_json(body.as_bytes()).unwrap_err(), expected, "{:.40}", body);
+        }
+        assert_eq!(Members::from_form(b"a=1&a=2").unwrap_err(), MembersError::Duplicate);
+    }
+}

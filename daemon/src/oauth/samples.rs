@@ -1,0 +1,70 @@
+//! Answers and providers for the tests of this folder and of the login.
+
+use std::time::Duration;
+
+use zeroize::Zeroizing;
+
+use crate::grant::record::Definition;
+use crate::provider::{Quirks, RefreshPlan, RevocationStyle};
+use crate::transport::{Request, Response};
+
+pub(crate) fn answer(status: u16, content_type: &str, body: &str) -> Response {
+    Response {
+        status,
+        content_type: (!content_type.is_empty()).then(|| content_type.to_owned()),
+        retry_after: None,
+        body: Zeroizing::new(body.as_bytes().to_vec()),
+    }
+}
+
+pub(crate) fn json(status: u16, body: &str) -> Response {
+    answer(status, "application/json", body)
+}
+
+pub(crate) fn quirks() -> Quirks {
+    Quirks {
+        client_auth: None,
+        needs_client_secret: false,
+        pkce_s256: false,
+        scope_separator: ' ',
+        invalid_grant_codes: Vec::new(),
+        refresh_invalidates_access_token: false,
+        refresh_grace: None,
+        refresh_sends_redirect_uri: false,
+        refresh: RefreshPlan::Ahead,
+        default_lifetime: None,
+        send_resource: true,
+        authorization_params: Vec::new(),
+        revocation: RevocationStyle::Rfc7009,
+        redirect_host: "127.0.0.1".into(),
+        redirect_path: "/callback".into(),
+        redirect_port: None,
+        account_claims: ["preferred_username", "email", "login"].map(Into::into).into(),
+        subject_claims: ["sub", "id"].map(Into::into).into(),
+    }
+}
+
+pub(crate) fn definition() -> Definition {
+    Definition {
+        provider: "example".into(),
+        issuer: Some("https://as.example".into()),
+        token_endpoint: Some("https://as.example/token".into()),
+        revocation_endpoint: Some("https://as.example/revoke".into()),
+        userinfo_endpoint: Some("https://as.example/userinfo".into()),
+        client_id: Some("client-1".into()),
+        redirect_uri: Some("http://127.0.0.1:7777/callback".into()),
+        client_auth: None,
+    }
+}
+
+/// The fields of a request's form body.
+pub(crate) fn form(request: &Request) -> Vec<(String, String)> {
+    let body = request.body.as_ref().expect("a form");
+    url::form_urlencoded::parse(body.0.as_bytes()).into_owned().collect()
+}
+
+pub(crate) fn header<'a>(request: &'a Request, name: &str) -> Option<&'a str> {
+    request.headers.iter().find(|(have, _)| *have == name).map(|(_, value)| value.0.as_str())
+}
+
+pub(crate) const HOUR: Duration = Duration::from_secs(3600);

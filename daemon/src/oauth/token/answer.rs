@@ -1,0 +1,125 @@
+//! What an answer of the token endpoint means (RFC 6749 section 5): lenient with tokens, strict with what ends a grant.
+
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+
+use super::{TokenError, TokenResponse};
+use crate::oauth::members::{Members, MembersError};
+use crate::oauth::text::{clean, clean_code, clean_option};
+use crate::provider::Quirks;
+use crate::secret::{AccessToken, RefreshToken};
+use crate::transport::Response;
+
+/// Error codes that a person has to do something about; the grant is kept.
+const REFUSALS: [&str; 5] = ["invalid_client", "unauthorized_client", "interaction_required", "consent_required", "invalid_scope"];
+/// The longest `Retry-After` that is followed.
+const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(3600);
+/// The longest lifetime that is believed.
+const LONGEST_LIFETIME: Duration = Duration::from_secs(10 * 365 * 86_400);
+
+/// Checks an answer of the token endpoint. Only an OAuth error in 200, 400, 401 or 403 can be [`TokenError::InvalidGrant`]
+/// (Auth0 and Atlassian use 403); whatever is not understood is transient.
+pub fn check(response: &Response, quirks: &Quirks) -> Result<TokenResponse, TokenError> {
+    let status = response.status;
+    match status {
+        429 | 503 => {
+            let retry_after = response.retry_after.map(|delay| delay.min(LONGEST_RETRY_AFTER));
+            return Err(TokenError::Overloaded { status, retry_after });
+        }
+        200..=299 | 400 | 401 | 403 => {}
+        300..=399 => return Err(TokenError::Unusable(format!("status {status}, a redirect"))),
+        _ => return Err(TokenError::Unusable(format!("status {status}"))),
+    }
+    let members = members(response).map_err(|error| match status {
+        200 => TokenError::Unusable(error.to_string()),
+        _ => TokenError::Unusable(format!("status {status}, and {error}")),
+    })?;
+    if let Some(code) = members.text("error") {
+        return Err(refusal(response, &members, code, quirks));
+    }
+    if status >= 300 {
+        return Err(TokenError::Unusable(format!("status {status} without an error code")));
+    }
+    success(&members, quirks)
+}
+
+fn members(response: &Response) -> Result<Members, MembersError> {
+    match (Members::from_json(&response.body), response.content_type.as_deref()) {
+        (Err(MembersError::NotJson), Some("application/x-www-form-urlencoded" | "text/plain")) => Members::from_form(&response.body),
+        (result, _) => result,
+    }
+}
+
+fn refusal(response: &Response, members: &Members, code: &str, quirks: &Quirks) -> TokenError {
+    let description = clean_option(members.text("error_description"));
+    let ends = code == "invalid_grant" || quirks.invalid_grant_codes.iter().any(|own| own == code);
+    // A portal or a proxy that answers JSON under another type must not end a grant.
+    let plain = response.content_type.as_deref().is_none_or(|kind| kind.ends_with("json") || kind == "application/x-www-form-urlencoded");
+    if ends && plain {
+        TokenError::InvalidGrant(description)
+    } else if REFUSALS.contains(&code) && plain {
+        TokenError::Refused { code: code.to_owned(), description }
+    } else {
+        let code = clean_code(code);
+        TokenError::Unusable(description.map_or(code.clone(), |description| format!("{code}: {description}")))
+    }
+}
+
+fn success(members: &Members, quirks: &Quirks) -> Result<TokenResponse, TokenError> {
+    let unusable = |text: &str| TokenError::Unusable(text.to_owned());
+    let token = members.text("access_token").ok_or_else(|| unusable("it holds no access token"))?;
+    // RFC 6749 appendix A.12, less the space: a token goes into a header.
+    if !token.bytes().all(|byte| byte.is_ascii_graphic()) {
+        return Err(unusable("its access token holds characters that no header can carry"));
+    }
+    let token_type = members.text("token_type").unwrap_or("Bearer");
+    if !token_type.eq_ignore_ascii_case("bearer") {
+        return Err(TokenError::Unusable(format!("its token is of type {}, not Bearer", clean(token_type))));
+    }
+    Ok(TokenResponse {
+        access_token: AccessToken::new(token.to_owned()),
+        token_type: token_type.to_owned(),
+        lifetime: lifetime(members, token, quirks),
+        refresh_token: members.text("refresh_token").map(|token| RefreshToken::new(token.to_owned())),
+        scopes: scopes(members, quirks.scope_separator),
+        id_token: members.text("id_token").map(|token| AccessToken::new(token.to_owned())),
+    })
+}
+
+/// What the answer says, else the preset; what a JWT says of itself may only shorten that.
+fn lifetime(members: &Members, token: &str, quirks: &Quirks) -> Option<Duration> {
+    let told = members.number("expires_in").map(seconds).or(quirks.default_lifetime);
+    let (Some(told), Some(own)) = (told, jwt_lifetime(token)) else { return told.or_else(|| jwt_lifetime(token)) };
+    Some(told.min(own))
+}
+
+/// NaN, zero and negative numbers mean "expired".
+fn seconds(number: f64) -> Duration {
+    if number > 0.0 { Duration::try_from_secs_f64(number).unwrap_or(LONGEST_LIFETIME).min(LONGEST_LIFETIME) } else { Duration::ZERO }
+}
+
+/// `exp` less `iat` (RFC 7519 section 4.1): a lifetime without a clock. Nonsense counts as nothing said.
+fn jwt_lifetime(token: &str) -> Option<Duration> {
+    let mut parts = token.split('.');
+    let (_, payload, _) = (parts.next()?, parts.next()?, parts.next()?);
+    let payload = zeroize::Zeroizing::new(URL_SAFE_NO_PAD.decode(payload.trim_end_matches('=')).ok()?);
+    let claims = Members::from_json(&payload).ok()?;
+    let lifetime = claims.number("exp")? - claims.number("iat")?;
+    (lifetime > 0.0).then(|| seconds(lifetime))
+}
+
+fn scopes(members: &Members, separator: char) -> Option<Vec<String>> {
+    let mut scopes: Vec<String> = Vec::new();
+    for scope in members.texts("scope")?.iter().flat_map(|text| text.split([' ', separator])).map(clean) {
+        if !scope.is_empty() && !scopes.contains(&scope) {
+            scopes.push(scope);
+        }
+    }
+    Some(scopes)
+}
+
+#[cfg(test)]
+#[path = "answer_tests.rs"]
+mod tests;

@@ -1,0 +1,152 @@
+//! What differs by platform about private files: who may read them, links that are not followed, names that last.
+//!
+//! Owns no paths and no formats.
+
+use std::fs::File;
+use std::io;
+use std::path::Path;
+
+/// Why a file or folder is not one that secrets may go into.
+#[derive(Debug, thiserror::Error)]
+pub enum NotPrivate {
+    /// It is a symbolic link; whoever made it chooses where our secrets go.
+    #[error("is a symbolic link")]
+    Link,
+    /// A folder where a file should be, or the other way round, or a device.
+    #[error("is not a {0}")]
+    Kind(&'static str),
+    /// Its owner can change it under us.
+    #[error("belongs to another user")]
+    Foreign,
+    /// Others can read or change it.
+    #[error("is open to other users (mode {0:o})")]
+    Modes(u32),
+    /// The disk refused.
+    #[error("cannot be used: {0}")]
+    Io(#[from] io::Error),
+}
+
+pub(crate) use imp::{create_new, make_folder, open_existing, private_file, private_folder, sync_folder};
+
+#[cfg(unix)]
+mod imp {
+    use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
+
+    use rustix::fs::OFlags;
+
+    use super::{File, NotPrivate, Path, io};
+
+    /// Makes one folder, 0700. Its parent must be there.
+    pub(crate) fn make_folder(path: &Path) -> io::Result<()> {
+        std::fs::DirBuilder::new().mode(0o700).create(path)
+    }
+
+    /// Makes sure of a folder of our own, 0700: made with its parents where it is missing, tightened where it is wider.
+    pub(crate) fn private_folder(path: &Path) -> Result<(), NotPrivate> {
+        std::fs::DirBuilder::new().mode(0o700).recursive(true).create(path).or_else(|error| match error.kind() {
+            io::ErrorKind::AlreadyExists => Ok(()),
+            _ => Err(error),
+        })?;
+        let found = std::fs::symlink_metadata(path)?;
+        if found.is_symlink() {
+            return Err(NotPrivate::Link);
+        }
+        if !found.is_dir() {
+            return Err(NotPrivate::Kind("folder"));
+        }
+        if found.uid() != rustix::process::geteuid().as_raw() {
+            return Err(NotPrivate::Foreign);
+        }
+        if found.mode() & 0o077 != 0 {
+            tracing::warn!(folder = %path.display(), mode = format!("{:o}", found.mode() & 0o7777), "folder was open to others, closing it");
+            // By handle, so that nothing swapped in meanwhile is changed instead.
+            File::from(
+                rustix::fs::open(path, OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC, rustix::fs::Mode::empty())
+                    .map_err(io::Error::from)?,
+            )
+            .set_permissions(std::fs::Permissions::from_mode(0o700))?;
+        }
+        Ok(())
+    }
+
+    /// Makes a file that was not there, 0600.
+    pub(crate) fn create_new(path: &Path) -> io::Result<File> {
+        File::options().read(true).write(true).create_new(true).mode(0o600).custom_flags(OFlags::NOFOLLOW.bits() as i32).open(path)
+    }
+
+    /// Opens a regular file for reading, or for appending too; links are not followed, and a FIFO does not block.
+    pub(crate) fn open_existing(path: &Path, append: bool) -> Result<File, NotPrivate> {
+        let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
+        let opened = File::options().read(true).append(append).custom_flags(flags.bits() as i32).open(path);
+        let file = opened.map_err(|error| match error.raw_os_error() {
+            Some(code) if code == rustix::io::Errno::LOOP.raw_os_error() => NotPrivate::Link,
+            Some(code) if code == rustix::io::Errno::ISDIR.raw_os_error() => NotPrivate::Kind("file"),
+            _ => NotPrivate::Io(error),
+        })?;
+        if file.metadata()?.is_file() { Ok(file) } else { Err(NotPrivate::Kind("file")) }
+    }
+
+    /// Refuses a file that somebody else owns, can read or can change.
+    pub(crate) fn private_file(file: &File) -> Result<(), NotPrivate> {
+        let found = file.metadata()?;
+        if found.uid() != rustix::process::geteuid().as_raw() {
+            return Err(NotPrivate::Foreign);
+        }
+        match found.mode() & 0o077 {
+            0 => Ok(()),
+            _ => Err(NotPrivate::Modes(found.mode() & 0o7777)),
+        }
+    }
+
+    /// Makes the names in a folder last: without it a rename may be undone by a power loss.
+    pub(crate) fn sync_folder(path: &Path) -> io::Result<()> {
+        File::open(path)?.sync_all()
+    }
+}
+
+// A person's folders on Windows are closed to other people by the access list that they inherit, so there are no modes
+// to set or check, and NTFS journals its names.
+#[cfg(windows)]
+mod imp {
+    use std::os::windows::fs::OpenOptionsExt as _;
+
+    use super::{File, NotPrivate, Path, io};
+
+    const OPEN_REPARSE_POINT: u32 = 0x0020_0000;
+
+    pub(crate) fn make_folder(path: &Path) -> io::Result<()> {
+        std::fs::create_dir(path)
+    }
+
+    pub(crate) fn private_folder(path: &Path) -> Result<(), NotPrivate> {
+        std::fs::create_dir_all(path)?;
+        let found = std::fs::symlink_metadata(path)?;
+        match (found.is_symlink(), found.is_dir()) {
+            (true, _) => Err(NotPrivate::Link),
+            (false, true) => Ok(()),
+            (false, false) => Err(NotPrivate::Kind("folder")),
+        }
+    }
+
+    pub(crate) fn create_new(path: &Path) -> io::Result<File> {
+        File::options().read(true).write(true).create_new(true).open(path)
+    }
+
+    pub(crate) fn open_existing(path: &Path, append: bool) -> Result<File, NotPrivate> {
+        let file = File::options().read(true).append(append).custom_flags(OPEN_REPARSE_POINT).open(path)?;
+        let found = file.metadata()?;
+        match (found.is_symlink(), found.is_file()) {
+            (true, _) => Err(NotPrivate::Link),
+            (false, true) => Ok(file),
+            (false, false) => Err(NotPrivate::Kind("file")),
+        }
+    }
+
+    pub(crate) fn private_file(_: &File) -> Result<(), NotPrivate> {
+        Ok(())
+    }
+
+    pub(crate) fn sync_folder(_: &Path) -> io::Result<()> {
+        Ok(())
+    }
+}

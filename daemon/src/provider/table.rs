@@ -1,0 +1,275 @@
+//! A provider as it is written down: the one form of presets and of `[providers.NAME]` in config.toml.
+//!
+//! Owns its keys, what their values must be, and how one table lies over another. It knows positions in the text, so
+//! that whoever read the file can name the line.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::time::Duration;
+
+use serde::Deserialize;
+use toml::Spanned;
+
+use super::check::{self, Fault};
+use super::{ClientAuth, Endpoints, Provider, Quirks, RefreshPlan, RevocationStyle};
+
+type Text = Option<Spanned<String>>;
+type Texts = Option<Vec<Spanned<String>>>;
+
+/// A provider's table. Every key is optional; what a preset sets, config.toml overrides key by key.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Table {
+    pub(super) preset: Text,
+    pub(super) base_url: Text,
+    pub(super) api_base_url: Text,
+    pub(super) issuer: Text,
+    pub(super) authorization_endpoint: Text,
+    pub(super) token_endpoint: Text,
+    pub(super) revocation_endpoint: Text,
+    pub(super) userinfo_endpoint: Text,
+    pub(super) client_id: Text,
+    client_secret_command: Option<Spanned<Vec<String>>>,
+    scopes: Texts,
+    refresh_scopes: Texts,
+    client_auth: Option<ClientAuth>,
+    needs_client_secret: Option<bool>,
+    pkce: Option<Pkce>,
+    scope_separator: Option<Spanned<String>>,
+    invalid_grant_codes: Texts,
+    refresh_invalidates_access_token: Option<bool>,
+    refresh_grace: Option<Spanned<i64>>,
+    refresh_sends_redirect_uri: Option<bool>,
+    refresh: Option<RefreshPlan>,
+    default_lifetime: Option<Spanned<i64>>,
+    send_resource: Option<bool>,
+    authorization_params: Option<BTreeMap<Spanned<String>, String>>,
+    revocation: Option<RevocationStyle>,
+    redirect_host: Text,
+    redirect_path: Text,
+    redirect_port: Option<Spanned<i64>>,
+    account_claims: Texts,
+    subject_claims: Texts,
+    pub(super) registration_url: Text,
+    registration_steps: Texts,
+}
+
+/// What `pkce` may be: `plain` is never used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+enum Pkce {
+    S256,
+}
+
+/// What is wrong with a table, and where in the text. Never holds a value that could be a secret.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Wrong {
+    /// The bytes that are wrong; `None`: the table as a whole.
+    pub span: Option<Range<usize>>,
+    /// What is wrong, one sentence.
+    pub what: String,
+    /// What to do about it.
+    pub hint: Option<String>,
+}
+
+impl Wrong {
+    /// Something wrong with the table as a whole.
+    pub fn table(what: impl Into<String>, hint: impl Into<String>) -> Self {
+        Self { span: None, what: what.into(), hint: Some(hint.into()) }
+    }
+
+    /// The same at a place.
+    #[must_use]
+    pub fn at(mut self, span: Range<usize>) -> Self {
+        self.span = Some(span);
+        self
+    }
+}
+
+impl Table {
+    /// This table over another one: what is not given here is taken from there.
+    #[must_use]
+    pub fn over(self, below: Self) -> Self {
+        Self {
+            preset: self.preset.or(below.preset),
+            base_url: self.base_url.or(below.base_url),
+            api_base_url: self.api_base_url.or(below.api_base_url),
+            issuer: self.issuer.or(below.issuer),
+            authorization_endpoint: self.authorization_endpoint.or(below.authorization_endpoint),
+            token_endpoint: self.token_endpoint.or(below.token_endpoint),
+            revocation_endpoint: self.revocation_endpoint.or(below.revocation_endpoint),
+            userinfo_endpoint: self.userinfo_endpoint.or(below.userinfo_endpoint),
+            client_id: self.client_id.or(below.client_id),
+            client_secret_command: self.client_secret_command.or(below.client_secret_command),
+            scopes: self.scopes.or(below.scopes),
+            refresh_scopes: self.refresh_scopes.or(below.refresh_scopes),
+            client_auth: self.client_auth.or(below.client_auth),
+            needs_client_secret: self.needs_client_secret.or(below.needs_client_secret),
+            pkce: self.pkce.or(below.pkce),
+            scope_separator: self.scope_separator.or(below.scope_separator),
+            invalid_grant_codes: self.invalid_grant_codes.or(below.invalid_grant_codes),
+            refresh_invalidates_access_token: self.refresh_invalidates_access_token.or(below.refresh_invalidates_access_token),
+            refresh_grace: self.refresh_grace.or(below.refresh_grace),
+            refresh_sends_redirect_uri: self.refresh_sends_redirect_uri.or(below.refresh_sends_redirect_uri),
+            refresh: self.refresh.or(below.refresh),
+            default_lifetime: self.default_lifetime.or(below.default_lifetime),
+            send_resource: self.send_resource.or(below.send_resource),
+            authorization_params: self.authorization_params.or(below.authorization_params),
+            revocation: self.revocation.or(below.revocation),
+            redirect_host: self.redirect_host.or(below.redirect_host),
+            redirect_path: self.redirect_path.or(below.redirect_path),
+            redirect_port: self.redirect_port.or(below.redirect_port),
+            account_claims: self.account_claims.or(below.account_claims),
+            subject_claims: self.subject_claims.or(below.subject_claims),
+            registration_url: self.registration_url.or(below.registration_url),
+            registration_steps: self.registration_steps.or(below.registration_steps),
+        }
+    }
+
+    /// Checks every value that is given, each for itself.
+    pub fn check(&self) -> Result<(), Wrong> {
+        one("base_url", &self.base_url, check::issuer)?;
+        one("api_base_url", &self.api_base_url, check::issuer)?;
+        one("issuer", &self.issuer, check::issuer)?;
+        one("authorization_endpoint", &self.authorization_endpoint, check::endpoint)?;
+        one("token_endpoint", &self.token_endpoint, check::endpoint)?;
+        one("revocation_endpoint", &self.revocation_endpoint, check::endpoint)?;
+        one("userinfo_endpoint", &self.userinfo_endpoint, check::endpoint)?;
+        one("registration_url", &self.registration_url, check::endpoint)?;
+        one("client_id", &self.client_id, check::printable)?;
+        each("scopes", &self.scopes, check::scope)?;
+        each("refresh_scopes", &self.refresh_scopes, check::scope)?;
+        each("invalid_grant_codes", &self.invalid_grant_codes, check::printable)?;
+        each("account_claims", &self.account_claims, check::printable)?;
+        each("subject_claims", &self.subject_claims, check::printable)?;
+        each("registration_steps", &self.registration_steps, check::printable)?;
+        one("redirect_host", &self.redirect_host, check::redirect_host)?;
+        one("redirect_path", &self.redirect_path, check::redirect_path)?;
+        if let Some(command) = &self.client_secret_command {
+            check::command(command.get_ref()).map_err(at("client_secret_command", command.span()))?;
+        }
+        for name in self.authorization_params.iter().flat_map(BTreeMap::keys) {
+            check::authorization_param(name.get_ref()).map_err(at("authorization_params", name.span()))?;
+        }
+        self.numbers().map(|_| ())?;
+        self.separator().map(|_| ())
+    }
+
+    /// The provider that a whole table describes. `preset` is the one that it was laid over.
+    pub fn provider(self, name: &str, preset: Option<&str>) -> Result<Provider, Wrong> {
+        let quirks = self.quirks()?;
+        let steps = texts(self.registration_steps);
+        let mut provider = Provider {
+            name: name.to_owned(),
+            configured: false,
+            preset: preset.map(str::to_owned),
+            issuer: text(self.issuer),
+            endpoints: Endpoints {
+                authorization: text(self.authorization_endpoint),
+                token: text(self.token_endpoint),
+                revocation: text(self.revocation_endpoint),
+                userinfo: text(self.userinfo_endpoint),
+            },
+            client_id: text(self.client_id),
+            client_secret_command: self.client_secret_command.map(Spanned::into_inner),
+            scopes: texts(self.scopes).unwrap_or_default(),
+            refresh_scopes: texts(self.refresh_scopes).unwrap_or_default(),
+            quirks,
+            registration_url: text(self.registration_url),
+            registration_steps: Vec::new(),
+        };
+        let base_url = text(self.base_url).unwrap_or_default();
+        let filled = |step: String| fill_step(&step, &provider, &base_url);
+        provider.registration_steps = steps.unwrap_or_default().into_iter().map(filled).collect();
+        Ok(provider)
+    }
+
+    fn quirks(&self) -> Result<Quirks, Wrong> {
+        let plain = Quirks::default();
+        let numbers = self.numbers()?;
+        let mut codes = plain.invalid_grant_codes;
+        codes.extend(texts(self.invalid_grant_codes.clone()).unwrap_or_default().into_iter().filter(|code| code != "invalid_grant"));
+        let params = self.authorization_params.iter().flatten();
+        Ok(Quirks {
+            client_auth: self.client_auth,
+            needs_client_secret: self.needs_client_secret.unwrap_or(plain.needs_client_secret),
+            pkce_s256: self.pkce.is_some(),
+            scope_separator: self.separator()?.unwrap_or(plain.scope_separator),
+            invalid_grant_codes: codes,
+            refresh_invalidates_access_token: self.refresh_invalidates_access_token.unwrap_or(plain.refresh_invalidates_access_token),
+            refresh_grace: numbers.refresh_grace,
+            refresh_sends_redirect_uri: self.refresh_sends_redirect_uri.unwrap_or(plain.refresh_sends_redirect_uri),
+            refresh: self.refresh.unwrap_or(plain.refresh),
+            default_lifetime: numbers.default_lifetime,
+            send_resource: self.send_resource.unwrap_or(plain.send_resource),
+            authorization_params: params.map(|(name, value)| (name.get_ref().clone(), value.clone())).collect(),
+            revocation: self.revocation.unwrap_or(plain.revocation),
+            redirect_host: text(self.redirect_host.clone()).unwrap_or(plain.redirect_host),
+            redirect_path: text(self.redirect_path.clone()).unwrap_or(plain.redirect_path),
+            redirect_port: numbers.redirect_port,
+            account_claims: texts(self.account_claims.clone()).unwrap_or(plain.account_claims),
+            subject_claims: texts(self.subject_claims.clone()).unwrap_or(plain.subject_claims),
+        })
+    }
+
+    fn numbers(&self) -> Result<Numbers, Wrong> {
+        const TEN_YEARS: u64 = 315_360_000;
+        let seconds = |key, value: &Option<Spanned<i64>>, least| match value {
+            Some(value) => check::number(*value.get_ref(), least, TEN_YEARS)
+                .map(|seconds| Some(Duration::from_secs(seconds)))
+                .map_err(at(key, value.span())),
+            None => Ok(None),
+        };
+        let port = self.redirect_port.as_ref();
+        Ok(Numbers {
+            refresh_grace: seconds("refresh_grace", &self.refresh_grace, 0)?,
+            default_lifetime: seconds("default_lifetime", &self.default_lifetime, 1)?,
+            redirect_port: port
+                .map(|port| check::number(*port.get_ref(), 1, u16::MAX).map_err(at("redirect_port", port.span())))
+                .transpose()?,
+        })
+    }
+
+    fn separator(&self) -> Result<Option<char>, Wrong> {
+        let Some(text) = &self.scope_separator else { return Ok(None) };
+        let mut chars = text.get_ref().chars();
+        match (chars.next(), chars.next()) {
+            (Some(only), None) => Ok(Some(only)),
+            _ => Err(at("scope_separator", text.span())(Fault::new("must be one character"))),
+        }
+    }
+}
+
+struct Numbers {
+    refresh_grace: Option<Duration>,
+    default_lifetime: Option<Duration>,
+    redirect_port: Option<u16>,
+}
+
+/// Puts the provider's own values into a registration step, so that a person copies what is really sent.
+fn fill_step(step: &str, provider: &Provider, base_url: &str) -> String {
+    step.replace("{name}", &provider.name)
+        .replace("{base_url}", base_url.trim_end_matches('/'))
+        .replace("{registration_url}", provider.registration_url.as_deref().unwrap_or_default())
+        .replace("{redirect_uri}", &provider.redirect_uri_for_registration())
+        .replace("{scopes}", &provider.scopes.join(", "))
+}
+
+fn one(key: &str, value: &Text, check: fn(&str) -> Result<(), Fault>) -> Result<(), Wrong> {
+    value.as_ref().map_or(Ok(()), |value| check(value.get_ref()).map_err(at(key, value.span())))
+}
+
+fn each(key: &str, values: &Texts, check: fn(&str) -> Result<(), Fault>) -> Result<(), Wrong> {
+    values.iter().flatten().try_for_each(|value| check(value.get_ref()).map_err(at(key, value.span())))
+}
+
+fn at(key: &str, span: Range<usize>) -> impl FnOnce(Fault) -> Wrong {
+    move |fault| Wrong { span: Some(span), what: format!("`{key}` {}", fault.what), hint: fault.hint }
+}
+
+fn text(value: Text) -> Option<String> {
+    value.map(Spanned::into_inner)
+}
+
+fn texts(values: Texts) -> Option<Vec<String>> {
+    values.map(|values| values.into_iter().map(Spanned::into_inner).collect())
+}

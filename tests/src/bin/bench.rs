@@ -1,0 +1,288 @@
+//! The figures that the project promises, each beside the floor it is compared with, measured in one run.
+//!
+//! `tests/bench [--quick]` builds the release binaries and runs this. It prints aim and figure side by side and never
+//! fails on timing: machines differ, ratios much less.
+
+#![allow(clippy::print_stdout, clippy::unwrap_used)]
+
+use std::fs;
+use std::io::{Read as _, Write as _};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+use mcp_auth_tests::{Connection, Daemon, Room, Running, Server, binary, require, wait_until};
+use rustix::thread::{CpuSet, sched_setaffinity};
+use serde_json::json;
+
+const GRANTS: usize = 100;
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// How much is measured.
+struct Size {
+    round_trips: usize,
+    spawns: usize,
+    starts: usize,
+    idle: Duration,
+}
+
+const FULL: Size = Size { round_trips: 20_000, spawns: 600, starts: 15, idle: Duration::from_secs(30) };
+const QUICK: Size = Size { round_trips: 3_000, spawns: 150, starts: 5, idle: Duration::from_secs(10) };
+
+fn main() {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    if let [mode, socket] = arguments.as_slice()
+        && mode == "--echo"
+    {
+        return echo(Path::new(socket));
+    }
+    let size = if arguments.iter().any(|argument| argument == "--quick") { QUICK } else { FULL };
+    println!("{:<58} {:>11} {:>11} {:>7}  aim", "what", "ours", "beside", "ratio");
+    let server = Server::with_lifetime(3600);
+    let mut room = Room::at(&server);
+    room.set("MCP_AUTHD_LOG", "warn");
+    memory_at_start(&room);
+    let daemon = room.start();
+    for number in 0..GRANTS {
+        daemon.log_in(&format!("test:g{number}"), "alice");
+    }
+    assert_eq!(daemon.stop().code, 0);
+    start_to_first_answer(&room, &size);
+    let daemon = room.start();
+    round_trips(&room, &daemon, &size);
+    command_line(&room, &size);
+    refresh_all(&daemon, &server);
+    row_memory("idle PSS after 100 refreshes (kB)", &daemon, "12000");
+    wake_ups(&daemon, &size);
+}
+
+fn row(what: &str, ours: &str, beside: &str, ratio: &str, aim: &str) {
+    println!("{what:<58} {ours:>11} {beside:>11} {ratio:>7}  {aim}");
+}
+
+fn row_ratio(what: &str, ours: Duration, beside: Duration, aim: &str) {
+    let micros = |time: Duration| format!("{:.1} us", time.as_secs_f64() * 1e6);
+    row(what, &micros(ours), &micros(beside), &format!("{:.2}", ours.as_secs_f64() / beside.as_secs_f64()), aim);
+}
+
+fn median(mut times: Vec<Duration>) -> Duration {
+    times.sort_unstable();
+    times[times.len() / 2]
+}
+
+// ---- round trips
+
+/// Where client and server run: together on one CPU the ratio is that of work alone, on two the wake-up counts as well.
+const PLACES: [(&str, usize, usize); 2] = [("one CPU", 0, 0), ("two CPUs", 0, 1)];
+
+fn round_trips(room: &Room, daemon: &Daemon<'_>, size: &Size) {
+    let echo_socket = room.path("echo.sock");
+    let mut command = room.command(&std::env::current_exe().unwrap());
+    command.arg("--echo").arg(&echo_socket).stdin(Stdio::null());
+    let mut echo = command.spawn().unwrap();
+    wait_until("the echo", PATIENCE, || UnixStream::connect(&echo_socket).ok());
+    let request = token_request();
+    for (place, client_cpu, server_cpu) in PLACES {
+        pin(std::process::id(), client_cpu);
+        pin(echo.id(), server_cpu);
+        pin(daemon.running.pid(), server_cpu);
+        let (ours, floor) = kept(&room.socket(), &echo_socket, &request, size.round_trips);
+        row_ratio(&format!("POST /v1/token, kept connection, beside a 1-byte echo, {place}"), ours, floor, "<= 1.6");
+        let (ours, floor) = fresh(&room.socket(), &echo_socket, &request, size.round_trips / 2);
+        row_ratio(&format!("POST /v1/token, fresh connection, beside the echo, {place}"), ours, floor, "<= 1.5");
+    }
+    unpin(std::process::id());
+    unpin(daemon.running.pid());
+    let _ = echo.kill();
+    let _ = echo.wait();
+}
+
+fn token_request() -> Vec<u8> {
+    let body = json!({ "grant": "test:g0" }).to_string();
+    format!("POST /v1/token HTTP/1.1\r\nhost: mcp-authd\r\ncontent-length: {}\r\n\r\n{body}", body.len()).into_bytes()
+}
+
+/// Batches in turn, so that whatever the machine does meanwhile hits both.
+fn kept(ours: &Path, echo: &Path, request: &[u8], rounds: usize) -> (Duration, Duration) {
+    let mut daemon = UnixStream::connect(ours).unwrap();
+    let mut floor = UnixStream::connect(echo).unwrap();
+    in_turn(rounds, || ask(&mut daemon, request), || echo_once(&mut floor))
+}
+
+fn fresh(ours: &Path, echo: &Path, request: &[u8], rounds: usize) -> (Duration, Duration) {
+    in_turn(rounds, || ask(&mut UnixStream::connect(ours).unwrap(), request), || echo_once(&mut UnixStream::connect(echo).unwrap()))
+}
+
+fn in_turn(rounds: usize, mut ours: impl FnMut(), mut floor: impl FnMut()) -> (Duration, Duration) {
+    let (mut our_times, mut floor_times) = (Vec::with_capacity(rounds), Vec::with_capacity(rounds));
+    for _ in 0..rounds.div_ceil(100) {
+        for _ in 0..100 {
+            our_times.push(time(&mut ours));
+        }
+        for _ in 0..100 {
+            floor_times.push(time(&mut floor));
+        }
+    }
+    (median(our_times), median(floor_times))
+}
+
+fn time(mut work: impl FnMut()) -> Duration {
+    let start = Instant::now();
+    work();
+    start.elapsed()
+}
+
+fn ask(stream: &mut UnixStream, request: &[u8]) {
+    stream.write_all(request).unwrap();
+    let (mut buffer, mut length) = ([0; 8192], 0);
+    loop {
+        let read = stream.read(&mut buffer[length..]).unwrap();
+        assert!(read > 0, "the daemon closed the connection");
+        length += read;
+        if whole_answer(&buffer[..length]) {
+            assert!(buffer.starts_with(b"HTTP/1.1 200"), "{}", String::from_utf8_lossy(&buffer[..length]));
+            return;
+        }
+    }
+}
+
+fn whole_answer(bytes: &[u8]) -> bool {
+    let mut headers = [httparse::EMPTY_HEADER; 16];
+    let mut answer = httparse::Response::new(&mut headers);
+    let Ok(httparse::Status::Complete(head)) = answer.parse(bytes) else { return false };
+    let length = answer.headers.iter().find(|header| header.name.eq_ignore_ascii_case("content-length"));
+    let length: usize = length.and_then(|header| std::str::from_utf8(header.value).ok()?.parse().ok()).unwrap_or(0);
+    bytes.len() >= head + length
+}
+
+fn echo_once(stream: &mut UnixStream) {
+    stream.write_all(b"x").unwrap();
+    stream.read_exact(&mut [0]).unwrap();
+}
+
+/// The floor: one tokio thread, one byte there and back, as the daemon would do it without HTTP.
+fn echo(path: &Path) {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build().unwrap();
+    runtime.block_on(async {
+        let listener = tokio::net::UnixListener::bind(path).unwrap();
+        while let Ok((mut stream, _)) = listener.accept().await {
+            tokio::spawn(async move {
+                let mut byte = [0];
+                while stream.read_exact(&mut byte).await.is_ok() && stream.write_all(&byte).await.is_ok() {}
+            });
+        }
+    });
+}
+
+fn pin(pid: u32, cpu: usize) {
+    let mut set = CpuSet::new();
+    set.set(cpu);
+    set_affinity(pid, &set);
+}
+
+fn unpin(pid: u32) {
+    let mut set = CpuSet::new();
+    (0..std::thread::available_parallelism().map_or(1, usize::from).max(2)).for_each(|cpu| set.set(cpu));
+    set_affinity(pid, &set);
+}
+
+/// All threads of a process. On a machine with one CPU the second place is the first.
+fn set_affinity(pid: u32, set: &CpuSet) {
+    for thread in threads(pid) {
+        let _ = sched_setaffinity(rustix::process::Pid::from_raw(thread), set);
+    }
+}
+
+fn threads(pid: u32) -> Vec<i32> {
+    let entries = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+    entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect()
+}
+
+// ---- the command line
+
+fn command_line(room: &Room, size: &Size) {
+    let (ctl, floor) = (binary("mcp-authctl"), require("true", "coreutils"));
+    let spawn = |program: &Path, arguments: &[&str]| {
+        let mut command = room.command(program);
+        let status = command.args(arguments).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).status().unwrap();
+        assert!(status.success(), "{} {arguments:?}: {status}", program.display());
+    };
+    let (mut ours, mut beside) = (Vec::new(), Vec::new());
+    for _ in 0..size.spawns {
+        ours.push(time(|| spawn(&ctl, &["token", "test:g0"])));
+        beside.push(time(|| spawn(&floor, &[])));
+    }
+    row_ratio("mcp-authctl token, whole process, beside `true`", median(ours), median(beside), "<= 1.8");
+}
+
+// ---- start, memory, wake-ups
+
+fn start_to_first_answer(room: &Room, size: &Size) {
+    let once = |_| {
+        let start = Instant::now();
+        let mut running = room.spawn();
+        let answered = first_answer(room, &mut running, start);
+        running.signal(rustix::process::Signal::TERM);
+        running.wait();
+        answered
+    };
+    let taken = median((0..size.starts).map(once).collect());
+    row("start to first answer, 100 grants, key file", &format!("{:.1} ms", taken.as_secs_f64() * 1e3), "", "", "<= 15 ms");
+}
+
+fn first_answer(room: &Room, running: &mut Running, start: Instant) -> Duration {
+    loop {
+        let asked = Connection::unix(&room.socket())
+            .and_then(|mut connection| connection.json("POST", "/v1/token", &json!({ "grant": "test:g0" })));
+        match asked {
+            Ok(answer) if answer.status == 200 => return start.elapsed(),
+            _ => assert!(running.is_alive() && start.elapsed() < PATIENCE, "no answer: {asked:?}"),
+        }
+        std::thread::sleep(Duration::from_micros(100));
+    }
+}
+
+fn memory_at_start(room: &Room) {
+    let daemon = room.start();
+    row_memory("idle PSS before the first TLS call (kB)", &daemon, "6000");
+    assert_eq!(daemon.stop().code, 0);
+}
+
+fn row_memory(what: &str, daemon: &Daemon<'_>, aim: &str) {
+    let rollup = fs::read_to_string(format!("/proc/{}/smaps_rollup", daemon.running.pid()));
+    let line = rollup.ok().and_then(|text| text.lines().find(|line| line.starts_with("Pss:")).map(str::to_owned));
+    let figure = line.and_then(|line| line.split_whitespace().nth(1).map(str::to_owned));
+    row(what, &figure.unwrap_or_else(|| "needs root".to_owned()), "", "", &format!("<= {aim}"));
+}
+
+/// The provider is on loopback without TLS: this is the figure for refreshes, not for TLS.
+fn refresh_all(daemon: &Daemon<'_>, server: &Server) {
+    let before = server.counters().refreshes().ok;
+    for number in 0..GRANTS {
+        let answer = daemon.call("POST", &format!("/v1/grants/test:g{number}/refresh"), &json!({}));
+        assert_eq!(answer.status, 200, "{}", answer.body);
+    }
+    assert!(server.counters().refreshes().ok >= before + GRANTS as u64);
+}
+
+fn wake_ups(daemon: &Daemon<'_>, size: &Size) {
+    let count = || -> u64 { threads(daemon.running.pid()).into_iter().map(|thread| switches(daemon.running.pid(), thread)).sum() };
+    // What the last requests left behind settles first.
+    let mut last = count();
+    wait_until("a quiet daemon", PATIENCE, || {
+        std::thread::sleep(Duration::from_secs(1));
+        let now = count();
+        (std::mem::replace(&mut last, now) == now).then_some(())
+    });
+    let before = count();
+    std::thread::sleep(size.idle);
+    row(&format!("wake-ups in {} idle seconds", size.idle.as_secs()), &(count() - before).to_string(), "", "", "0");
+}
+
+fn switches(pid: u32, thread: i32) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{pid}/task/{thread}/status")).unwrap_or_default();
+    let line = status.lines().find(|line| line.starts_with("voluntary_ctxt_switches:"));
+    line.and_then(|line| line.split_whitespace().nth(1)?.parse().ok()).unwrap_or(0)
+}

@@ -1,0 +1,168 @@
+//! HTTP/1.1 by hand, blocking, over TCP and over the Unix socket: what is sent is exactly what the test says.
+
+use std::io::{BufRead as _, BufReader, Read, Write};
+use std::net::TcpStream;
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::time::Duration;
+
+use url::Url;
+
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// An answer, read to its end.
+#[derive(Clone, Debug)]
+pub struct HttpAnswer {
+    /// The status code.
+    pub status: u16,
+    /// The header lines, names in lower case.
+    pub headers: Vec<(String, String)>,
+    /// The body.
+    pub body: String,
+}
+
+impl HttpAnswer {
+    /// The first header line of that name.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.iter().find(|(found, _)| found == name).map(|(_, value)| value.as_str())
+    }
+
+    /// The body as JSON.
+    #[track_caller]
+    pub fn json(&self) -> serde_json::Value {
+        serde_json::from_str(&self.body).unwrap_or_else(|error| panic!("not JSON ({error}), status {}: {}", self.status, self.body))
+    }
+}
+
+trait Stream: Read + Write + Send {}
+impl<T: Read + Write + Send> Stream for T {}
+
+/// A connection that can be kept and used again.
+pub struct Connection {
+    stream: BufReader<Box<dyn Stream>>,
+    host: String,
+}
+
+impl std::fmt::Debug for Connection {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Connection").field("host", &self.host).finish_non_exhaustive()
+    }
+}
+
+impl Connection {
+    /// To the daemon's socket.
+    pub fn unix(path: &Path) -> std::io::Result<Self> {
+        let stream = UnixStream::connect(path)?;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        Ok(Self { stream: BufReader::new(Box::new(stream)), host: "mcp-authd".to_owned() })
+    }
+
+    /// To a loopback server.
+    pub fn tcp(host: &str, port: u16) -> std::io::Result<Self> {
+        let stream = TcpStream::connect((host, port))?;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        Ok(Self { stream: BufReader::new(Box::new(stream)), host: format!("{host}:{port}") })
+    }
+
+    /// Sends a request and reads the whole answer.
+    pub fn request(&mut self, method: &str, target: &str, headers: &[(&str, &str)], body: &str) -> std::io::Result<HttpAnswer> {
+        self.send(method, target, headers, body)?;
+        let (status, headers) = self.read_head()?;
+        let body = self.read_body(method, status, &headers)?;
+        Ok(HttpAnswer { status, headers, body })
+    }
+
+    /// Sends JSON and reads the whole answer.
+    pub fn json(&mut self, method: &str, target: &str, body: &serde_json::Value) -> std::io::Result<HttpAnswer> {
+        self.request(method, target, &[("content-type", "application/json")], &body.to_string())
+    }
+
+    /// Sends a request whose answer is read line by line.
+    pub(crate) fn send(&mut self, method: &str, target: &str, headers: &[(&str, &str)], body: &str) -> std::io::Result<()> {
+        let mut text = format!("{method} {target} HTTP/1.1\r\nhost: {}\r\n", self.host);
+        for (name, value) in headers {
+            text.push_str(&format!("{name}: {value}\r\n"));
+        }
+        if !body.is_empty() || method != "GET" {
+            text.push_str(&format!("content-length: {}\r\n", body.len()));
+        }
+        text.push_str("\r\n");
+        text.push_str(body);
+        self.stream.get_mut().write_all(text.as_bytes())
+    }
+
+    pub(crate) fn read_head(&mut self) -> std::io::Result<(u16, Vec<(String, String)>)> {
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            if self.stream.read_until(b'\n', &mut head)? == 0 {
+                return Err(std::io::Error::new(std::io::ErrorKind::UnexpectedEof, "closed before an answer"));
+            }
+        }
+        let mut lines = [httparse::EMPTY_HEADER; 64];
+        let mut parsed = httparse::Response::new(&mut lines);
+        parsed.parse(&head).map_err(std::io::Error::other)?;
+        let lower = |line: &httparse::Header<'_>| (line.name.to_ascii_lowercase(), String::from_utf8_lossy(line.value).into_owned());
+        Ok((parsed.code.unwrap_or(0), parsed.headers.iter().map(lower).collect()))
+    }
+
+    fn read_body(&mut self, method: &str, status: u16, headers: &[(String, String)]) -> std::io::Result<String> {
+        let find = |name: &str| headers.iter().find(|(found, _)| found == name).map(|(_, value)| value.as_str());
+        if method == "HEAD" || status == 204 || status == 304 {
+            return Ok(String::new());
+        }
+        let mut body = Vec::new();
+        if find("transfer-encoding").is_some_and(|value| value.contains("chunked")) {
+            while let Some(chunk) = self.read_chunk()? {
+                body.extend(chunk);
+            }
+        } else if let Some(length) = find("content-length").and_then(|value| value.parse().ok()) {
+            body.resize(length, 0);
+            self.stream.read_exact(&mut body)?;
+        } else {
+            self.stream.read_to_end(&mut body)?;
+        }
+        Ok(String::from_utf8_lossy(&body).into_owned())
+    }
+
+    /// The next chunk of a chunked answer; `None` at its end.
+    pub(crate) fn read_chunk(&mut self) -> std::io::Result<Option<Vec<u8>>> {
+        let mut size = String::new();
+        self.stream.read_line(&mut size)?;
+        let size = usize::from_str_radix(size.trim().split(';').next().unwrap_or(""), 16).map_err(std::io::Error::other)?;
+        let mut chunk = vec![0; size + 2];
+        self.stream.read_exact(&mut chunk)?;
+        chunk.truncate(size);
+        Ok((size > 0).then_some(chunk))
+    }
+}
+
+/// `GET` of a loopback URL, redirects not followed.
+#[track_caller]
+pub fn get(url: &Url, headers: &[(&str, &str)]) -> HttpAnswer {
+    to(url).request("GET", &target(url), headers, "").unwrap_or_else(|error| panic!("GET {url}: {error}"))
+}
+
+/// `POST` of a form to a loopback URL, redirects not followed.
+#[track_caller]
+pub fn post_form(url: &Url, headers: &[(&str, &str)], fields: &[(&str, &str)]) -> HttpAnswer {
+    let body = url::form_urlencoded::Serializer::new(String::new()).extend_pairs(fields).finish();
+    let mut all = vec![("content-type", "application/x-www-form-urlencoded")];
+    all.extend_from_slice(headers);
+    to(url).request("POST", &target(url), &all, &body).unwrap_or_else(|error| panic!("POST {url}: {error}"))
+}
+
+/// `POST` of JSON to a loopback URL.
+#[track_caller]
+pub fn post_json(url: &Url, body: &serde_json::Value) -> HttpAnswer {
+    to(url).json("POST", &target(url), body).unwrap_or_else(|error| panic!("POST {url}: {error}"))
+}
+
+#[track_caller]
+fn to(url: &Url) -> Connection {
+    let host = url.host_str().unwrap();
+    Connection::tcp(host, url.port_or_known_default().unwrap()).unwrap_or_else(|error| panic!("cannot connect to {url}: {error}"))
+}
+
+fn target(url: &Url) -> String {
+    url.query().map_or_else(|| url.path().to_owned(), |query| format!("{}?{query}", url.path()))
+}

@@ -1,0 +1,225 @@
+//! The socket: who may use it, what a stalled client costs the others, and places where it cannot be.
+
+#![allow(clippy::unwrap_used)]
+
+use std::fs::{self, Permissions};
+use std::io::{Read as _, Write as _};
+use std::os::unix::fs::{PermissionsExt as _, chown};
+use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt as _;
+use std::path::Path;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use mcp_auth_tests::{Daemon, Room, Server, binary, require_root, wait_until};
+use serde_json::{Value, json};
+
+const NOBODY: u32 = 65534;
+const ROUNDS: u32 = 500;
+
+/// Opens the way to the socket for everybody: every folder on the way 0755, the socket itself 0777.
+fn open_to_everybody(room: &Room) {
+    for folder in ["", "run", "run/mcp-authd"] {
+        fs::set_permissions(room.path(folder), Permissions::from_mode(0o755)).unwrap();
+    }
+    fs::set_permissions(room.socket(), Permissions::from_mode(0o777)).unwrap();
+}
+
+/// Runs the probe as another user, from a copy that this user may read.
+fn probe_as(uid: u32, room: &Room) -> Value {
+    let copy = room.path("probe");
+    fs::copy(binary("probe"), &copy).unwrap();
+    fs::set_permissions(&copy, Permissions::from_mode(0o755)).unwrap();
+    let mut command = Command::new(copy);
+    command.arg(room.socket()).arg(ROUNDS.to_string()).uid(uid).gid(uid).current_dir("/");
+    let output = command.output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+#[test]
+fn another_user_is_refused_every_time_on_a_socket_that_is_open_to_everybody() {
+    require_root("become another user");
+    let server = Server::with_lifetime(300);
+    let room = Room::at(&server);
+    let daemon = room.start();
+    daemon.log_in("test", "alice");
+    open_to_everybody(&room);
+    let counted = probe_as(NOBODY, &room);
+    println!("{ROUNDS} connections of another user: {counted}");
+    assert_eq!((&counted["tokens"], &counted["answered"]), (&json!(0), &json!(0)), "{counted}");
+    assert_eq!(counted["refused"], json!(ROUNDS));
+    daemon.token("test");
+}
+
+#[test]
+fn the_socket_and_its_folder_are_ours_alone() {
+    let room = Room::with_config("");
+    let _daemon = room.start();
+    let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    assert_eq!((mode(&room.socket()), mode(room.socket().parent().unwrap())), (0o600, 0o700));
+    for file in fs::read_dir(room.path("state")).unwrap().flatten() {
+        assert_eq!(mode(&file.path()) & 0o077, 0, "{}", file.path().display());
+    }
+}
+
+/// The slowest of many answers on fresh connections.
+fn slowest(daemon: &Daemon<'_>) -> Duration {
+    let time = |_| {
+        let start = Instant::now();
+        daemon.token("test");
+        start.elapsed()
+    };
+    (0..100).map(time).max().unwrap()
+}
+
+#[test]
+fn clients_that_send_half_a_request_delay_nobody_and_are_closed() {
+    let server = Server::with_lifetime(300);
+    let room = Room::at(&server);
+    let daemon = room.start();
+    daemon.log_in("test", "alice");
+    let halves =
+        ["", "P", "POST /v1/token HTTP/1.1\r\nhost: mcp-a", "POST /v1/token HTTP/1.1\r\nhost: mcp-authd\r\ncontent-length: 99\r\n\r\n{"];
+    let mut stalled: Vec<UnixStream> = (0..100).map(|_| UnixStream::connect(room.socket()).unwrap()).collect();
+    for (stream, half) in stalled.iter_mut().zip(halves.iter().cycle()) {
+        stream.write_all(half.as_bytes()).unwrap();
+        stream.set_nonblocking(true).unwrap();
+    }
+    let slowest = slowest(&daemon);
+    println!("100 clients with half a request: the slowest of 100 answers for others took {slowest:?}");
+    assert!(slowest < Duration::from_millis(50), "{slowest:?}");
+    // A head must come in 5 s; a body has its own limit.
+    wait_until("the end of every stalled connection", Duration::from_secs(40), || {
+        stalled.retain_mut(|stream| {
+            loop {
+                match stream.read(&mut [0; 1024]) {
+                    Ok(0) => return false,
+                    Ok(_) => {}
+                    Err(error) => return error.kind() == std::io::ErrorKind::WouldBlock,
+                }
+            }
+        });
+        stalled.is_empty().then_some(())
+    });
+    daemon.token("test");
+}
+
+/// Sends bytes as they are and reads until the daemon closes or has answered.
+fn raw(room: &Room, bytes: &[u8]) -> String {
+    let mut stream = UnixStream::connect(room.socket()).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+    let _ = stream.write_all(bytes);
+    let _ = stream.shutdown(std::net::Shutdown::Write);
+    let mut answer = Vec::new();
+    let _ = stream.read_to_end(&mut answer);
+    String::from_utf8_lossy(&answer).into_owned()
+}
+
+#[test]
+fn requests_over_a_limit_get_a_clear_answer_and_nobody_else_notices() {
+    let server = Server::with_lifetime(300);
+    let room = Room::at(&server);
+    let daemon = room.start();
+    daemon.log_in("test", "alice");
+    let head = |more: &str| format!("POST /v1/token HTTP/1.1\r\nhost: mcp-authd\r\n{more}\r\n\r\n");
+    let long_head = head(&format!("x: {}", "y".repeat(20_000)));
+    let long_body = format!("{}{}", head("content-length: 100000"), " ".repeat(100_000));
+    for (bytes, status) in [(long_head, "431"), (long_body, "413"), (head("content-length: 4294967296"), "413")] {
+        let answer = raw(&room, bytes.as_bytes());
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status}")), "{status}: {answer}");
+    }
+    assert!(raw(&room, b"\x16\x03\x01 not HTTP at all\r\n\r\n").starts_with("HTTP/1.1 400"));
+    daemon.token("test");
+}
+
+#[test]
+fn what_a_browser_would_send_is_refused() {
+    let room = Room::with_config("");
+    let daemon = room.start();
+    for header in [("origin", "https://evil.example"), ("sec-fetch-site", "cross-site"), ("sec-fetch-dest", "document")] {
+        let answer = daemon.connect().request("GET", "/v1/status", &[header], "").unwrap();
+        assert_eq!((answer.status, answer.json()["error"].as_str()), (403, Some("access_denied")), "{header:?}");
+    }
+    for host in ["evil.example", "127.0.0.1", "mcp-authd.evil.example"] {
+        let answer = raw(&room, format!("GET /v1/status HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n\r\n").as_bytes());
+        assert!(answer.starts_with("HTTP/1.1 403") || answer.starts_with("HTTP/1.1 400"), "{host}: {answer}");
+    }
+    let fetch = daemon.connect().request("GET", "/v1/status", &[("sec-fetch-mode", "cors")], "").unwrap();
+    assert_eq!(fetch.status, 200, "Node's fetch sends this");
+}
+
+#[test]
+fn an_unknown_field_or_route_is_refused_with_a_code() {
+    let room = Room::with_config("");
+    let daemon = room.start();
+    let code = |method: &str, path: &str, body: Value| daemon.call(method, path, &body).json()["error"].as_str().unwrap().to_owned();
+    assert_eq!(code("POST", "/v1/token", json!({ "grant": "test", "grnat": "x" })), "invalid_request");
+    assert_eq!(code("POST", "/v1/token", json!({})), "invalid_request");
+    assert_eq!(code("GET", "/v1/nothing", json!({})), "not_found");
+    assert_eq!(code("GET", "/.well-known/oauth-authorization-server", json!({})), "not_found");
+}
+
+#[test]
+fn a_socket_path_that_is_a_folder_is_refused_and_left_alone() {
+    let room = Room::with_config("");
+    fs::create_dir_all(room.socket().join("precious")).unwrap();
+    room.spawn().wait().fails_with(1).says("mcp-authd.sock");
+    assert!(room.socket().join("precious").is_dir());
+}
+
+#[test]
+fn a_socket_path_that_is_a_file_is_refused_and_left_alone() {
+    let room = Room::with_config("");
+    fs::create_dir_all(room.socket().parent().unwrap()).unwrap();
+    fs::set_permissions(room.socket().parent().unwrap(), Permissions::from_mode(0o700)).unwrap();
+    fs::write(room.socket(), "precious").unwrap();
+    room.spawn().wait().fails_with(1).says("mcp-authd.sock");
+    assert_eq!(fs::read_to_string(room.socket()).unwrap(), "precious");
+}
+
+#[test]
+fn a_socket_folder_that_is_somebody_elses_is_refused_and_left_alone() {
+    require_root("give a folder to another user");
+    let room = Room::with_config("");
+    let folder = room.socket().parent().unwrap().to_owned();
+    fs::create_dir_all(&folder).unwrap();
+    chown(&folder, Some(NOBODY), Some(NOBODY)).unwrap();
+    room.spawn().wait().fails_with(1).says(folder.to_str().unwrap());
+    assert!(folder.is_dir());
+}
+
+#[test]
+fn the_command_line_refuses_a_socket_that_another_user_listens_on() {
+    require_root("listen as another user");
+    let room = Room::with_config("");
+    let folder = room.socket().parent().unwrap().to_owned();
+    fs::create_dir_all(&folder).unwrap();
+    fs::set_permissions(&folder, Permissions::from_mode(0o777)).unwrap();
+    for open in ["", "run"] {
+        fs::set_permissions(room.path(open), Permissions::from_mode(0o755)).unwrap();
+    }
+    let socat = mcp_auth_tests::require("socat", "socat");
+    let mut command = Command::new(socat);
+    command
+        .arg(format!("UNIX-LISTEN:{},fork,mode=777", room.socket().display()))
+        .arg("OPEN:/dev/null")
+        .uid(NOBODY)
+        .gid(NOBODY)
+        .current_dir("/");
+    let mut impostor = command.spawn().unwrap();
+    wait_until("the impostor's socket", Duration::from_secs(5), || room.socket().exists().then_some(()));
+    let output = room.ctl(&["token", "test"]);
+    let _ = impostor.kill();
+    let _ = impostor.wait();
+    output.fails_with(1);
+}
+
+#[test]
+fn a_socket_path_that_is_too_long_is_said_so() {
+    let mut room = Room::with_config("");
+    let long = room.path(&"x".repeat(120));
+    room.set("MCP_AUTHD_SOCKET", long.to_str().unwrap());
+    room.spawn().wait().fails_with(1).says("long");
+    room.ctl(&["status"]).fails_with(1).says("long");
+}

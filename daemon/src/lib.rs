@@ -1,10 +1,15 @@
 //! The map of the crate.
+//!
+//! A token request goes `ipc::listener` (accepts) -> `ipc::peer` (same user, else closed) -> `ipc::routes` -> `policy` ->
+//! `broker` (owns every grant) -> `grant` (decides), and back. Everything that touches the world lies at the edges:
+//! `platform`, `transport`, `vault`, `clock`.
 
 pub mod broker;
 pub mod clock;
 pub mod config;
 pub mod grant;
 pub mod ipc;
+pub mod logging;
 pub mod login;
 pub mod oauth;
 pub mod places;
@@ -15,3 +20,31 @@ pub mod provider;
 pub mod secret;
 pub mod transport;
 pub mod vault;
+
+use std::time::Duration;
+
+use broker::Broker;
+use ipc::{Limits, Stage};
+
+/// How long refreshes in flight may take to be finished and saved at the end.
+const LAST_REFRESHES: Duration = Duration::from_secs(10);
+
+/// How long answers may take to be read after that.
+const LAST_ANSWERS: Duration = Duration::from_secs(1);
+
+/// Serves `listener` until `shutdown` is ready, then ends in order: nobody is accepted, what runs is finished and saved,
+/// and what still streams is cut off. Takes no longer than 11 seconds for that. The socket's file stays where it is: the
+/// next daemon replaces it without a gap.
+pub async fn run(listener: platform::Listener, broker: Broker, shutdown: impl Future<Output = ()>) {
+    let (stage, stages) = tokio::sync::watch::channel(Stage::Open);
+    let answerer = ipc::routes::answerer(broker.clone());
+    let serving = tokio::spawn(ipc::listener::serve(listener, answerer, Limits::default(), stages));
+    shutdown.await;
+    stage.send_replace(Stage::Draining);
+    if tokio::time::timeout(LAST_REFRESHES, broker.shutdown()).await.is_err() {
+        tracing::warn!("refreshes in flight did not end in time; they are repeated at the next start");
+    }
+    stage.send_replace(Stage::Ending);
+    // Whoever has not read an answer by then will not.
+    let _ = tokio::time::timeout(LAST_ANSWERS, serving).await;
+}

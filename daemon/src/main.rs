@@ -1,2 +1,154 @@
-#![allow(missing_docs)]
-fn main() {}
+//! `mcp-authd`, the daemon: arguments, logging, the lock, the socket, signals; then [`mcp_authd::run`].
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use mcp_auth_proto::SocketPathError;
+use mcp_authd::broker::Broker;
+use mcp_authd::platform::{self, BindError, LockError, LockFile, Notice, Signal, Signals};
+use mcp_authd::{logging, run};
+
+fn main() -> ExitCode {
+    let arguments: Vec<_> = std::env::args_os().skip(1).collect();
+    let arguments: Vec<_> = arguments.iter().map(|argument| argument.to_string_lossy()).collect();
+    match arguments.iter().map(AsRef::as_ref).collect::<Vec<_>>()[..] {
+        [] => match daemon() {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => complain(&error.to_string(), error.code()),
+        },
+        ["--version" | "-V"] => say(concat!("mcp-authd ", env!("CARGO_PKG_VERSION"), "\n")),
+        ["--help" | "-h"] => say(HELP),
+        [unknown, ..] => complain(&format!("unknown argument `{}`\nhint: mcp-authd --help", unknown.escape_debug()), 2),
+    }
+}
+
+const HELP: &str = "\
+mcp-authd: the daemon that owns your OAuth grants and serves fresh access tokens on a local socket
+
+Usage: mcp-authd [--help | --version]
+
+It runs in the foreground and logs to standard error. Log in and ask with mcp-authctl:
+  mcp-authctl setup            install the service, choose where the vault's key lies
+  mcp-authctl login github     log in once
+  mcp-authctl token github     print a fresh access token
+
+Environment:
+  MCP_AUTHD_SOCKET      the socket [$XDG_RUNTIME_DIR/mcp-authd/mcp-authd.sock]
+  MCP_AUTHD_CONFIG      the config file [~/.config/mcp-authd/config.toml]; it need not exist
+  MCP_AUTHD_STATE_DIR   one folder for vault and state
+                        [~/.local/share/mcp-authd and ~/.local/state/mcp-authd]
+  MCP_AUTHD_KEY_SOURCE  keychain, systemd-credential, passphrase or key-file
+  MCP_AUTHD_LOG         error, warn, info, debug or trace [info]
+
+Signals: SIGHUP reads the config again; SIGTERM and SIGINT end the daemon in order.
+
+Exit codes: 0 ended in order, 1 failed, 2 usage, 75 already running, 78 the config does not parse
+";
+
+/// Why the daemon does not start.
+#[derive(Debug, thiserror::Error)]
+enum StartError {
+    #[error(transparent)]
+    Lock(#[from] LockError),
+    #[error(transparent)]
+    Bind(#[from] BindError),
+    #[error(transparent)]
+    SocketPath(#[from] SocketPathError),
+    /// What a person wrote, in the config or the environment, cannot be used.
+    #[error(transparent)]
+    Config(Box<dyn std::error::Error + Send + Sync>),
+    #[error("cannot make the folder {}: {source}", .folder.display())]
+    Folder { folder: PathBuf, source: std::io::Error },
+    #[error("the socket that was handed over is not usable: {0}")]
+    Activation(std::io::Error),
+    #[error(transparent)]
+    System(#[from] std::io::Error),
+}
+
+impl StartError {
+    /// The exit code: 75 (EX_TEMPFAIL) and 78 (EX_CONFIG) tell systemd not to try again.
+    fn code(&self) -> u8 {
+        match self {
+            Self::Lock(LockError::AlreadyRunning { .. }) | Self::Bind(BindError::InUse { .. }) => 75,
+            Self::Config(_) | Self::SocketPath(_) => 78,
+            _ => 1,
+        }
+    }
+}
+
+/// How long an activated daemon waits for the one before it to end. Clients wait in the socket's backlog meanwhile.
+const PREDECESSOR: Duration = Duration::from_secs(15);
+
+fn daemon() -> Result<(), StartError> {
+    platform::harden()?;
+    platform::raise_fd_limit()?;
+    logging::start(std::env::var("MCP_AUTHD_LOG").ok().as_deref());
+    // Before the runtime: it changes the environment, which is for a single thread only.
+    let activated = platform::activated().map_err(StartError::Activation)?;
+    let _lock = lock(&vault_folder()?, activated.is_some())?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().max_blocking_threads(4).build()?;
+    runtime.block_on(async {
+        let mut signals = Signals::new()?;
+        let broker = broker()?;
+        let listener = match activated {
+            // Never bound again: the socket is the service manager's.
+            Some(listener) => listener,
+            None => platform::bind(&mcp_auth_proto::socket_path()?)?,
+        };
+        let listener = platform::listen(listener)?;
+        tracing::info!(version = env!("CARGO_PKG_VERSION"), "ready");
+        platform::notify(Notice::Ready);
+        run(listener, broker.clone(), until_end(&mut signals, &broker)).await;
+        Ok(())
+    })
+}
+
+/// The lock that keeps a second daemon away from the vault.
+fn lock(vault: &Path, activated: bool) -> Result<LockFile, StartError> {
+    platform::private_folder(vault).map_err(|source| StartError::Folder { folder: vault.to_owned(), source })?;
+    let patience = if activated { PREDECESSOR } else { Duration::ZERO };
+    Ok(platform::lock_file_within(&vault.join("daemon.lock"), patience)?)
+}
+
+/// Carries out what signals ask for, until one asks for the end.
+async fn until_end(signals: &mut Signals, broker: &Broker) {
+    while signals.next().await == Signal::Reload {
+        platform::notify(Notice::Reloading);
+        match broker.reload().await {
+            Ok(status) => match status.error {
+                None => tracing::info!("config read again"),
+                Some(error) => tracing::warn!(error, "the config in use stays"),
+            },
+            Err(error) => tracing::warn!(%error, "the config in use stays"),
+        }
+        platform::notify(Notice::Ready);
+    }
+    tracing::info!("ending");
+    platform::notify(Notice::Stopping);
+}
+
+fn say(text: &str) -> ExitCode {
+    // A reader that has gone has read what it wanted.
+    let _ = std::io::stdout().write_all(text.as_bytes());
+    ExitCode::SUCCESS
+}
+
+fn complain(sentence: &str, code: u8) -> ExitCode {
+    // There is nowhere else to complain.
+    let _ = writeln!(std::io::stderr(), "mcp-authd: {sentence}");
+    ExitCode::from(code)
+}
+
+/// Where the vault is.
+fn vault_folder() -> Result<PathBuf, StartError> {
+    let moved = std::env::var_os("MCP_AUTHD_STATE_DIR").filter(|folder| !folder.is_empty());
+    let own = || directories::ProjectDirs::from("", "", "mcp-authd").map(|folders| folders.data_dir().to_owned());
+    moved.map(|folder| PathBuf::from(folder).join("vault")).or_else(own).ok_or(StartError::SocketPath(SocketPathError::NoHome))
+}
+
+/// Reads the config and starts the broker on the real edges.
+fn broker() -> Result<Broker, StartError> {
+    Err(StartError::Config("this build has no broker yet".into()))
+}

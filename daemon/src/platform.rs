@@ -11,6 +11,7 @@ mod alarm_naps;
 #[cfg(any(target_os = "linux", windows))]
 #[allow(unsafe_code, reason = "the one place for it")]
 mod ffi;
+mod supervisor;
 #[cfg(unix)]
 mod unix;
 #[cfg(windows)]
@@ -25,9 +26,15 @@ pub use alarm_linux::Alarm;
 #[cfg(not(target_os = "linux"))]
 pub use alarm_naps::Alarm;
 #[cfg(unix)]
-pub use unix::{Listener, LockFile, Stream, accept, activated, bind, boot_time, harden, lock_file, own_uid, peer, raise_fd_limit};
+use unix as system;
 #[cfg(windows)]
-pub use windows::{Listener, LockFile, Stream, accept, activated, bind, boot_time, harden, lock_file, own_uid, peer, raise_fd_limit};
+use windows as system;
+
+pub use supervisor::{Notice, Signal, Signals, notify};
+pub use system::{
+    Bound, Listener, LockFile, Stream, accept, activated, bind, boot_time, harden, listen, lock_file, own_uid, peer, private_folder,
+    raise_fd_limit,
+};
 
 /// Why the alarm rang.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -147,7 +147,8 @@ fn own_runtime_folder() -> Option<PathBuf> {
     None
 }
 
-#[cfg(all(test, target_os = "linux"))]
+#[cfg(test)]
+#[cfg(target_os = "linux")]
 mod tests {
     use super::*;
 

@@ -179,5 +179,5 @@ impl Drop for Seat {
     }
 }
 
-#[cfg(all(test, unix))]
+#[cfg(test)]
 mod tests;

@@ -15,6 +15,9 @@ use super::{BindError, LockError};
 use crate::clock::Boot;
 use crate::policy::Peer;
 
+/// A socket that listens, before there is a runtime.
+pub type Bound = std::os::unix::net::UnixListener;
+
 /// A listening socket.
 pub type Listener = tokio::net::UnixListener;
 
@@ -90,7 +93,7 @@ pub fn lock_file(path: &Path) -> Result<LockFile, LockError> {
 ///
 /// # Errors
 /// When what was handed over is not a Unix stream socket.
-pub fn activated() -> io::Result<Option<std::os::unix::net::UnixListener>> {
+pub fn activated() -> io::Result<Option<Bound>> {
     listenfd::ListenFd::from_env().take_unix_listener(0)
 }
 
@@ -99,21 +102,38 @@ pub fn activated() -> io::Result<Option<std::os::unix::net::UnixListener>> {
 /// # Errors
 /// [`BindError::InUse`] when another daemon answers there; [`BindError::Refused`] when the folder or what lies at the
 /// path is not as it must be.
-pub fn bind(path: &Path) -> Result<std::os::unix::net::UnixListener, BindError> {
+pub fn bind(path: &Path) -> Result<Bound, BindError> {
     let failed = |source| BindError::Io { path: path.to_owned(), source };
     let refused = |why| BindError::Refused { path: path.to_owned(), why };
     let (Some(folder), Some(name)) = (path.parent(), path.file_name()) else {
         return Err(refused("it has no folder".into()));
     };
-    DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(failed)?;
+    private_folder(folder).map_err(failed)?;
     check_folder(folder).map_err(failed)?.map_err(refused)?;
     check_target(path)?;
     let fresh = folder.join(other_name(name));
     remove_leftover(&fresh).map_err(failed)?.map_err(refused)?;
-    let listener = std::os::unix::net::UnixListener::bind(&fresh).map_err(failed)?;
+    let listener = Bound::bind(&fresh).map_err(failed)?;
     // Renamed over, so that there is no moment without a socket at the path.
     std::fs::set_permissions(&fresh, PermissionsExt::from_mode(0o600)).and_then(|()| std::fs::rename(&fresh, path)).map_err(failed)?;
     Ok(listener)
+}
+
+/// Makes a folder that only its user can enter, and those above it, if it is not there.
+///
+/// # Errors
+/// When it cannot be made.
+pub fn private_folder(folder: &Path) -> io::Result<()> {
+    DirBuilder::new().recursive(true).mode(0o700).create(folder)
+}
+
+/// Hands a socket to the runtime, within which it must be called.
+///
+/// # Errors
+/// When the process has no file descriptor left.
+pub fn listen(bound: Bound) -> io::Result<Listener> {
+    bound.set_nonblocking(true)?;
+    Listener::from_std(bound)
 }
 
 /// Waits for the next connection.

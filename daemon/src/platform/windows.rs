@@ -16,6 +16,9 @@ use super::{BindError, LockError, ffi};
 use crate::clock::Boot;
 use crate::policy::Peer;
 
+/// A pipe that listens.
+pub type Bound = Listener;
+
 /// A listening pipe.
 pub type Listener = interprocess::local_socket::tokio::Listener;
 
@@ -64,20 +67,37 @@ pub fn lock_file(path: &Path) -> Result<LockFile, LockError> {
 ///
 /// # Errors
 /// None here.
-pub fn activated() -> io::Result<Option<Listener>> {
+pub fn activated() -> io::Result<Option<Bound>> {
     Ok(None)
 }
 
-/// Makes the pipe: for its owner alone, not from other machines, and only if it is the first of its name.
+/// Makes the pipe: for its owner alone, not from other machines, and only if it is the first of its name. Must be called
+/// within a tokio runtime.
 ///
 /// # Errors
 /// [`BindError::InUse`] when there is such a pipe already.
-pub fn bind(path: &Path) -> Result<Listener, BindError> {
+pub fn bind(path: &Path) -> Result<Bound, BindError> {
     make(path).map_err(|source| match source.kind() {
         // What the flag for the first instance answers when the pipe is there, whoever made it.
         io::ErrorKind::PermissionDenied | io::ErrorKind::AddrInUse => BindError::InUse { path: path.to_owned() },
         _ => BindError::Io { path: path.to_owned(), source },
     })
+}
+
+/// Makes a folder, and those above it, if it is not there; a profile's folders are its user's own.
+///
+/// # Errors
+/// When it cannot be made.
+pub fn private_folder(folder: &Path) -> io::Result<()> {
+    std::fs::create_dir_all(folder)
+}
+
+/// Nothing to do: a pipe listens from the beginning.
+///
+/// # Errors
+/// None here; on Unix there can be.
+pub fn listen(bound: Bound) -> io::Result<Listener> {
+    Ok(bound)
 }
 
 /// Waits for the next connection.

@@ -1,4 +1,5 @@
 //! Raw bytes over a real socket: what the socket's side does, whatever the routes may be.
+#![cfg(unix)]
 
 use std::io::{Read, Write};
 use std::path::PathBuf;
@@ -30,14 +31,13 @@ impl Socket {
     fn new(limits: Limits) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("run/d.sock");
-        let listener = platform::bind(&path).unwrap();
-        listener.set_nonblocking(true).unwrap();
+        let listener = platform::listen(platform::bind(&path).unwrap()).unwrap();
         let (stage, stages) = watch::channel(Stage::Open);
         let release = Arc::new(Semaphore::new(0));
         let (tell, waits) = mpsc::unbounded_channel();
         let (events, source) = mpsc::channel(8);
         let answer = test_answers(release.clone(), tell, source);
-        let serving = tokio::spawn(serve(Listener::from_std(listener).unwrap(), answer, limits, stages));
+        let serving = tokio::spawn(serve(listener, answer, limits, stages));
         Self { _folder: folder, path, stage, serving, release, waits, events }
     }
 

@@ -14,7 +14,6 @@ pub mod login;
 pub mod oauth;
 pub mod places;
 pub mod platform;
-pub mod platform_files;
 pub mod policy;
 pub mod provider;
 pub mod secret;
@@ -23,14 +22,31 @@ pub mod vault;
 
 use std::time::Duration;
 
-use broker::Broker;
+use std::sync::Arc;
+
+use broker::{Broker, Edges};
+use clock::SystemClock;
 use ipc::{Limits, Stage};
+use vault::Vault;
 
 /// How long refreshes in flight may take to be finished and saved at the end.
 const LAST_REFRESHES: Duration = Duration::from_secs(10);
 
 /// How long answers may take to be read after that.
 const LAST_ANSWERS: Duration = Duration::from_secs(1);
+
+/// The real edges: the system's clock, the network as the config says, this vault.
+pub fn system_edges(vault: Vault) -> Edges {
+    Edges { clock: Arc::new(SystemClock), connect: |network| Arc::new(transport::network::Network::new(network_of(network))), vault }
+}
+
+fn network_of(config: &config::Network) -> transport::network::NetworkConfig {
+    transport::network::NetworkConfig {
+        proxy: config.proxy.clone(),
+        no_proxy: config.no_proxy.as_ref().map(|hosts| hosts.join(",")),
+        ca_file: config.ca_file.clone(),
+    }
+}
 
 /// Serves `listener` until `shutdown` is ready, then ends in order: nobody is accepted, what runs is finished and saved,
 /// and what still streams is cut off. Takes no longer than 11 seconds for that. The socket's file stays where it is: the

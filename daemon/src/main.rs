@@ -7,8 +7,11 @@ use std::time::Duration;
 
 use mcp_auth_proto::SocketPathError;
 use mcp_authd::broker::Broker;
-use mcp_authd::platform::{self, BindError, LockError, LockFile, Notice, Signal, Signals};
-use mcp_authd::{logging, run};
+use mcp_authd::config::Config;
+use mcp_authd::places::Places;
+use mcp_authd::platform::{self, BindError, LockError, LockFile, NotPrivate, Notice, Signal, Signals};
+use mcp_authd::vault::Vault;
+use mcp_authd::{logging, run, system_edges};
 
 fn main() -> ExitCode {
     let arguments: Vec<_> = std::env::args_os().skip(1).collect();
@@ -16,11 +19,11 @@ fn main() -> ExitCode {
     match arguments.iter().map(AsRef::as_ref).collect::<Vec<_>>()[..] {
         [] => match daemon() {
             Ok(()) => ExitCode::SUCCESS,
-            Err(error) => complain(&error.to_string(), error.code()),
+            Err(error) => complain(&error.to_string(), &error.hint(), error.code()),
         },
         ["--version" | "-V"] => say(concat!("mcp-authd ", env!("CARGO_PKG_VERSION"), "\n")),
         ["--help" | "-h"] => say(HELP),
-        [unknown, ..] => complain(&format!("unknown argument `{}`\nhint: mcp-authd --help", unknown.escape_debug()), 2),
+        [unknown, ..] => complain(&format!("unknown argument `{}`", unknown.escape_debug()), "mcp-authd --help", 2),
     }
 }
 
@@ -57,10 +60,10 @@ enum StartError {
     #[error(transparent)]
     SocketPath(#[from] SocketPathError),
     /// What a person wrote, in the config or the environment, cannot be used.
-    #[error(transparent)]
-    Config(Box<dyn std::error::Error + Send + Sync>),
-    #[error("cannot make the folder {}: {source}", .folder.display())]
-    Folder { folder: PathBuf, source: std::io::Error },
+    #[error("{0}")]
+    Config(Box<dyn std::error::Error + Send + Sync>, String),
+    #[error("the folder {} {source}", .folder.display())]
+    Folder { folder: PathBuf, source: NotPrivate },
     #[error("the socket that was handed over is not usable: {0}")]
     Activation(std::io::Error),
     #[error(transparent)]
@@ -72,8 +75,19 @@ impl StartError {
     fn code(&self) -> u8 {
         match self {
             Self::Lock(LockError::AlreadyRunning { .. }) | Self::Bind(BindError::InUse { .. }) => 75,
-            Self::Config(_) | Self::SocketPath(_) => 78,
+            Self::Config(..) | Self::SocketPath(_) => 78,
             _ => 1,
+        }
+    }
+
+    fn hint(&self) -> String {
+        match self {
+            Self::Lock(LockError::AlreadyRunning { .. }) | Self::Bind(BindError::InUse { .. }) => "mcp-authctl status shows it".into(),
+            Self::Lock(_) | Self::Folder { .. } => "look at the folder's owner and modes, or set MCP_AUTHD_STATE_DIR to a folder of your own".into(),
+            Self::Bind(_) | Self::SocketPath(_) => "set MCP_AUTHD_SOCKET to a path in a folder of your own".into(),
+            Self::Config(_, hint) => hint.clone(),
+            Self::Activation(_) => "look at the socket unit, or start mcp-authd without it".into(),
+            Self::System(_) => "MCP_AUTHD_LOG=debug mcp-authd tells more".into(),
         }
     }
 }
@@ -84,14 +98,20 @@ const PREDECESSOR: Duration = Duration::from_secs(15);
 fn daemon() -> Result<(), StartError> {
     platform::harden()?;
     platform::raise_fd_limit()?;
-    logging::start(std::env::var("MCP_AUTHD_LOG").ok().as_deref());
+    let places = Places::of_this_process().map_err(|error| StartError::Config(error.into(), "mcp-authd --help lists the variables".into()))?;
+    logging::start(places.log.as_deref());
+    let config = Config::load(&places.config).map_err(|error| {
+        let hint = error.hint().unwrap_or("mend the file, or move it away").to_owned();
+        StartError::Config(error.into(), hint)
+    })?;
     // Before the runtime: it changes the environment, which is for a single thread only.
     let activated = platform::activated().map_err(StartError::Activation)?;
-    let _lock = lock(&vault_folder()?, activated.is_some())?;
+    let _lock = lock(&places.vault, activated.is_some())?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().max_blocking_threads(4).build()?;
     runtime.block_on(async {
         let mut signals = Signals::new()?;
-        let broker = broker()?;
+        let vault = Vault::start(places.for_vault());
+        let broker = Broker::start(system_edges(vault), config, places.config)?;
         let listener = match activated {
             // Never bound again: the socket is the service manager's.
             Some(listener) => listener,
@@ -135,20 +155,8 @@ fn say(text: &str) -> ExitCode {
     ExitCode::SUCCESS
 }
 
-fn complain(sentence: &str, code: u8) -> ExitCode {
+fn complain(sentence: &str, hint: &str, code: u8) -> ExitCode {
     // There is nowhere else to complain.
-    let _ = writeln!(std::io::stderr(), "mcp-authd: {sentence}");
+    let _ = writeln!(std::io::stderr(), "error: {sentence}\nhint: {hint}");
     ExitCode::from(code)
-}
-
-/// Where the vault is.
-fn vault_folder() -> Result<PathBuf, StartError> {
-    let moved = std::env::var_os("MCP_AUTHD_STATE_DIR").filter(|folder| !folder.is_empty());
-    let own = || directories::ProjectDirs::from("", "", "mcp-authd").map(|folders| folders.data_dir().to_owned());
-    moved.map(|folder| PathBuf::from(folder).join("vault")).or_else(own).ok_or(StartError::SocketPath(SocketPathError::NoHome))
-}
-
-/// Reads the config and starts the broker on the real edges.
-fn broker() -> Result<Broker, StartError> {
-    Err(StartError::Config("this build has no broker yet".into()))
 }

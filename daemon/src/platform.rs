@@ -11,6 +11,7 @@ mod alarm_naps;
 #[cfg(any(target_os = "linux", windows))]
 #[allow(unsafe_code, reason = "the one place for it")]
 mod ffi;
+mod files;
 mod supervisor;
 #[cfg(unix)]
 mod unix;
@@ -30,10 +31,12 @@ use unix as system;
 #[cfg(windows)]
 use windows as system;
 
+pub use files::NotPrivate;
+pub(crate) use files::{create_new, make_folder, open_existing, private_file, sync_folder};
+pub use files::private_folder;
 pub use supervisor::{Notice, Signal, Signals, notify};
 pub use system::{
-    Bound, Listener, LockFile, Stream, accept, activated, bind, boot_time, harden, listen, lock_file, own_uid, peer, private_folder,
-    raise_fd_limit,
+    Bound, Listener, LockFile, Stream, accept, activated, bind, boot_time, harden, listen, lock_file, own_uid, peer, raise_fd_limit,
 };
 
 /// Why the alarm rang.

@@ -280,9 +280,8 @@ mod tests {
             issuer: Some("https://corp.example".into()),
             token_endpoint: Some("https://corp.example/token".into()),
             revocation_endpoint: Some("https://corp.example/revoke".into()),
-            userinfo_endpoint: None,
             client_id: Some("c1".into()),
-            redirect_uri: None,
+            ..Definition::default()
         }
     }
 

@@ -48,6 +48,7 @@ pub(crate) fn definition() -> Definition {
     Definition {
         provider: "example".into(),
         issuer: Some("https://as.example".into()),
+        authorization_endpoint: Some("https://as.example/authorize".into()),
         token_endpoint: Some("https://as.example/token".into()),
         revocation_endpoint: Some("https://as.example/revoke".into()),
         userinfo_endpoint: Some("https://as.example/userinfo".into()),

@@ -108,7 +108,7 @@ pub fn bind(path: &Path) -> Result<Bound, BindError> {
     let (Some(folder), Some(name)) = (path.parent(), path.file_name()) else {
         return Err(refused("it has no folder".into()));
     };
-    private_folder(folder).map_err(failed)?;
+    DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(failed)?;
     check_folder(folder).map_err(failed)?.map_err(refused)?;
     check_target(path)?;
     let fresh = folder.join(other_name(name));
@@ -117,14 +117,6 @@ pub fn bind(path: &Path) -> Result<Bound, BindError> {
     // Renamed over, so that there is no moment without a socket at the path.
     std::fs::set_permissions(&fresh, PermissionsExt::from_mode(0o600)).and_then(|()| std::fs::rename(&fresh, path)).map_err(failed)?;
     Ok(listener)
-}
-
-/// Makes a folder that only its user can enter, and those above it, if it is not there.
-///
-/// # Errors
-/// When it cannot be made.
-pub fn private_folder(folder: &Path) -> io::Result<()> {
-    DirBuilder::new().recursive(true).mode(0o700).create(folder)
 }
 
 /// Hands a socket to the runtime, within which it must be called.

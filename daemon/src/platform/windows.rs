@@ -84,14 +84,6 @@ pub fn bind(path: &Path) -> Result<Bound, BindError> {
     })
 }
 
-/// Makes a folder, and those above it, if it is not there; a profile's folders are its user's own.
-///
-/// # Errors
-/// When it cannot be made.
-pub fn private_folder(folder: &Path) -> io::Result<()> {
-    std::fs::create_dir_all(folder)
-}
-
 /// Nothing to do: a pipe listens from the beginning.
 ///
 /// # Errors

@@ -7,7 +7,7 @@ use std::io::{self, Read as _, Write as _};
 use std::path::{Path, PathBuf};
 
 use super::hex::Hex;
-use crate::platform_files::{self as platform, NotPrivate};
+use crate::platform::{self, NotPrivate};
 
 /// The ending of files that are being written.
 pub(super) const TEMP: &str = ".tmp";

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::hex::Hex;
 use super::record::{KeyId, Keys};
 use super::{VaultError, files};
-use crate::platform_files::NotPrivate;
+use crate::platform::NotPrivate;
 
 const FILE: &str = "vault.json";
 const FORMAT: u32 = 1;

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use super::files;
 use super::hex::Hex;
-use crate::platform_files::{self as platform, NotPrivate};
+use crate::platform::{self, NotPrivate};
 
 /// The file's name in the folder of the records.
 pub(super) const FILE: &str = "intents";

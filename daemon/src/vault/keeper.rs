@@ -18,7 +18,7 @@ use super::jobs::{Answer, Goal, Job, Surroundings};
 use super::key::{Errand, KeyError, Secret};
 use super::store::{self, Change, Store};
 use super::{Opened, Places, Record, VaultError, files};
-use crate::platform_files::{self as platform, NotPrivate};
+use crate::platform::{self, NotPrivate};
 
 /// Changes that may share their syncs.
 const BATCH: usize = 256;

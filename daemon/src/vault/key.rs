@@ -14,7 +14,7 @@ use super::hex::{self, Hex};
 use super::keychain::{Keychain, KeychainError};
 use super::record::KeyId;
 use super::{Places, VaultError, files, store};
-use crate::platform_files::{self as platform, NotPrivate};
+use crate::platform::{self, NotPrivate};
 
 /// What a key source keeps for a vault; the vault's keys are derived from it.
 pub(super) type Secret = Zeroizing<Vec<u8>>;

@@ -11,7 +11,7 @@ use super::hex::Hex;
 use super::intents::{self, Intents, Line};
 use super::record::{self, KeyId, Keys, Unreadable};
 use super::{Intent, Record, RecordId, VaultError, files, header};
-use crate::platform_files::NotPrivate;
+use crate::platform::NotPrivate;
 
 const ENDING: &str = ".sealed";
 const BAD: &str = ".bad";

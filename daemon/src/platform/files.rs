@@ -26,7 +26,8 @@ pub enum NotPrivate {
     Io(#[from] io::Error),
 }
 
-pub(crate) use imp::{create_new, make_folder, open_existing, private_file, private_folder, sync_folder};
+pub use imp::private_folder;
+pub(crate) use imp::{create_new, make_folder, open_existing, private_file, sync_folder};
 
 #[cfg(unix)]
 mod imp {
@@ -42,7 +43,7 @@ mod imp {
     }
 
     /// Makes sure of a folder of our own, 0700: made with its parents where it is missing, tightened where it is wider.
-    pub(crate) fn private_folder(path: &Path) -> Result<(), NotPrivate> {
+    pub fn private_folder(path: &Path) -> Result<(), NotPrivate> {
         std::fs::DirBuilder::new().mode(0o700).recursive(true).create(path).or_else(|error| match error.kind() {
             io::ErrorKind::AlreadyExists => Ok(()),
             _ => Err(error),
@@ -118,7 +119,7 @@ mod imp {
         std::fs::create_dir(path)
     }
 
-    pub(crate) fn private_folder(path: &Path) -> Result<(), NotPrivate> {
+    pub fn private_folder(path: &Path) -> Result<(), NotPrivate> {
         std::fs::create_dir_all(path)?;
         let found = std::fs::symlink_metadata(path)?;
         match (found.is_symlink(), found.is_dir()) {

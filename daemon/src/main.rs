@@ -3,11 +3,17 @@
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 
 use mcp_auth_proto::SocketPathError;
-use mcp_authd::broker::Broker;
+use mcp_authd::broker::{Broker, Edges};
+use mcp_authd::clock::SystemClock;
+use mcp_authd::config::{Config, ConfigError};
+use mcp_authd::places::{Places, PlacesError};
 use mcp_authd::platform::{self, BindError, LockError, LockFile, Notice, Signal, Signals};
+use mcp_authd::transport::{self, Transport, TransportError};
+use mcp_authd::vault::Vault;
 use mcp_authd::{logging, run};
 
 fn main() -> ExitCode {
@@ -56,9 +62,10 @@ enum StartError {
     Bind(#[from] BindError),
     #[error(transparent)]
     SocketPath(#[from] SocketPathError),
-    /// What a person wrote, in the config or the environment, cannot be used.
     #[error(transparent)]
-    Config(Box<dyn std::error::Error + Send + Sync>),
+    Places(#[from] PlacesError),
+    #[error("{error}{}", .error.hint().map(|hint| format!("\nhint: {hint}")).unwrap_or_default())]
+    Config { error: ConfigError },
     #[error("cannot make the folder {}: {source}", .folder.display())]
     Folder { folder: PathBuf, source: std::io::Error },
     #[error("the socket that was handed over is not usable: {0}")]
@@ -72,7 +79,8 @@ impl StartError {
     fn code(&self) -> u8 {
         match self {
             Self::Lock(LockError::AlreadyRunning { .. }) | Self::Bind(BindError::InUse { .. }) => 75,
-            Self::Config(_) | Self::SocketPath(_) => 78,
+            // What a person wrote, in the config or the environment, cannot be used.
+            Self::Config { .. } | Self::Places(_) | Self::SocketPath(_) => 78,
             _ => 1,
         }
     }
@@ -84,14 +92,15 @@ const PREDECESSOR: Duration = Duration::from_secs(15);
 fn daemon() -> Result<(), StartError> {
     platform::harden()?;
     platform::raise_fd_limit()?;
-    logging::start(std::env::var("MCP_AUTHD_LOG").ok().as_deref());
+    let places = Places::of_this_process()?;
+    logging::start(places.log.as_deref());
     // Before the runtime: it changes the environment, which is for a single thread only.
     let activated = platform::activated().map_err(StartError::Activation)?;
-    let _lock = lock(&vault_folder()?, activated.is_some())?;
+    let _lock = lock(&places.vault, activated.is_some())?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().max_blocking_threads(4).build()?;
     runtime.block_on(async {
         let mut signals = Signals::new()?;
-        let broker = broker()?;
+        let broker = broker(&places)?;
         let listener = match activated {
             // Never bound again: the socket is the service manager's.
             Some(listener) => listener,
@@ -103,6 +112,23 @@ fn daemon() -> Result<(), StartError> {
         run(listener, broker.clone(), until_end(&mut signals, &broker)).await;
         Ok(())
     })
+}
+
+/// Reads the config and starts the broker on the real edges.
+fn broker(places: &Places) -> Result<Broker, StartError> {
+    let config = Config::load(&places.config).map_err(|error| StartError::Config { error })?;
+    let edges = Edges { clock: Arc::new(SystemClock), connect: |_| Arc::new(NoNetwork), vault: Vault::start(places.for_vault()) };
+    Ok(Broker::start(edges, config, places.config.clone())?)
+}
+
+/// Stands where the way to the providers will be.
+struct NoNetwork;
+
+impl Transport for NoNetwork {
+    fn send(&self, request: transport::Request) -> transport::Exchange<'_> {
+        let error = TransportError::NotSent { host: request.url, reason: "this build has no network".into() };
+        Box::pin(std::future::ready(Err(error)))
+    }
 }
 
 /// The lock that keeps a second daemon away from the vault.
@@ -139,16 +165,4 @@ fn complain(sentence: &str, code: u8) -> ExitCode {
     // There is nowhere else to complain.
     let _ = writeln!(std::io::stderr(), "mcp-authd: {sentence}");
     ExitCode::from(code)
-}
-
-/// Where the vault is.
-fn vault_folder() -> Result<PathBuf, StartError> {
-    let moved = std::env::var_os("MCP_AUTHD_STATE_DIR").filter(|folder| !folder.is_empty());
-    let own = || directories::ProjectDirs::from("", "", "mcp-authd").map(|folders| folders.data_dir().to_owned());
-    moved.map(|folder| PathBuf::from(folder).join("vault")).or_else(own).ok_or(StartError::SocketPath(SocketPathError::NoHome))
-}
-
-/// Reads the config and starts the broker on the real edges.
-fn broker() -> Result<Broker, StartError> {
-    Err(StartError::Config("this build has no broker yet".into()))
 }

@@ -32,8 +32,8 @@ use windows as system;
 
 pub use supervisor::{Notice, Signal, Signals, notify};
 pub use system::{
-    Bound, Listener, LockFile, Stream, accept, activated, bind, boot_time, harden, listen, lock_file, own_uid, peer, private_folder,
-    raise_fd_limit,
+    Bound, Listener, LockFile, Stream, accept, activated, bind, boot_time, harden, hung_up, listen, lock_file, own_uid, peer,
+    private_folder, raise_fd_limit,
 };
 
 /// Why the alarm rang.

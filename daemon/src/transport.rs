@@ -1,4 +1,6 @@
-//! The one door to the network: requests out, answers in, nothing remembered.
+//! The one door to the network: requests out, answers in, nothing remembered. Only [`network`] knows reqwest.
+
+pub mod network;
 
 use std::future::Future;
 use std::pin::Pin;
@@ -115,8 +117,9 @@ pub fn check_url(text: &str) -> Result<url::Url, TransportError> {
     let url = url::Url::parse(text).map_err(|_| refused())?;
     let secure = url.scheme() == "https" || url.scheme() == "http" && is_loopback(&url);
     let plain = url.username().is_empty() && url.password().is_none() && url.host_str().is_some_and(|host| !host.is_empty());
-    // `https:host` and `https:/host` parse too, but are not what a reader takes them for.
-    let spelled_out = text.get(url.scheme().len()..).is_some_and(|rest| rest.starts_with("://"));
+    // `https:host` and `https:///host` parse too, but are not what a reader takes them for.
+    let rest = text.get(url.scheme().len()..).unwrap_or_default();
+    let spelled_out = rest.starts_with("://") && !rest.starts_with(":///");
     if secure && plain && spelled_out { Ok(url) } else { Err(refused()) }
 }
 
@@ -143,3 +146,6 @@ fn shown(text: &str) -> String {
         Err(_) => "what is not a URL".to_owned(),
     }
 }
+
+#[cfg(test)]
+mod tests;

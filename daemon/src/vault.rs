@@ -14,7 +14,7 @@ pub mod keychain;
 pub mod record;
 mod rekey;
 mod store;
-#[cfg(test)]
+#[cfg(all(test, unix))]
 mod tests;
 
 use std::path::PathBuf;
@@ -192,7 +192,9 @@ impl Vault {
 
     /// Opens the vault: makes a new one (keychain, or the environment's key source) only where there is none. Of an open
     /// vault it reads the records again.
-    /// `prompt` allows the keychain to ask the person.
+    ///
+    /// `prompt` allows the keychain to ask the person, who then has two minutes; without it the answer comes within 10 s.
+    /// One key is fetched at a time: whoever asks meanwhile gets [`VaultError::Locked`] at once.
     pub fn open(&self, prompt: bool, passphrase: Option<Zeroizing<String>>, done: Done<Opened>) {
         self.post(Job::Open { prompt, passphrase, done: Answer::to(done) });
     }
@@ -223,9 +225,11 @@ impl Vault {
     }
 
     /// A new key for every record: of `source`, else of the environment's key source, else of the present one. The old
-    /// key is removed, so backups made before it can no longer be opened. A vault that is locked is opened first, which is the way out where the environment
-    /// names another key source; call [`Vault::open`] afterwards for the records. The passphrase is the new one where
-    /// the new source is a passphrase, else that of the locked vault.
+    /// key is removed, so backups made before it can no longer be opened.
+    ///
+    /// A vault that is locked is opened first, which is the way out where the environment names another key source;
+    /// call [`Vault::open`] afterwards for the records. The passphrase is the new one where the new source is a
+    /// passphrase, else that of the locked vault.
     pub fn rekey(&self, source: Option<KeySourceKind>, passphrase: Option<Zeroizing<String>>, done: Done<KeySourceKind>) {
         self.post(Job::Rekey { source, passphrase, done: Answer::to(done) });
     }

@@ -14,8 +14,7 @@ use super::keychain::{Keychain, SystemKeychain};
 use super::store::Change;
 use super::{Done, Opened, Places, VaultError};
 
-/// What the vault's thread is asked.
-#[derive(Debug)]
+/// What the vault's thread is asked. Not `Debug`: there are passphrases in it.
 pub(super) enum Job {
     Open { prompt: bool, passphrase: Option<Zeroizing<String>>, done: Answer<Opened> },
     Setup { source: KeySourceKind, passphrase: Option<Zeroizing<String>>, done: Answer<Opened> },
@@ -83,7 +82,6 @@ impl Surroundings {
 }
 
 /// What happens when the secret comes.
-#[derive(Debug)]
 pub(super) enum Goal {
     /// The vault of this header is opened.
     Open(Header, Answer<Opened>),

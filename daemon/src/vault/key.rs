@@ -161,7 +161,7 @@ impl Sources<'_> {
 }
 
 /// Several keys in one private file, so that a new key can lie beside the old one until it is in use.
-#[derive(Debug, Default)]
+#[derive(Default)]
 struct KeyFile(Vec<(String, Zeroizing<String>)>);
 
 impl KeyFile {

@@ -38,6 +38,9 @@ pub enum KeychainError {
     /// The person said no, or there was no way to ask.
     #[error("the keychain's question was dismissed, or could not be shown")]
     Dismissed,
+    /// It took too long.
+    #[error("the keychain has not answered yet")]
+    Silent,
     /// Several entries claim to be ours.
     #[error("the keychain holds more than one entry for this vault")]
     Ambiguous,
@@ -59,7 +62,10 @@ impl KeychainError {
                 "start a keychain, such as gnome-keyring, or choose another key source with `mcp-authctl setup`"
             }
             Self::NoCollection => "log in to the desktop once, or unlock the keychain with `gnome-keyring-daemon --unlock`",
-            Self::Locked | Self::Dismissed => "mcp-authctl unlock",
+            Self::Dismissed => {
+                "answer it on the desktop; where there is none, `gnome-keyring-daemon --replace --unlock` reads the password"
+            }
+            Self::Locked | Self::Silent => "mcp-authctl unlock",
             Self::Ambiguous => "remove all but one of the entries of mcp-authd from the keychain",
             Self::Other(_) => "mcp-authctl doctor",
         }
@@ -72,15 +78,23 @@ pub struct SystemKeychain;
 
 impl Keychain for SystemKeychain {
     fn read(&self, entry: &str, prompt: bool) -> Result<Option<Zeroizing<String>>, KeychainError> {
-        system::read(entry, prompt)
+        asking_last(prompt, |prompt| system::read(entry, prompt))
     }
 
     fn write(&self, entry: &str, text: &str, prompt: bool) -> Result<(), KeychainError> {
-        system::write(entry, text, prompt)
+        asking_last(prompt, |prompt| system::write(entry, text, prompt))
     }
 
     fn remove(&self, entry: &str) -> Result<(), KeychainError> {
         system::remove(entry)
+    }
+}
+
+/// Asks the person only where it does not go without, so that a keychain that is merely stuck is noticed soon.
+fn asking_last<T>(prompt: bool, call: impl Fn(bool) -> Result<T, KeychainError>) -> Result<T, KeychainError> {
+    match call(false) {
+        Err(KeychainError::Locked | KeychainError::NoCollection) if prompt => call(true),
+        result => result,
     }
 }
 
@@ -138,10 +152,10 @@ mod system {
     fn run<T>(prompt: bool, call: impl Future<Output = Result<T, KeychainError>>) -> Result<T, KeychainError> {
         let failed = |error: std::io::Error| KeychainError::Other(error.to_string());
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(failed)?;
-        let limit = Duration::from_secs(if prompt { 150 } else { 30 });
+        let limit = Duration::from_secs(if prompt { 110 } else { 10 });
         let result = runtime.block_on(async { tokio::time::timeout(limit, call).await });
         runtime.shutdown_background();
-        result.unwrap_or_else(|_| Err(KeychainError::Other("it did not answer".into())))
+        result.unwrap_or_else(|_| Err(KeychainError::Silent))
     }
 
     /// The entry, unlocked.

@@ -35,6 +35,7 @@ enum Mood {
     Failing(KeychainError),
     Forgetful,
     Hanging,
+    Panicking,
 }
 
 impl FakeKeychain {
@@ -52,6 +53,7 @@ impl FakeKeychain {
         match &*mood {
             Mood::Failing(KeychainError::Locked) if prompt => Ok(Mood::Open),
             Mood::Failing(error) => Err(error.clone()),
+            Mood::Panicking => panic!("a keychain's mistake"),
             mood => Ok(mood.clone()),
         }
     }
@@ -82,11 +84,12 @@ struct Home {
     folder: TempDir,
     keychain: Arc<FakeKeychain>,
     key_source: Option<KeySourceKind>,
+    patience: Duration,
 }
 
 impl Home {
     fn new() -> Self {
-        Self { folder: tempfile::tempdir().unwrap(), keychain: Arc::default(), key_source: None }
+        Self { folder: tempfile::tempdir().unwrap(), keychain: Arc::default(), key_source: None, patience: Duration::from_secs(20) }
     }
 
     fn with(key_source: KeySourceKind) -> Self {
@@ -102,7 +105,7 @@ impl Home {
             keychain: self.keychain.clone(),
             credentials: Some(self.folder.path().join("credentials")),
             stretch: QUICK,
-            patience: Duration::from_millis(50),
+            patience: self.patience,
             patience_for_prompt: Duration::from_secs(20),
         }
     }
@@ -132,7 +135,7 @@ impl Home {
     }
 
     fn copy(&self) -> Self {
-        let copy = Self { key_source: self.key_source, keychain: self.keychain.clone(), folder: tempfile::tempdir().unwrap() };
+        let copy = Self { key_source: self.key_source, ..Self::new() };
         copy_folder(self.folder.path(), copy.folder.path());
         copy
     }
@@ -476,8 +479,9 @@ fn a_keychain_locked_at_boot_is_asked_only_when_the_person_allows_it() {
 
 #[test]
 fn a_hanging_keychain_delays_nobody_and_is_asked_once() {
-    let home = Home::new();
+    let mut home = Home::new();
     home.opened();
+    home.patience = Duration::from_millis(50);
     home.keychain.become_(Mood::Hanging);
     let vault = home.start();
     let (sender, first) = mpsc::channel();
@@ -717,6 +721,20 @@ fn a_folder_that_is_a_link_is_refused_and_one_that_is_open_is_closed() {
 }
 
 #[test]
+fn a_folder_of_somebody_else_is_refused() {
+    let home = Home::new();
+    std::fs::create_dir(home.vault()).unwrap();
+    // Only root can give a folder away; elsewhere there is nothing to see.
+    if std::os::unix::fs::chown(home.vault(), Some(12_345), None).is_ok() {
+        match open(&home.start()) {
+            Err(VaultError::Conflict { reason, .. }) => assert!(reason.contains("belongs to another user"), "{reason}"),
+            other => panic!("{other:?}"),
+        }
+        assert!(files_of(&home.vault(), "").is_empty());
+    }
+}
+
+#[test]
 fn a_backup_opens_elsewhere_with_the_same_key() {
     let home = Home::with(KeySourceKind::KeyFile);
     let (vault, _) = home.opened();
@@ -746,6 +764,12 @@ fn a_panic_in_a_completion_costs_nothing_and_a_dropped_job_answers() {
     save(&vault, grant("github", 2)).unwrap();
     let answer = call::<()>(|done| drop(jobs::Answer::to(done)));
     assert!(matches!(answer, Err(VaultError::Disk(_))));
+    call(|done| vault.lock(done)).unwrap();
+    home.keychain.become_(Mood::Panicking);
+    assert_eq!(reason(open(&vault).unwrap_err()), "the key source failed unexpectedly");
+    home.keychain.mood.clear_poison();
+    home.keychain.become_(Mood::Open);
+    assert_eq!(contents(&open(&vault).unwrap()), names(&[("github", 2)]));
 }
 
 #[test]

@@ -83,7 +83,9 @@ impl StartError {
     fn hint(&self) -> String {
         match self {
             Self::Lock(LockError::AlreadyRunning { .. }) | Self::Bind(BindError::InUse { .. }) => "mcp-authctl status shows it".into(),
-            Self::Lock(_) | Self::Folder { .. } => "look at the folder's owner and modes, or set MCP_AUTHD_STATE_DIR to a folder of your own".into(),
+            Self::Lock(_) | Self::Folder { .. } => {
+                "look at the folder's owner and modes, or set MCP_AUTHD_STATE_DIR to a folder of your own".into()
+            }
             Self::Bind(_) | Self::SocketPath(_) => "set MCP_AUTHD_SOCKET to a path in a folder of your own".into(),
             Self::Config(_, hint) => hint.clone(),
             Self::Activation(_) => "look at the socket unit, or start mcp-authd without it".into(),
@@ -98,7 +100,8 @@ const PREDECESSOR: Duration = Duration::from_secs(15);
 fn daemon() -> Result<(), StartError> {
     platform::harden()?;
     platform::raise_fd_limit()?;
-    let places = Places::of_this_process().map_err(|error| StartError::Config(error.into(), "mcp-authd --help lists the variables".into()))?;
+    let places =
+        Places::of_this_process().map_err(|error| StartError::Config(error.into(), "mcp-authd --help lists the variables".into()))?;
     logging::start(places.log.as_deref());
     let config = Config::load(&places.config).map_err(|error| {
         let hint = error.hint().unwrap_or("mend the file, or move it away").to_owned();

@@ -32,11 +32,12 @@ use unix as system;
 use windows as system;
 
 pub use files::NotPrivate;
-pub(crate) use files::{create_new, make_folder, open_existing, private_file, sync_folder};
 pub use files::private_folder;
+pub(crate) use files::{create_new, make_folder, open_existing, private_file, sync_folder};
 pub use supervisor::{Notice, Signal, Signals, notify};
 pub use system::{
-    Bound, Listener, LockFile, Stream, accept, activated, bind, boot_time, harden, listen, lock_file, own_uid, peer, raise_fd_limit,
+    Bound, Listener, LockFile, Stream, accept, activated, bind, boot_time, harden, hung_up, listen, lock_file, own_uid, peer,
+    raise_fd_limit,
 };
 
 /// Why the alarm rang.

@@ -34,7 +34,11 @@ pub(super) struct Shared {
 pub(super) async fn serve(stream: Stream, peer: Peer, shared: Shared) {
     let gate = Gate::new(shared.limits.clone());
     let mut stage = shared.stage.clone();
-    let answer = |request| answer(request, peer, shared.clone(), gate.clone());
+    let answer = |request: Request<Incoming>| {
+        // Not when the future is first polled: the end of the peer's sending half may be read before.
+        gate.enter(if request.body().is_end_stream() { Phase::Waiting } else { Phase::Body });
+        answer(request, peer, shared.clone(), gate.clone())
+    };
     let mut connection = http1::Builder::new()
         .auto_date_header(false)
         .header_read_timeout(None)
@@ -84,7 +88,6 @@ const LAST_CALL: Duration = Duration::from_millis(250);
 
 async fn answer(request: Request<Incoming>, peer: Peer, shared: Shared, gate: Arc<Gate>) -> Result<Response<AnswerBody>, Infallible> {
     let (head, incoming) = request.into_parts();
-    gate.enter(if incoming.is_end_stream() { Phase::Waiting } else { Phase::Body });
     let received = receive(&head, incoming, &gate).await;
     // The rest of what is refused unread is not waited for.
     let close = received.is_err();
@@ -116,7 +119,7 @@ async fn receive(head: &hyper::http::request::Parts, incoming: Incoming, gate: &
 }
 
 /// What a connection does when the daemon comes to its end; false: it closes at once.
-fn goes_on<S>(gate: &Gate, stage: Stage, connection: Pin<&mut http1::Connection<TokioIo<Timed<Stream>>, S>>) -> bool
+fn goes_on<S>(gate: &Gate, stage: Stage, connection: Pin<&mut http1::Connection<TokioIo<Timed>, S>>) -> bool
 where
     S: hyper::service::HttpService<Incoming, ResBody = AnswerBody>,
     S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,

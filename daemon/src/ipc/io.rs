@@ -15,6 +15,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep};
 
 use super::Limits;
+use crate::platform::{self, Stream};
 
 /// Where a connection stands. Shared by its stream, its requests and its timer, which all run in one task: the atomics
 /// are only there to make that task `Send`.
@@ -86,9 +87,14 @@ impl Gate {
         self.read_by.store(time.map_or(NEVER, |time| self.after(time)), Relaxed);
     }
 
-    /// Whether the peer has closed its end, as far as we have read.
+    /// Whether the peer has closed its sending half, as far as we have read.
     pub(super) fn peer_closed(&self) -> bool {
         self.peer_closed.load(Relaxed)
+    }
+
+    /// Whether an answer is owed. A stream is not: it goes to whoever is there, and nothing else would tell its end.
+    fn is_answering(&self) -> bool {
+        matches!(self.phase(), Phase::Body | Phase::Waiting | Phase::Answered)
     }
 
     /// Leaves at most `time` for what has a limit anyway.
@@ -162,17 +168,17 @@ impl Timer {
 
 /// A stream that tells its [`Gate`] what passes.
 #[derive(Debug)]
-pub(super) struct Timed<S> {
-    stream: S,
+pub(super) struct Timed {
+    stream: Stream,
     gate: Arc<Gate>,
 }
 
-impl<S> Timed<S> {
-    pub(super) fn new(stream: S, gate: Arc<Gate>) -> Self {
+impl Timed {
+    pub(super) fn new(stream: Stream, gate: Arc<Gate>) -> Self {
         Self { stream, gate }
     }
 
-    pub(super) fn into_inner(self) -> S {
+    pub(super) fn into_inner(self) -> Stream {
         self.stream
     }
 
@@ -182,16 +188,22 @@ impl<S> Timed<S> {
     }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Timed<S> {
+impl AsyncRead for Timed {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let before = buf.filled().len();
         ready!(Pin::new(&mut self.stream).poll_read(cx, buf))?;
-        self.gate.received(buf.filled().len() - before);
+        let received = buf.filled().len() - before;
+        self.gate.received(received);
+        if received == 0 && self.gate.is_answering() && !platform::hung_up(&self.stream) {
+            // The peer has only closed its sending half, and still wants its answer, after which the end is read again.
+            // hyper would take it for gone.
+            return Poll::Pending;
+        }
         Poll::Ready(Ok(()))
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Timed<S> {
+impl AsyncWrite for Timed {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let polled = Pin::new(&mut self.stream).poll_write(cx, buf);
         self.note_write(polled)

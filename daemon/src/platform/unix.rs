@@ -147,6 +147,15 @@ pub fn peer(stream: &Stream) -> io::Result<Peer> {
     Ok(Peer { uid: found.uid(), pid })
 }
 
+/// Whether the peer has closed both halves of the connection.
+pub fn hung_up(stream: &Stream) -> bool {
+    use rustix::event::{PollFd, PollFlags, Timespec, poll};
+    let mut asked = [PollFd::new(stream, PollFlags::empty())];
+    let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+    // In doubt it is gone.
+    poll(&mut asked, Some(&now)).is_err() || asked[0].revents().contains(PollFlags::HUP)
+}
+
 /// The user that we run as.
 pub fn own_uid() -> u32 {
     rustix::process::geteuid().as_raw()

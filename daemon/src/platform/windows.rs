@@ -108,6 +108,11 @@ pub fn peer(stream: &Stream) -> io::Result<Peer> {
     Ok(Peer { uid: own_uid(), pid: stream.peer_creds()?.pid() })
 }
 
+/// A pipe has no halves to close one by one.
+pub fn hung_up(_stream: &Stream) -> bool {
+    true
+}
+
 /// Windows has no user numbers; every peer has ours.
 pub fn own_uid() -> u32 {
     0

@@ -293,6 +293,25 @@ fn a_client_that_goes_away_withdraws_its_question() {
 }
 
 #[test]
+fn a_client_that_only_stops_sending_still_gets_its_answers() {
+    block_on(async {
+        let mut socket = Socket::new(Limits::default());
+        for _ in 0..50 {
+            for (path, body) in [("/", ""), ("/", r#"{"grant":"a"}"#), ("/wait", ""), ("/wait", r#"{"grant":"a"}"#)] {
+                let mut stream = socket.connect().await;
+                stream.write_all(request(path, "", body).as_bytes()).await.unwrap();
+                stream.shutdown().await.unwrap();
+                if path == "/wait" {
+                    assert_eq!(socket.waits.recv().await, Some(true));
+                    socket.release.add_permits(1);
+                }
+                assert!(rest(&mut stream).await.contains("200 OK"), "{path} {body}");
+            }
+        }
+    });
+}
+
+#[test]
 fn every_event_of_a_stream_arrives_at_once_and_a_silent_stream_stays_open() {
     block_on(async {
         let socket = Socket::new(short());

@@ -132,6 +132,7 @@ fn define(plan: &Plan, server: &Server, client_id: &str, redirect_uri: &str) -> 
     Definition {
         provider: plan.provider.name.clone(),
         issuer: plan.provider.issuer.clone(),
+        authorization_endpoint: Some(server.authorization.clone()),
         token_endpoint: Some(server.token.clone()),
         revocation_endpoint: server.revocation.clone(),
         userinfo_endpoint: server.userinfo.clone(),

@@ -237,7 +237,7 @@ impl Wanted<'_> {
 
     /// Who logged in, as far as the provider tells; not knowing does not fail a login.
     async fn identity(&self, response: &TokenResponse) -> Identity {
-        let known = self.from_id_token(response);
+        let known = self.claimed(response);
         let Some(endpoint) = self.definition.userinfo_endpoint.as_deref().filter(|_| known.account.is_none()) else { return known };
         // A discovered endpoint is OpenID Connect's, which answers nobody who did not ask for `openid`.
         let theirs = self.plan.provider.endpoints.userinfo.is_some();
@@ -256,7 +256,7 @@ impl Wanted<'_> {
         }
     }
 
-    fn from_id_token(&self, response: &TokenResponse) -> Identity {
+    fn claimed(&self, response: &TokenResponse) -> Identity {
         let Some(id_token) = &response.id_token else { return Identity::default() };
         let client_id = self.definition.client_id.as_deref().unwrap_or_default();
         let audience = Audience { issuer: self.definition.issuer.as_deref(), client_id, now: self.clock.now().wall };

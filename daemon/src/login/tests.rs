@@ -291,7 +291,8 @@ async fn a_code_from_another_server_is_never_sent_anywhere() {
 
 #[tokio::test]
 async fn what_is_missing_is_said_before_anything_happens() {
-    let cases: [(&dyn Fn(&mut Plan), &str, &str); 5] = [
+    type Change = dyn Fn(&mut Plan);
+    let cases: [(&Change, &str, &str); 5] = [
         (&|plan| plan.provider.client_id = None, "there is no client id for example", "mcp-authctl provider show example"),
         (
             &|plan| plan.provider.quirks.needs_client_secret = true,

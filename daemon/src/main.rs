@@ -75,7 +75,7 @@ impl StartError {
     fn code(&self) -> u8 {
         match self {
             Self::Lock(LockError::AlreadyRunning { .. }) | Self::Bind(BindError::InUse { .. }) => 75,
-            Self::Config(..) | Self::SocketPath(_) => 78,
+            Self::Config(..) => 78,
             _ => 1,
         }
     }

@@ -171,11 +171,13 @@ impl Timer {
 pub(super) struct Timed {
     stream: Stream,
     gate: Arc<Gate>,
+    /// The end was read and not told.
+    end_held: bool,
 }
 
 impl Timed {
     pub(super) fn new(stream: Stream, gate: Arc<Gate>) -> Self {
-        Self { stream, gate }
+        Self { stream, gate, end_held: false }
     }
 
     pub(super) fn into_inner(self) -> Stream {
@@ -197,6 +199,7 @@ impl AsyncRead for Timed {
         if received == 0 && self.gate.is_answering() && !platform::hung_up(&self.stream) {
             // The peer has only closed its sending half, and still wants its answer, after which the end is read again.
             // hyper would take it for gone.
+            self.end_held = true;
             return Poll::Pending;
         }
         Poll::Ready(Ok(()))
@@ -221,6 +224,11 @@ impl AsyncWrite for Timed {
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         ready!(Pin::new(&mut self.stream).poll_flush(cx))?;
         self.gate.flushed();
+        if self.end_held && !self.gate.is_answering() {
+            self.end_held = false;
+            // Nothing else would: the stream has no more to tell.
+            cx.waker().wake_by_ref();
+        }
         Poll::Ready(Ok(()))
     }
 

@@ -110,6 +110,7 @@ impl Failure {
             Self::Client(ClientError::TimedOut) => Some("see what it is doing with `mcp-authctl status`, or restart it".into()),
             Self::Client(ClientError::Api(body)) => api_hint(body),
             Self::LoginFailed(body) => api_hint(body),
+            Self::Socket(_) => Some(format!("set {} to a short absolute path in a folder of your own", mcp_auth_proto::SOCKET_ENV)),
             Self::NotLoggedIn { grant, .. } => Some(format!("mcp-authctl login {grant}")),
             Self::NotRefreshed(_) => Some("mcp-authctl status".into()),
             Self::NoProvider(_) => Some("mcp-authctl provider list".into()),

@@ -49,8 +49,7 @@ fn network_of(config: &config::Network) -> transport::network::NetworkConfig {
 }
 
 /// Serves `listener` until `shutdown` is ready, then ends in order: nobody is accepted, what runs is finished and saved,
-/// and what still streams is cut off. Takes no longer than 11 seconds for that. The socket's file stays where it is: the
-/// next daemon replaces it without a gap.
+/// and what still streams is cut off. Takes no longer than 11 seconds for that.
 pub async fn run(listener: platform::Listener, broker: Broker, shutdown: impl Future<Output = ()>) {
     let (stage, stages) = tokio::sync::watch::channel(Stage::Open);
     let answerer = ipc::routes::answerer(broker.clone());

@@ -115,15 +115,22 @@ fn daemon() -> Result<(), StartError> {
         let mut signals = Signals::new()?;
         let vault = Vault::start(places.for_vault());
         let broker = Broker::start(system_edges(vault), config, places.config)?;
-        let listener = match activated {
-            // Never bound again: the socket is the service manager's.
-            Some(listener) => listener,
-            None => platform::bind(&mcp_auth_proto::socket_path()?)?,
+        let (listener, own) = match activated {
+            // Never bound again, nor removed: the socket is the service manager's.
+            Some(listener) => (listener, None),
+            None => {
+                let path = mcp_auth_proto::socket_path()?;
+                (platform::bind(&path)?, Some(path))
+            }
         };
         let listener = platform::listen(listener)?;
         tracing::info!(version = env!("CARGO_PKG_VERSION"), "ready");
         platform::notify(Notice::Ready);
         run(listener, broker.clone(), until_end(&mut signals, &broker)).await;
+        // The lock is still held, so it is no other daemon's. What cannot be removed the next daemon replaces.
+        if let Some(path) = own {
+            let _ = std::fs::remove_file(path);
+        }
         Ok(())
     })
 }

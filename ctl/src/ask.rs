@@ -2,6 +2,10 @@
 //! the arguments, which everybody on the machine can read.
 
 use std::io::{self, BufRead, IsTerminal};
+#[cfg(unix)]
+use std::sync::atomic::{AtomicBool, Ordering};
+#[cfg(unix)]
+use std::sync::{Arc, OnceLock};
 
 use mcp_auth_proto::Secret;
 use zeroize::Zeroizing;
@@ -33,6 +37,7 @@ pub(crate) fn new_passphrase() -> Result<Secret, Failure> {
 pub(crate) const PASSPHRASE: &str = "the passphrase";
 
 fn typed(what: &'static str, prompt: &str) -> Result<Secret, Failure> {
+    let _held = HeldInterrupt::new();
     match rpassword::prompt_password(prompt) {
         Ok(text) => Ok(Secret::new(text)),
         Err(error) if error.kind() == io::ErrorKind::Interrupted => Err(Failure::Cancelled),
@@ -48,6 +53,38 @@ fn line_of(input: impl BufRead, what: &'static str) -> Result<Secret, Failure> {
         return Err(Failure::TooLong(what));
     }
     Ok(Secret::new(line.trim_end_matches(['\r', '\n'])))
+}
+
+/// While it lives, SIGINT does not end the process. At Ctrl-C rpassword raises it with the echo still off: the shell would
+/// be left with a terminal that shows nothing. Held, rpassword puts the terminal back and tells us. On Windows the
+/// console's own handler does.
+struct HeldInterrupt;
+
+impl HeldInterrupt {
+    fn new() -> Self {
+        #[cfg(unix)]
+        ends_process().store(false, Ordering::SeqCst);
+        Self
+    }
+}
+
+impl Drop for HeldInterrupt {
+    fn drop(&mut self) {
+        #[cfg(unix)]
+        ends_process().store(true, Ordering::SeqCst);
+    }
+}
+
+/// Whether SIGINT ends the process. One for all prompts: a handler that is in place stays.
+#[cfg(unix)]
+fn ends_process() -> &'static AtomicBool {
+    static FLAG: OnceLock<Arc<AtomicBool>> = OnceLock::new();
+    FLAG.get_or_init(|| {
+        let flag = Arc::new(AtomicBool::new(true));
+        // It fails only for signals that cannot be caught.
+        let _ = signal_hook::flag::register_conditional_default(signal_hook::consts::SIGINT, Arc::clone(&flag));
+        flag
+    })
 }
 
 const MAX_SECRET: usize = 64 * 1024;

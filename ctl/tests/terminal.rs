@@ -6,11 +6,11 @@ mod canned;
 
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Write};
-use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, Command, Stdio};
 
 use canned::{Daemon, Reply};
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
+use rustix::termios::{LocalModes, tcgetattr};
 
 /// A terminal, and what has appeared on it so far.
 struct Terminal {
@@ -20,17 +20,23 @@ struct Terminal {
 }
 
 impl Terminal {
-    /// Runs with the terminal as stdin and stderr and as the controlling one (`setsid --ctty`).
+    /// Runs with the terminal as stdin and stderr and as the controlling one (`setsid --ctty`), or as stderr only.
     fn run(daemon: &Daemon, args: &[&str]) -> Self {
+        Self::start(daemon, args, true)
+    }
+
+    fn start(daemon: &Daemon, args: &[&str], typing: bool) -> Self {
         let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
         grantpt(&master).unwrap();
         unlockpt(&master).unwrap();
         let name = ptsname(&master, Vec::new()).unwrap().into_string().unwrap();
         let side = || OpenOptions::new().read(true).write(true).open(&name).unwrap();
-        let mut command = Command::new("setsid");
-        command.args(["--ctty", "--wait", env!("CARGO_BIN_EXE_mcp-authctl")]).args(args).env_clear();
+        let mut command = Command::new(if typing { "setsid" } else { "env" });
+        command.args(if typing { &["--ctty", "--wait"][..] } else { &[] });
+        command.arg(env!("CARGO_BIN_EXE_mcp-authctl")).args(args).env_clear();
         command.env("PATH", "/usr/bin:/bin").env("TERM", "xterm").env("MCP_AUTHD_SOCKET", daemon.socket());
-        let child = command.stdin(side()).stderr(side()).stdout(Stdio::null()).spawn().unwrap();
+        let stdin = if typing { Stdio::from(side()) } else { Stdio::null() };
+        let child = command.stdin(stdin).stderr(side()).stdout(Stdio::null()).spawn().unwrap();
         Self { master: File::from(master), child, screen: String::new() }
     }
 
@@ -41,6 +47,14 @@ impl Terminal {
             let count = self.master.read(&mut piece).unwrap_or(0);
             assert!(count > 0, "{text:?} did not come: {:?}", self.screen);
             self.screen.push_str(&String::from_utf8_lossy(&piece[..count]));
+        }
+    }
+
+    /// Waits for a prompt that no longer echoes: the prompt appears first.
+    fn wait_for_prompt(&mut self, text: &str) {
+        self.wait_for(text);
+        while tcgetattr(&self.master).unwrap().local_modes.contains(LocalModes::ECHO) {
+            std::thread::yield_now();
         }
     }
 
@@ -66,7 +80,7 @@ const DONE: &str = r#"{"event":"done","grant":{"name":"github","provider":"githu
 fn a_token_is_typed_without_echo() {
     let daemon = Daemon::saying(200, r#"{"name":"github:pat","provider":"github","scopes":[],"state":"ok","refreshable":false}"#);
     let mut terminal = Terminal::run(&daemon, &["add-token", "github:pat"]);
-    terminal.wait_for("token for github:pat: ");
+    terminal.wait_for_prompt("token for github:pat: ");
     terminal.type_in("ghp_secret\n");
     assert_eq!(daemon.asked(), r#"PUT /v1/grants/github:pat {"access_token":"ghp_secret"}"#);
     let (code, screen) = terminal.exit_code();
@@ -78,9 +92,9 @@ fn a_new_passphrase_is_typed_twice_and_must_be_the_same() {
     let daemon = Daemon::saying(200, r#"{"state":"unlocked","key_source":"passphrase"}"#);
     for (second, code) in [("one\n", 0), ("two\n", 1)] {
         let mut terminal = Terminal::run(&daemon, &["setup", "--key-source", "passphrase"]);
-        terminal.wait_for("new passphrase: ");
+        terminal.wait_for_prompt("new passphrase: ");
         terminal.type_in("one\n");
-        terminal.wait_for("the same again: ");
+        terminal.wait_for_prompt("the same again: ");
         terminal.type_in(second);
         assert_eq!(terminal.exit_code().0, Some(code));
     }
@@ -99,13 +113,19 @@ fn setup_explains_the_choices_and_takes_the_first_for_nothing() {
 }
 
 #[test]
-fn ctrl_c_at_a_prompt_is_130() {
+fn ctrl_c_at_a_prompt_is_130_and_leaves_the_terminal_as_it_was() {
     let daemon = Daemon::saying(200, "{}");
-    let mut terminal = Terminal::run(&daemon, &["add-token", "github:pat"]);
-    terminal.wait_for("token for github:pat: ");
-    terminal.type_in("\x03");
-    let status = terminal.child.wait().unwrap();
-    assert!(status.signal() == Some(2) || status.code() == Some(130), "{status}");
+    for (prompts, answers) in [(&["new passphrase: "][..], &["\x03"][..]), (&["new passphrase: ", "the same again: "], &["one\n", "\x03"])]
+    {
+        let mut terminal = Terminal::run(&daemon, &["setup", "--key-source", "passphrase"]);
+        for (prompt, answer) in prompts.iter().zip(answers) {
+            terminal.wait_for_prompt(prompt);
+            terminal.type_in(answer);
+        }
+        assert_eq!(terminal.child.wait().unwrap().code(), Some(130));
+        let modes = tcgetattr(&terminal.master).unwrap().local_modes;
+        assert!(modes.contains(LocalModes::ECHO | LocalModes::ICANON | LocalModes::ISIG), "{modes:?}");
+    }
 }
 
 #[test]
@@ -134,4 +154,17 @@ fn ctrl_c_on_the_terminal_cancels_a_login() {
     assert!(daemon.asked().starts_with("POST /v1/logins "));
     assert_eq!(daemon.asked(), "closed");
     assert_ne!(terminal.exit_code().0, Some(0));
+}
+
+#[test]
+fn the_seconds_are_counted_where_nobody_types() {
+    let (daemon, events) = Daemon::with_login(|_| Reply::Json(204, String::new()));
+    let mut terminal = Terminal::start(&daemon, &["login", "github"], false);
+    events.send(STARTED.into()).unwrap();
+    events.send(OPEN.into()).unwrap();
+    terminal.wait_for("waiting for the browser ... 0 s (Ctrl-C cancels)");
+    terminal.wait_for("waiting for the browser ... 1 s (Ctrl-C cancels)");
+    events.send(DONE.into()).unwrap();
+    let (code, screen) = terminal.exit_code();
+    assert!(code == Some(0) && screen.contains("\r\x1b[Klogged in to github"), "{screen:?}");
 }

@@ -39,6 +39,12 @@ pub struct Edges {
     pub vault: Vault,
 }
 
+impl std::fmt::Debug for Edges {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Edges")
+    }
+}
+
 /// How the routes reach the broker. Cheap to clone. Every answer is an [`ErrorBody`] or what the wire says.
 #[derive(Clone, Debug)]
 pub struct Broker {

@@ -1,5 +1,7 @@
 //! One login, read top to bottom: metadata, listener, authorization URL, redirect, code exchange, identity.
 
+mod discovery;
+mod failure;
 pub mod pasted;
 pub mod redirect;
 
@@ -9,14 +11,19 @@ use std::time::Duration;
 use mcp_auth_proto::{ErrorBody, Secret};
 use tokio::sync::mpsc;
 
-use crate::clock::Clock;
+use self::discovery::Server;
+use self::redirect::{Listener, Page};
+use crate::clock::{Clock, Now};
 use crate::grant::record::Definition;
-use crate::oauth::token::TokenResponse;
+use crate::oauth::authorize::{self, Ask, Code, CodeVerifier, Expected, RedirectError, check_redirect};
+use crate::oauth::identity::{self, Audience, Identity};
+use crate::oauth::token::{self, TokenError, TokenResponse};
 use crate::provider::Provider;
 use crate::secret::ClientSecret;
 use crate::transport::Transport;
 
 /// What a login needs to know.
+#[derive(Debug)]
 pub struct Plan {
     /// The provider, as configured now.
     pub provider: Provider,
@@ -70,9 +77,30 @@ pub async fn run(
     transport: Arc<dyn Transport>,
     clock: Arc<dyn Clock>,
     progress: impl Fn(Progress) + Send,
-    pasted: mpsc::Receiver<Pasted>,
+    mut pasted: mpsc::Receiver<Pasted>,
 ) -> Result<Outcome, ErrorBody> {
-    todo!()
+    let name = plan.provider.name.as_str();
+    let client_id = ready(&plan)?;
+    let server = discovery::find(&plan.provider, &*transport).await?;
+
+    let quirks = &plan.provider.quirks;
+    let port = plan.callback_port.or(quirks.redirect_port);
+    let bound = Listener::bind(&quirks.redirect_host, &quirks.redirect_path, port).await;
+    let mut listener = bound.map_err(|error| failure::bind(name, &error))?;
+    let definition = define(&plan, &server, client_id, listener.redirect_uri());
+
+    let request = request(&plan, &server, &definition)?;
+    let redirect_uri = listener.redirect_uri().to_owned();
+    progress(Progress::OpenUrl { url: request.url, host: request.host, redirect_uri });
+    let redirected = tokio::time::timeout(plan.patience, redirected(&mut listener, &mut pasted, &request.expected));
+    let code = redirected.await.map_err(|_| failure::too_late(name))?.map_err(|error| failure::redirect(name, &error))?;
+    drop(listener);
+
+    progress(Progress::Exchanging);
+    let wanted = Wanted { plan: &plan, definition: &definition, transport: &*transport, clock: &*clock };
+    let (response, sent_at) = wanted.exchange((&code, &request.verifier)).await.map_err(|error| failure::token(name, &error))?;
+    let Identity { account, subject } = wanted.identity(&response).await;
+    Ok(Outcome { definition, response, sent_at, account, subject })
 }
 
 /// A pasted redirect URL, and where the answer goes.
@@ -83,3 +111,161 @@ pub struct Pasted {
     /// Told whether the URL was this login's redirect.
     pub answer: tokio::sync::oneshot::Sender<Result<(), ErrorBody>>,
 }
+
+/// How long after a failure to connect the code is sent again: it is good for one use, and was not used.
+const EXCHANGE_PAUSES: [Duration; 3] = [Duration::from_millis(250), Duration::from_secs(1), Duration::from_secs(3)];
+
+/// What a person must provide before a login can start.
+fn ready(plan: &Plan) -> Result<&str, ErrorBody> {
+    let provider = &plan.provider;
+    let client_id = provider.client_id.as_deref().filter(|id| !id.is_empty()).ok_or_else(|| failure::no_client_id(&provider.name))?;
+    if provider.quirks.needs_client_secret && plan.client_secret.is_none() {
+        return Err(failure::no_secret(&provider.name));
+    }
+    Ok(client_id)
+}
+
+fn define(plan: &Plan, server: &Server, client_id: &str, redirect_uri: &str) -> Definition {
+    let listed = server.metadata.as_ref().and_then(|metadata| metadata.token_endpoint_auth_methods_supported.as_deref());
+    // Without a secret there was nothing to prove, and one that is stored later shall be used as the preset says.
+    let found = listed.filter(|_| plan.client_secret.is_some());
+    Definition {
+        provider: plan.provider.name.clone(),
+        issuer: plan.provider.issuer.clone(),
+        authorization_endpoint: Some(server.authorization.clone()),
+        token_endpoint: Some(server.token.clone()),
+        revocation_endpoint: server.revocation.clone(),
+        userinfo_endpoint: server.userinfo.clone(),
+        client_id: Some(client_id.to_owned()),
+        redirect_uri: Some(redirect_uri.to_owned()),
+        client_auth: found.map(|listed| token::client_auth(&plan.provider.quirks, Some(listed), true)),
+    }
+}
+
+fn request(plan: &Plan, server: &Server, definition: &Definition) -> Result<authorize::AuthorizationRequest, ErrorBody> {
+    let quirks = &plan.provider.quirks;
+    let scopes = scopes(plan, server);
+    let ask = Ask {
+        endpoint: &server.authorization,
+        client_id: definition.client_id.as_deref().unwrap_or_default(),
+        redirect_uri: definition.redirect_uri.as_deref().unwrap_or_default(),
+        scopes: &scopes,
+        resource: plan.resource.as_deref().filter(|_| quirks.send_resource),
+        params: &quirks.authorization_params,
+    };
+    let iss_promised = server.metadata.as_ref().is_some_and(|metadata| metadata.authorization_response_iss_parameter_supported);
+    authorize::request(ask, definition.issuer.as_deref(), iss_promised).map_err(|error| failure::authorize(&plan.provider.name, &error))
+}
+
+/// The scopes to send: `offline_access` and its kind are left out where the server lists its scopes and they are not among
+/// them (MCP authorization, section on refresh tokens).
+fn scopes(plan: &Plan, server: &Server) -> Vec<String> {
+    let listed = server.metadata.as_ref().and_then(|metadata| metadata.scopes_supported.as_deref());
+    let wanted = |scope: &&String| {
+        let for_refresh = plan.provider.refresh_scopes.contains(scope) && !plan.provider.scopes.contains(scope);
+        !for_refresh || listed.is_none_or(|listed| listed.contains(scope))
+    };
+    plan.scopes.iter().filter(wanted).cloned().collect()
+}
+
+/// Waits for the redirect, from the browser or from a person who pastes it, whichever comes first. What is not ours leaves no
+/// trace.
+async fn redirected(listener: &mut Listener, pasted: &mut mpsc::Receiver<Pasted>, expected: &Expected) -> Result<Code, RedirectError> {
+    let mut somebody_may_paste = true;
+    loop {
+        tokio::select! {
+            hit = listener.hit() => match check_redirect(&hit.query, expected) {
+                Err(RedirectError::NotOurs) => hit.answer(Page::NotFound),
+                result => {
+                    hit.answer(if result.is_ok() { Page::Done } else { Page::Failed });
+                    return result;
+                }
+            },
+            paste = pasted.recv(), if somebody_may_paste => match paste {
+                Some(paste) => {
+                    if let Some(result) = accept_paste(paste, listener.redirect_uri(), expected) {
+                        return result;
+                    }
+                }
+                None => somebody_may_paste = false,
+            },
+        }
+    }
+}
+
+/// The result that a pasted URL brings, if it is ours; else its sender is told.
+fn accept_paste(paste: Pasted, redirect_uri: &str, expected: &Expected) -> Option<Result<Code, RedirectError>> {
+    let (told, result) = match pasted::query(paste.url.expose(), redirect_uri) {
+        Err(error) => (Err(failure::paste(error, redirect_uri)), None),
+        Ok(query) => match check_redirect(&query, expected) {
+            Err(RedirectError::NotOurs) => (Err(failure::pasted_other_login(redirect_uri)), None),
+            result => (Ok(()), Some(result)),
+        },
+    };
+    // Who pasted may have gone; a right URL counts all the same.
+    let _ = paste.answer.send(told);
+    result
+}
+
+/// What is left to do once the code is there.
+struct Wanted<'a> {
+    plan: &'a Plan,
+    definition: &'a Definition,
+    transport: &'a dyn Transport,
+    clock: &'a dyn Clock,
+}
+
+impl Wanted<'_> {
+    async fn exchange(&self, proof: (&Code, &CodeVerifier)) -> Result<(TokenResponse, Now), TokenError> {
+        let mut pauses = EXCHANGE_PAUSES.iter();
+        loop {
+            let sent_at = self.clock.now();
+            match (self.exchange_once(proof).await, pauses.next()) {
+                (Err(TokenError::NotSent(_)), Some(pause)) => tokio::time::sleep(*pause).await,
+                (result, _) => return Ok((result?, sent_at)),
+            }
+        }
+    }
+
+    async fn exchange_once(&self, proof: (&Code, &CodeVerifier)) -> Result<TokenResponse, TokenError> {
+        let quirks = &self.plan.provider.quirks;
+        let secret = self.plan.client_secret.as_ref();
+        let request = token::exchange_code(self.definition, quirks, secret, proof, self.plan.resource.as_deref())
+            .expect("a login's definition has a token endpoint, a client and a redirect URI");
+        token::check(&self.transport.send(request).await.map_err(token::from_transport)?, quirks)
+    }
+
+    /// Who logged in, as far as the provider tells; not knowing does not fail a login.
+    async fn identity(&self, response: &TokenResponse) -> Identity {
+        let known = self.claimed(response);
+        let Some(endpoint) = self.definition.userinfo_endpoint.as_deref().filter(|_| known.account.is_none()) else { return known };
+        // A discovered endpoint is OpenID Connect's, which answers nobody who did not ask for `openid`.
+        let theirs = self.plan.provider.endpoints.userinfo.is_some();
+        if !theirs && !self.plan.scopes.iter().any(|scope| scope == "openid") {
+            return known;
+        }
+        let answer = self.transport.send(identity::userinfo(endpoint, &response.access_token)).await;
+        let told = answer.map_err(|error| error.to_string());
+        let told = told.and_then(|answer| identity::from_userinfo(&answer, &self.plan.provider.quirks).map_err(|error| error.to_string()));
+        match told {
+            Ok(userinfo) => known.or(userinfo),
+            Err(reason) => {
+                tracing::debug!(provider = self.plan.provider.name, reason, "the account's name is not known");
+                known
+            }
+        }
+    }
+
+    fn claimed(&self, response: &TokenResponse) -> Identity {
+        let Some(id_token) = &response.id_token else { return Identity::default() };
+        let client_id = self.definition.client_id.as_deref().unwrap_or_default();
+        let audience = Audience { issuer: self.definition.issuer.as_deref(), client_id, now: self.clock.now().wall };
+        identity::from_id_token(id_token, audience, &self.plan.provider.quirks).unwrap_or_else(|error| {
+            tracing::debug!(provider = self.plan.provider.name, reason = %error, "the ID token is not used");
+            Identity::default()
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests;

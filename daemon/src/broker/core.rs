@@ -46,6 +46,8 @@ pub(crate) struct Core {
     lanes: HashMap<String, Lane>,
     pub(super) secrets: HashMap<String, (u64, ClientSecret)>,
     pub(super) logins: Logins,
+    /// Who waits for a static token to be stored.
+    pub(super) storing: Vec<(GrantName, Reply<wire::GrantSummary>)>,
     /// Refreshes that were in flight when their grant was logged out.
     pub(super) leaving: HashMap<Ticket, (Way, GrantRecord)>,
     readers: Vec<mpsc::Sender<wire::Event>>,
@@ -81,6 +83,7 @@ impl Core {
             lanes: HashMap::new(),
             secrets: HashMap::new(),
             logins: Logins::default(),
+            storing: Vec::new(),
             leaving: HashMap::new(),
             readers: Vec::new(),
             lives: 0,
@@ -376,17 +379,15 @@ impl Core {
         self.announce(event, Some(name.clone()), detail);
         if event == "logged_in" {
             self.login_done(name);
+            self.stored(name);
         }
     }
 
     pub(super) fn announce(&mut self, event: &str, grant: Option<GrantName>, detail: Option<String>) {
-        let about = grant.as_ref().map(ToString::to_string).unwrap_or_default();
-        let why = detail.as_deref().unwrap_or_default();
-        match event {
-            "refresh_failed" | "login_required" | "not_durable" | "config_error" | "vault_locked" => {
-                tracing::warn!(grant = %about, "{event}: {why}")
-            }
-            _ => tracing::info!(grant = %about, "{event}"),
+        let about = grant.as_ref().map(|name| format!(" `{name}`")).unwrap_or_default();
+        match &detail {
+            Some(why) => tracing::warn!("{event}{about}: {why}"),
+            None => tracing::info!("{event}{about}"),
         }
         let line = wire::Event { at: self.now().wall.rfc3339(), event: event.to_owned(), grant, detail };
         self.readers.retain(|reader| reader.try_send(line.clone()).is_ok());

@@ -43,6 +43,14 @@ struct Subscriber {
     events: mpsc::UnboundedSender<LoginEvent>,
     browser: bool,
     interactive: bool,
+    /// Notices that it goes. It holds the stream open, so it ends with the subscriber.
+    watch: AbortHandle,
+}
+
+impl Drop for Subscriber {
+    fn drop(&mut self) {
+        self.watch.abort();
+    }
 }
 
 impl Core {
@@ -161,13 +169,14 @@ impl Core {
         // The receiver is still here: it is returned below.
         let _ = events.send(LoginEvent::Started { id: id.clone(), grant, joined });
         let (mailbox, gone, of) = (self.mailbox.clone(), events.clone(), id.clone());
-        tokio::spawn(async move {
+        let watch = tokio::spawn(async move {
             gone.closed().await;
             // A core that has gone has no logins.
             let _ = mailbox.send(Box::new(move |core: &mut Self| core.subscriber_left(&of, number)));
         });
         if let Some(running) = self.logins.running.get_mut(&id) {
-            running.subscribers.insert(number, Subscriber { events, browser: request.browser, interactive: request.interactive });
+            let (browser, interactive, watch) = (request.browser, request.interactive, watch.abort_handle());
+            running.subscribers.insert(number, Subscriber { events, browser, interactive, watch });
             running.tell_url(number);
         }
         stream

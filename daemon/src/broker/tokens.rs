@@ -71,10 +71,19 @@ impl Core {
             }
             Ok(identity) => {
                 let login = core.static_login(&provider, token, access_token, identity);
+                core.storing.push((name.clone(), reply));
                 core.log_in(&name, login);
-                core.grant(&name, reply);
             }
         });
+    }
+
+    /// A grant has saved its new tokens: whoever brought them is told.
+    pub(super) fn stored(&mut self, name: &GrantName) {
+        let (done, waiting) = std::mem::take(&mut self.storing).into_iter().partition(|(stored, _)| stored == name);
+        self.storing = waiting;
+        for (name, reply) in done {
+            self.grant(&name, reply);
+        }
     }
 
     fn static_login(&self, provider: &Provider, token: wire::StaticToken, access_token: AccessToken, identity: Identity) -> Box<Login> {

@@ -5,6 +5,7 @@
 //! [`TransportError::Lost`], and for a rotating refresh token "lost" is the costliest word there is. TLS sessions are resumed.
 
 use std::error::Error as _;
+use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -24,7 +25,7 @@ use super::{Exchange, Method, Request, Response, Transport, TransportError, chec
 use crate::oauth::text::clean;
 
 /// How the daemon reaches the network, as `[network]` of config.toml says.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Default, PartialEq, Eq)]
 pub struct NetworkConfig {
     /// The proxy for https; `None`: what `HTTPS_PROXY`, `ALL_PROXY` and `NO_PROXY` of the daemon's own environment say.
     pub proxy: Option<String>,
@@ -125,6 +126,14 @@ impl Network {
             Ok(tls_config(roots.map_err(|_| "the roots of trust cannot be read".to_owned())??))
         };
         self.tls.get_or_try_init(read).await.cloned()
+    }
+}
+
+/// A proxy's URL may hold a password.
+impl fmt::Debug for NetworkConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let proxy = self.proxy.as_ref().map(|_| "[redacted]");
+        f.debug_struct("NetworkConfig").field("proxy", &proxy).field("no_proxy", &self.no_proxy).field("ca_file", &self.ca_file).finish()
     }
 }
 

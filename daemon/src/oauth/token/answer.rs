@@ -12,8 +12,9 @@ use crate::provider::Quirks;
 use crate::secret::{AccessToken, RefreshToken};
 use crate::transport::Response;
 
-/// Error codes that a person has to do something about; the grant is kept.
-const REFUSALS: [&str; 5] = ["invalid_client", "unauthorized_client", "interaction_required", "consent_required", "invalid_scope"];
+/// Error codes that a person has to do something about; the grant is kept. The last is GitHub's word for `invalid_client`.
+const REFUSALS: [&str; 6] =
+    ["invalid_client", "unauthorized_client", "interaction_required", "consent_required", "invalid_scope", "incorrect_client_credentials"];
 /// The longest `Retry-After` that is followed.
 const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(3600);
 /// The longest lifetime that is believed.

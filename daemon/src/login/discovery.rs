@@ -1,0 +1,62 @@
+//! Which server a login talks to: the endpoints that the provider fixes, and what its metadata adds.
+
+use mcp_auth_proto::ErrorBody;
+
+use super::failure;
+use crate::oauth::metadata::{self, AuthorizationServerMetadata, MetadataError};
+use crate::provider::{Endpoints, Provider};
+use crate::transport::{Method, Request, Transport};
+
+/// The authorization server of one login.
+#[derive(Debug)]
+pub(super) struct Server {
+    pub(super) authorization: String,
+    pub(super) token: String,
+    pub(super) revocation: Option<String>,
+    pub(super) userinfo: Option<String>,
+    /// What it says of itself, if it had to be asked.
+    pub(super) metadata: Option<AuthorizationServerMetadata>,
+}
+
+/// How long one metadata document may take.
+const TIMEOUT: std::time::Duration = std::time::Duration::from_secs(15);
+
+/// Finds the server. Its metadata is fetched only where an endpoint is missing, and never overrides a fixed one.
+pub(super) async fn find(provider: &Provider, transport: &dyn Transport) -> Result<Server, ErrorBody> {
+    let Endpoints { authorization, token, revocation, userinfo } = provider.endpoints.clone();
+    if let (Some(authorization), Some(token)) = (authorization.clone(), token.clone()) {
+        return Ok(Server { authorization, token, revocation, userinfo, metadata: None });
+    }
+    let issuer = provider.issuer.as_deref().ok_or_else(|| failure::no_endpoints(&provider.name))?;
+    let metadata = fetch(&provider.name, issuer, transport).await?;
+    metadata.require_s256(&provider.quirks).map_err(|error| failure::metadata(&provider.name, &error))?;
+    Ok(Server {
+        authorization: authorization.unwrap_or_else(|| metadata.authorization_endpoint.clone()),
+        token: token.unwrap_or_else(|| metadata.token_endpoint.clone()),
+        revocation: revocation.or_else(|| metadata.revocation_endpoint.clone()),
+        userinfo: userinfo.or_else(|| metadata.userinfo_endpoint.clone()),
+        metadata: Some(metadata),
+    })
+}
+
+/// Tries the well-known addresses in their order. One that is not there, or is a web page, leads on to the next; a document
+/// that must not be believed ends the search.
+async fn fetch(provider: &str, issuer: &str, transport: &dyn Transport) -> Result<AuthorizationServerMetadata, ErrorBody> {
+    let mut worst = None;
+    for url in metadata::well_known_urls(issuer) {
+        let headers = vec![("accept", "application/json".into())];
+        let request = Request { method: Method::Get, url, headers, body: None, timeout: TIMEOUT };
+        let response = transport.send(request).await.map_err(|error| failure::unreachable(provider, &error))?;
+        match metadata::check(issuer, &response) {
+            Ok(metadata) => return Ok(metadata),
+            Err(error @ (MetadataError::Status(_) | MetadataError::Html | MetadataError::Unreadable(_))) => {
+                // "Not found" says less than whatever else was answered.
+                if !matches!((&worst, &error), (Some(_), MetadataError::Status(_))) {
+                    worst = Some(error);
+                }
+            }
+            Err(error) => return Err(failure::metadata(provider, &error)),
+        }
+    }
+    Err(worst.map_or_else(|| failure::bad_issuer(provider), |error| failure::metadata(provider, &error)))
+}

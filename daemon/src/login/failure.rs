@@ -1,0 +1,139 @@
+//! Every way that a login fails, in one sentence and with what to do about it.
+
+use mcp_auth_proto::{ErrorBody, ErrorCode};
+
+use super::pasted::PasteError;
+use super::redirect::BindError;
+use crate::oauth::authorize::{AuthorizeError, RedirectError};
+use crate::oauth::metadata::MetadataError;
+use crate::oauth::token::TokenError;
+use crate::transport::TransportError;
+
+pub(super) fn no_client_id(provider: &str) -> ErrorBody {
+    ErrorBody::new(ErrorCode::Conflict, format!("there is no client id for {provider}")).hint(format!(
+        "`mcp-authctl provider show {provider}` tells how to register one; then set client_id under [providers.{provider}] in config.toml"
+    ))
+}
+
+pub(super) fn no_secret(provider: &str) -> ErrorBody {
+    ErrorBody::new(ErrorCode::Conflict, format!("{provider} wants a client secret, and none is stored")).hint(set_secret(provider))
+}
+
+pub(super) fn no_endpoints(provider: &str) -> ErrorBody {
+    ErrorBody::new(ErrorCode::Conflict, format!("{provider} has neither an issuer nor an authorization and a token endpoint"))
+        .hint(format!("set issuer under [providers.{provider}] in config.toml"))
+}
+
+pub(super) fn bad_issuer(provider: &str) -> ErrorBody {
+    ErrorBody::new(ErrorCode::Conflict, format!("the issuer of {provider} is not an https URL without query"))
+        .hint(format!("set issuer under [providers.{provider}] in config.toml"))
+}
+
+pub(super) fn unreachable(provider: &str, error: &TransportError) -> ErrorBody {
+    let code = match error {
+        TransportError::Refused(_) => ErrorCode::Conflict,
+        TransportError::NotSent { .. } | TransportError::Lost { .. } => ErrorCode::ProviderUnreachable,
+    };
+    ErrorBody::new(code, format!("cannot log in with {provider}: {error}"))
+}
+
+pub(super) fn metadata(provider: &str, error: &MetadataError) -> ErrorBody {
+    let code = match error {
+        MetadataError::Status(429 | 500..) | MetadataError::Html => ErrorCode::ProviderUnreachable,
+        _ => ErrorCode::Conflict,
+    };
+    let body = ErrorBody::new(code, format!("cannot log in with {provider}: {error}"));
+    match error {
+        MetadataError::NoS256 => {
+            body.hint(format!("if the server checks it all the same, set pkce = \"S256\" under [providers.{provider}]"))
+        }
+        MetadataError::IssuerMismatch { found, .. } => {
+            body.hint(format!("if {found} is the right one, set it as issuer under [providers.{provider}] in config.toml"))
+        }
+        MetadataError::Html | MetadataError::Status(_) | MetadataError::Unreadable(_) => body.hint(format!(
+            "check the network and the issuer, or set authorization_endpoint and token_endpoint under [providers.{provider}]"
+        )),
+        MetadataError::Missing(_) | MetadataError::Endpoint { .. } => body,
+    }
+}
+
+pub(super) fn bind(provider: &str, error: &BindError) -> ErrorBody {
+    let body = ErrorBody::new(ErrorCode::Conflict, format!("cannot wait for the redirect of {provider}: {error}"));
+    match error {
+        BindError::Taken(port) => body.hint(format!(
+            "end the program on port {port}, or `mcp-authctl login {provider} --callback-port PORT` with one that is registered"
+        )),
+        BindError::Host(_) | BindError::System(..) => body,
+    }
+}
+
+pub(super) fn authorize(provider: &str, error: &AuthorizeError) -> ErrorBody {
+    ErrorBody::new(ErrorCode::Conflict, format!("cannot log in with {provider}: {error}"))
+        .hint(format!("`mcp-authctl provider show {provider}` shows where it is configured"))
+}
+
+pub(super) fn redirect(provider: &str, error: &RedirectError) -> ErrorBody {
+    let again = format!("`mcp-authctl login {provider}` tries again");
+    match error {
+        RedirectError::Refused { code, .. } if code == "access_denied" => {
+            ErrorBody::new(ErrorCode::LoginRequired, format!("the person said no to {provider}")).hint(again)
+        }
+        RedirectError::Refused { code, .. } if matches!(code.as_str(), "temporarily_unavailable" | "server_error") => {
+            ErrorBody::new(ErrorCode::ProviderUnreachable, format!("cannot log in with {provider}: {error}")).hint(again)
+        }
+        RedirectError::Refused { code, .. } if matches!(code.as_str(), "unauthorized_client" | "invalid_client") => {
+            ErrorBody::new(ErrorCode::Conflict, format!("cannot log in with {provider}: {error}")).hint(check_client(provider))
+        }
+        RedirectError::Refused { code, .. } if code == "invalid_scope" => {
+            ErrorBody::new(ErrorCode::Conflict, format!("cannot log in with {provider}: {error}")).hint(check_scopes(provider))
+        }
+        _ => ErrorBody::new(ErrorCode::LoginRequired, format!("cannot log in with {provider}: {error}")).hint(again),
+    }
+}
+
+pub(super) fn token(provider: &str, error: &TokenError) -> ErrorBody {
+    let again = format!("`mcp-authctl login {provider}` tries again");
+    let body = |code| ErrorBody::new(code, format!("cannot log in with {provider}: {error}"));
+    match error {
+        TokenError::InvalidGrant(_) => body(ErrorCode::LoginRequired).hint(again),
+        TokenError::Refused { code, .. } if code == "invalid_scope" => body(ErrorCode::Conflict).hint(check_scopes(provider)),
+        TokenError::Refused { .. } => body(ErrorCode::Conflict).hint(check_client(provider)),
+        TokenError::Overloaded { retry_after, .. } => {
+            let body = body(ErrorCode::ProviderUnreachable).hint(again);
+            match retry_after {
+                Some(delay) => body.retry_after(delay.as_secs()),
+                None => body,
+            }
+        }
+        TokenError::NotSent(_) | TokenError::Lost(_) | TokenError::Unusable(_) => body(ErrorCode::ProviderUnreachable).hint(again),
+    }
+}
+
+pub(super) fn too_late(provider: &str) -> ErrorBody {
+    ErrorBody::new(ErrorCode::LoginRequired, format!("nobody finished the login with {provider} in time"))
+        .hint(format!("`mcp-authctl login {provider}` tries again"))
+}
+
+pub(super) fn paste(error: PasteError, redirect_uri: &str) -> ErrorBody {
+    ErrorBody::new(ErrorCode::InvalidRequest, error.to_string())
+        .hint(format!("copy the whole address from the browser's address bar; it begins with {redirect_uri}?"))
+}
+
+pub(super) fn pasted_other_login(redirect_uri: &str) -> ErrorBody {
+    ErrorBody::new(ErrorCode::InvalidRequest, RedirectError::NotOurs.to_string())
+        .hint(format!("open the address that this login shows, and copy the one that it leads to ({redirect_uri}?...)"))
+}
+
+fn set_secret(provider: &str) -> String {
+    format!("`mcp-authctl provider set-secret {provider}` stores one")
+}
+
+fn check_client(provider: &str) -> String {
+    format!(
+        "check the client id with `mcp-authctl provider show {provider}`; `mcp-authctl provider set-secret {provider}` replaces a wrong secret"
+    )
+}
+
+fn check_scopes(provider: &str) -> String {
+    format!("check the scopes with `mcp-authctl provider show {provider}`, or name others: `mcp-authctl login {provider} --scope SCOPE`")
+}

@@ -14,6 +14,9 @@ pub(crate) enum Failure {
     /// There is no place for the socket.
     #[error(transparent)]
     Socket(#[from] SocketPathError),
+    /// A login ended without a grant. That one is needed is no news then.
+    #[error(transparent)]
+    LoginFailed(Box<ErrorBody>),
     /// The daemon ended before what was waited for came.
     #[error("mcp-authd went away before {0}")]
     Gone(&'static str),
@@ -55,13 +58,8 @@ pub(crate) enum Failure {
     #[error("the authorization URL of this login is not a web address")]
     OddAddress,
     /// The config file does not parse; the daemon goes on with the last good one.
-    #[error("{path}: {error}")]
-    Config {
-        /// The file.
-        path: String,
-        /// What is wrong with it.
-        error: String,
-    },
+    #[error("{0}; the last good version stays in use")]
+    BadConfig(Box<ErrorBody>),
     /// `status --check`: the grant cannot serve a token.
     #[error("{grant} needs a login{reason}")]
     NotLoggedIn {
@@ -85,13 +83,15 @@ impl Failure {
     /// The process's exit code.
     pub(crate) fn exit_code(&self) -> u8 {
         match self {
+            Self::LoginFailed(body) if body.error == ErrorCode::LoginRequired => 1,
+            Self::LoginFailed(body) => api_exit_code(body.error),
             Self::Client(ClientError::Api(body)) => api_exit_code(body.error),
             Self::Client(ClientError::NotRunning { .. }) | Self::Gone(_) => 4,
             // Whoever closed the pipe has what they wanted (`status | head -1`).
             Self::Output(error) if error.kind() == io::ErrorKind::BrokenPipe => 0,
             Self::NotLoggedIn { .. } => 3,
             Self::NotRefreshed(_) => 5,
-            Self::Config { .. } => 78,
+            Self::BadConfig(_) => 78,
             Self::Cancelled => 130,
             _ => 1,
         }
@@ -109,10 +109,12 @@ impl Failure {
             }
             Self::Client(ClientError::TimedOut) => Some("see what it is doing with `mcp-authctl status`, or restart it".into()),
             Self::Client(ClientError::Api(body)) => api_hint(body),
+            Self::LoginFailed(body) => api_hint(body),
+            Self::Socket(_) => Some(format!("set {} to a short absolute path in a folder of your own", mcp_auth_proto::SOCKET_ENV)),
             Self::NotLoggedIn { grant, .. } => Some(format!("mcp-authctl login {grant}")),
             Self::NotRefreshed(_) => Some("mcp-authctl status".into()),
             Self::NoProvider(_) => Some("mcp-authctl provider list".into()),
-            Self::Config { .. } => Some("the last good version stays in use; correct the file, then `mcp-authctl reload`".into()),
+            Self::BadConfig(body) => Some(body.hint.clone().unwrap_or_else(|| "correct the file, then `mcp-authctl reload`".into())),
             Self::OddAddress => Some("check the provider with `mcp-authctl provider list`".into()),
             _ => None,
         }
@@ -130,7 +132,7 @@ impl Failure {
             Self::NotLoggedIn { .. } => "login_required",
             Self::NotRefreshed(_) => "provider_unreachable",
             Self::NoProvider(_) => "not_found",
-            Self::Config { .. } => "bad_config",
+            Self::BadConfig(_) => "bad_config",
             Self::Cancelled => "cancelled",
             _ => "failed",
         };

@@ -66,8 +66,37 @@ fn main() -> ExitCode {
     if let Some((name, json)) = plain_token(std::env::args_os().skip(1)) {
         return finish(connect().and_then(|client| token::plain(&client, name, json)), json);
     }
-    let cli = Cli::parse();
-    finish(dispatch(cli.verb, cli.json), cli.json)
+    match Cli::try_parse() {
+        Ok(cli) => finish(dispatch(cli.verb, cli.json), cli.json),
+        Err(error) => usage(&error),
+    }
+}
+
+/// Help and version as clap prints them; a mistake as one of our own errors, with the command that tells more.
+fn usage(error: &clap::Error) -> ExitCode {
+    if !error.use_stderr() {
+        // A reader that has gone has read what it wanted.
+        let _ = error.print();
+        return ExitCode::SUCCESS;
+    }
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    let mut help = Cli::command();
+    let mut command = String::from("mcp-authctl");
+    for word in &words {
+        let Some(verb) = help.find_subcommand(word).cloned() else { break };
+        command = format!("{command} {}", verb.get_name());
+        help = verb;
+    }
+    if error.kind() == clap::error::ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
+        // As above.
+        let _ = error.print();
+    } else {
+        let text = error.to_string();
+        let said = text.split("Usage:").next().and_then(|said| said.split("For more information").next()).unwrap_or_default();
+        let sentence = said.trim_start_matches("error: ").split_whitespace().collect::<Vec<_>>().join(" ");
+        output::complaint(&sentence, Some(&format!("{command} --help")));
+    }
+    ExitCode::from(2)
 }
 
 fn dispatch(verb: Verb, json: bool) -> Result<(), Failure> {

@@ -153,7 +153,7 @@ impl Broker {
 
     /// `POST /v1/vault/rekey`.
     pub async fn vault_rekey(&self, request: wire::VaultRekey) -> Result<wire::VaultStatus, ErrorBody> {
-        self.ask(|core, reply| core.when_open(reply, move |core, reply| core.vault_rekey(request, reply))).await
+        self.ask(move |core, reply| core.vault_rekey(request, reply)).await
     }
 
     /// `POST /v1/vault/backup`.

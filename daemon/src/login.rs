@@ -100,6 +100,7 @@ pub async fn run(
     let wanted = Wanted { plan: &plan, definition: &definition, transport: &*transport, clock: &*clock };
     let (response, sent_at) = wanted.exchange((&code, &request.verifier)).await.map_err(|error| failure::token(name, &error))?;
     let Identity { account, subject } = wanted.identity(&response).await;
+    let account = account.or_else(|| subject.clone());
     Ok(Outcome { definition, response, sent_at, account, subject })
 }
 

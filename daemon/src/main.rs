@@ -86,7 +86,7 @@ impl StartError {
             Self::Lock(_) | Self::Folder { .. } => {
                 "look at the folder's owner and modes, or set MCP_AUTHD_STATE_DIR to a folder of your own".into()
             }
-            Self::Bind(_) | Self::SocketPath(_) => "set MCP_AUTHD_SOCKET to a path in a folder of your own".into(),
+            Self::Bind(_) | Self::SocketPath(_) => "set MCP_AUTHD_SOCKET to a short absolute path in a folder of your own".into(),
             Self::Config(_, hint) => hint.clone(),
             Self::Activation(_) => "look at the socket unit, or start mcp-authd without it".into(),
             Self::System(_) => "MCP_AUTHD_LOG=debug mcp-authd tells more".into(),

@@ -16,7 +16,7 @@ const STATE_ENV: &str = "MCP_AUTHD_STATE_DIR";
 pub enum SocketPathError {
     /// The path does not fit into a socket address.
     #[error(
-        "the socket path is {length} bytes long and the system allows {limit}: {}; set {SOCKET_ENV} to a shorter path",
+        "the socket path is {length} bytes long and the system allows {limit}: {}",
         .path.display()
     )]
     TooLong {
@@ -42,7 +42,7 @@ pub enum SocketPathError {
         path: PathBuf,
     },
     /// Nothing tells where the socket could be.
-    #[error("there is no home folder to look for the socket in; set {SOCKET_ENV}")]
+    #[error("there is no home folder to look for the socket in")]
     NoHome,
 }
 

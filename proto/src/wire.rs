@@ -353,7 +353,10 @@ impl std::str::FromStr for KeySourceKind {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let known = || Self::ALL.map(Self::as_str).join(", ");
-        Self::ALL.into_iter().find(|kind| kind.as_str() == text).ok_or_else(|| format!("unknown key source, expected one of {}", known()))
+        Self::ALL
+            .into_iter()
+            .find(|kind| kind.as_str() == text)
+            .ok_or_else(|| format!("`{}` is no key source, expected one of {}", text.escape_debug(), known()))
     }
 }
 

@@ -17,7 +17,7 @@ const PATIENCE: Duration = Duration::from_secs(90);
 /// What a program said.
 #[derive(Clone, Debug)]
 pub struct Output {
-    /// The exit code; minus the signal when one ended it.
+    /// The exit code, as a shell tells it: 128 and the signal when one ended it.
     pub code: i32,
     /// Its stdout.
     pub stdout: String,
@@ -135,7 +135,7 @@ impl Running {
         self.close_stdin();
         let status = wait_until("the program's end", PATIENCE, || self.child.try_wait().unwrap());
         let signal = std::os::unix::process::ExitStatusExt::signal(&status).unwrap_or(0);
-        Output { code: status.code().unwrap_or(-signal), stdout: read(&self.stdout), stderr: read(&self.stderr) }
+        Output { code: status.code().unwrap_or(128 + signal), stdout: read(&self.stdout), stderr: read(&self.stderr) }
     }
 
     /// Keeps its environment and command line, as other processes may see them, for the leak search.

@@ -36,7 +36,10 @@ fn a_person_logs_in_with_a_browser_and_sees_that_the_tab_can_be_closed() {
     let output = room.ctl(&["login", "test"]).ok();
     assert!(output.stderr.contains("alice") || output.stdout.contains("alice"), "who logged in is shown: {output:?}");
     assert!(server.is_active(&daemon.token("test")));
-    assert!(std::fs::metadata(picture).unwrap().len() > 1000);
+    let size = mcp_auth_tests::wait_until("the picture of the end page", std::time::Duration::from_secs(15), || {
+        std::fs::metadata(&picture).ok().map(|picture| picture.len()).filter(|size| *size > 1000)
+    });
+    assert!(size > 1000);
 }
 
 #[test]

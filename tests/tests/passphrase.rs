@@ -78,9 +78,11 @@ fn another_key_source_in_the_environment_is_refused_with_rekey_as_hint() {
     daemon.log_in("test", "alice");
     assert_eq!(daemon.stop().code, 0);
     room.set("MCP_AUTHD_KEY_SOURCE", "passphrase");
-    room.spawn().wait().fails_with(78).says("vault rekey");
-    room.set("MCP_AUTHD_KEY_SOURCE", "key-file");
-    assert!(server.is_active(&room.start().token("test")));
+    let daemon = room.start();
+    assert_eq!(daemon.refusal("test"), "vault_locked");
+    room.ctl(&["token", "test"]).fails_with(7).says("mcp-authctl vault rekey --key-source passphrase");
+    room.ctl_typing(&["vault", "rekey", "--key-source", "passphrase"], PASSPHRASE).ok();
+    assert!(server.is_active(&daemon.token("test")), "the hint was the way out");
 }
 
 #[test]

@@ -68,7 +68,7 @@ pub(crate) fn run(args: Args, client: Client, json: bool) -> Result<(), Failure>
             }
             LoginEvent::Failed { error } => {
                 wait.over();
-                return Err(error.into());
+                return Err(Failure::LoginFailed(Box::new(error)));
             }
         }
     }

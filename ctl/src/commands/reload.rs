@@ -1,6 +1,6 @@
 //! `reload`: makes the daemon read its config file again.
 
-use mcp_auth_proto::Client;
+use mcp_auth_proto::{Client, ClientError, ErrorCode};
 
 use crate::failure::Failure;
 use crate::output::{self, field};
@@ -13,12 +13,12 @@ Example:
 pub(crate) struct Args {}
 
 pub(crate) fn run(client: &Client, json: bool) -> Result<(), Failure> {
-    let config = client.reload()?;
+    let config = client.reload().map_err(|error| match error {
+        ClientError::Api(body) if body.error == ErrorCode::InvalidRequest => Failure::BadConfig(body),
+        other => other.into(),
+    })?;
     if json {
         output::json(&config)?;
-    }
-    if let Some(error) = config.error {
-        return Err(Failure::Config { path: config.path, error });
     }
     if !json {
         output::note(&format!("reloaded {}", field(&config.path)));

@@ -32,6 +32,8 @@ pub(super) struct Gate {
     told: Option<VaultError>,
     quarantined: usize,
     parked: Vec<Parked>,
+    /// What waits for the end of the present try to open, however it ends.
+    unsettled: Vec<Box<dyn FnOnce(&mut Core) + Send>>,
     winding: Option<Winding>,
 }
 
@@ -111,6 +113,14 @@ impl Core {
         self.edges.vault.open(prompt, passphrase, done);
     }
 
+    /// Goes on now, or when the present try to open the vault has ended: two at a time would fight for the keychain.
+    fn when_settled(&mut self, then: impl FnOnce(&mut Self) + Send + 'static) {
+        match self.gate.state {
+            State::Opening => self.gate.unsettled.push(Box::new(then)),
+            State::Open | State::Closed(_) => then(self),
+        }
+    }
+
     fn opened(&mut self, result: Result<Opened, VaultError>, delay: Duration) {
         match result {
             Ok(opened) => self.take_in(opened),
@@ -129,6 +139,9 @@ impl Core {
                     self.ask_parked(Boot::from_start(Duration::MAX));
                 }
             }
+        }
+        for then in std::mem::take(&mut self.gate.unsettled) {
+            then(self);
         }
     }
 
@@ -194,7 +207,7 @@ impl Core {
 
     fn locked(&self) -> ErrorBody {
         match &self.gate.state {
-            State::Closed(closed) => refusal(&closed.error),
+            State::Closed(closed) => ErrorBody { error: ErrorCode::VaultLocked, ..refusal(&closed.error) },
             State::Opening | State::Open => {
                 ErrorBody::new(ErrorCode::VaultLocked, "the vault is being opened").hint("try again in a moment")
             }
@@ -223,7 +236,7 @@ impl Core {
             }
             Err(error) => answer(reply, Err(refusal(&error))),
         });
-        self.edges.vault.setup(request.key_source, hidden(request.passphrase), done);
+        self.when_settled(move |core| core.edges.vault.setup(request.key_source, hidden(request.passphrase), done));
     }
 
     pub(super) fn vault_unlock(&mut self, request: wire::VaultUnlock, reply: Reply<wire::VaultStatus>) {
@@ -235,7 +248,7 @@ impl Core {
             core.opened(result, RETRY.0);
             answer(reply, refused.map_or_else(|| Ok(core.vault_status()), Err));
         });
-        self.edges.vault.open(true, hidden(request.passphrase), done);
+        self.when_settled(move |core| core.edges.vault.open(true, hidden(request.passphrase), done));
     }
 
     pub(super) fn vault_lock(&mut self, reply: Reply<wire::VaultStatus>) {
@@ -262,11 +275,12 @@ impl Core {
         let done = self.back(move |core, result| match result {
             Ok(source) => {
                 core.gate.key_source = Some(source);
+                core.open_vault(false, None);
                 answer(reply, Ok(core.vault_status()));
             }
             Err(error) => answer(reply, Err(refusal(&error))),
         });
-        self.edges.vault.rekey(request.key_source, hidden(request.passphrase), done);
+        self.when_settled(move |core| core.edges.vault.rekey(request.key_source, hidden(request.passphrase), done));
     }
 
     pub(super) fn vault_backup(&mut self, request: wire::VaultBackup, reply: Reply<wire::VaultStatus>) {

@@ -63,6 +63,8 @@ struct World {
     next_asker: Asker,
     not_before: Option<(Boot, &'static str)>,
     lost_once: bool,
+    /// How often the provider has said `invalid_grant` since it last said something good.
+    rejections: u32,
     cause: &'static str,
     logins: u32,
     served: u32,
@@ -127,6 +129,7 @@ impl World {
             next_asker: 0,
             not_before: None,
             lost_once: false,
+            rejections: 0,
             cause: "login",
             logins: 1,
             served: 0,
@@ -274,8 +277,14 @@ impl World {
             Event::Answer(ticket, sent_at, result) if self.running == Some(ticket) => {
                 self.running = None;
                 self.expect_distance(&result);
+                match &result {
+                    Ok(_) => self.rejections = 0,
+                    Err(AttemptError::Provider(TokenError::InvalidGrant(_))) => self.rejections += 1,
+                    Err(_) => {}
+                }
                 let repeated = result.clone();
                 self.give(Input::Refreshed(ticket, sent_at, result));
+                assert!(self.grant.record().ended.is_none() || self.rejections >= 2, "one rejection ends the grant");
                 self.ignores(Input::Refreshed(ticket, sent_at, repeated));
             }
             Event::Answer(ticket, sent_at, result) => self.ignores(Input::Refreshed(ticket, sent_at, result)),
@@ -381,7 +390,7 @@ impl World {
         });
         self.events.clear();
         self.askers.clear();
-        (self.running, self.not_before, self.lost_once) = (None, None, interrupted);
+        (self.running, self.not_before, self.lost_once, self.rejections) = (None, None, interrupted, 0);
         self.disk_free_at = self.now.boot;
         let tickets = self.grant.tickets + 1_000_000;
         self.grant = Grant::restore(record, Some(terms()), interrupted, self.now, (self.random.u64(..), tickets));
@@ -392,7 +401,7 @@ impl World {
         self.provider.revoked = false;
         let login = login(self.provider.issue(self.weather.lifetime, self.now), self.now);
         self.provider.before = None;
-        (self.running, self.not_before, self.lost_once) = (None, None, false);
+        (self.running, self.not_before, self.lost_once, self.rejections) = (None, None, false, 0);
         self.give(Input::LoggedIn(login));
     }
 

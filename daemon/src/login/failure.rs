@@ -34,7 +34,15 @@ pub(super) fn unreachable(provider: &str, error: &TransportError) -> ErrorBody {
         TransportError::Refused(_) => ErrorCode::Conflict,
         TransportError::NotSent { .. } | TransportError::Lost { .. } => ErrorCode::ProviderUnreachable,
     };
-    ErrorBody::new(code, format!("cannot log in with {provider}: {error}"))
+    let hint = match code {
+        ErrorCode::Conflict => check_endpoints(provider),
+        _ => format!("look whether the network and the provider are up, then `mcp-authctl login {provider}` again"),
+    };
+    ErrorBody::new(code, format!("cannot log in with {provider}: {error}")).hint(hint)
+}
+
+fn check_endpoints(provider: &str) -> String {
+    format!("compare its URLs in `mcp-authctl provider show {provider}` with the provider's documentation")
 }
 
 pub(super) fn metadata(provider: &str, error: &MetadataError) -> ErrorBody {

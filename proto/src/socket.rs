@@ -8,6 +8,7 @@ use std::path::PathBuf;
 pub const SOCKET_ENV: &str = "MCP_AUTHD_SOCKET";
 
 /// The variable that moves vault and state, and with them the last resort for the socket.
+#[cfg(unix)]
 const STATE_ENV: &str = "MCP_AUTHD_STATE_DIR";
 
 /// Why there is no socket path.
@@ -63,6 +64,7 @@ pub fn socket_path() -> Result<PathBuf, SocketPathError> {
 struct Surroundings<'a> {
     env: &'a dyn Fn(&str) -> Option<OsString>,
     /// `/run/user/UID`, when it is ours and 0700.
+    #[cfg_attr(windows, allow(dead_code, reason = "pipes are in no folder"))]
     runtime: Option<PathBuf>,
     home: Option<PathBuf>,
 }

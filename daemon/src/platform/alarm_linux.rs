@@ -17,6 +17,8 @@ pub struct Alarm {
     deadline: AsyncFd<OwnedFd>,
     /// CLOCK_REALTIME, cancelled when that clock is set. The flag does nothing, silently, on CLOCK_BOOTTIME.
     steps: AsyncFd<OwnedFd>,
+    /// What the deadline is set to, until it rings: most requests change nothing, and a system call would cost each of them.
+    due: Option<Boot>,
 }
 
 impl Alarm {
@@ -30,11 +32,14 @@ impl Alarm {
         let steps = rustix::time::timerfd_create(TimerfdClockId::Realtime, flags)?;
         let never = one_shot(Timespec { tv_sec: i64::MAX, tv_nsec: 0 });
         rustix::time::timerfd_settime(&steps, TimerfdTimerFlags::ABSTIME | TimerfdTimerFlags::CANCEL_ON_SET, &never)?;
-        Ok(Self { deadline: ffi::watch(deadline)?, steps: ffi::watch(steps)? })
+        Ok(Self { deadline: ffi::watch(deadline)?, steps: ffi::watch(steps)?, due: None })
     }
 
     /// Sets the instant of the next [`Ring::Due`]; one that has passed rings at once. `None` disarms.
     pub fn set(&mut self, due: Option<Boot>) {
+        if std::mem::replace(&mut self.due, due) == due {
+            return;
+        }
         let at = due.map_or(Timespec { tv_sec: 0, tv_nsec: 0 }, |due| {
             // Zero would disarm; the nanosecond is for an instant at the machine's very start.
             let since = due.since_start();
@@ -47,7 +52,10 @@ impl Alarm {
     /// Waits for the next ring. Dropping the future loses nothing.
     pub async fn wait(&mut self) -> Ring {
         tokio::select! {
-            () = rung(&self.deadline) => Ring::Due,
+            () = rung(&self.deadline) => {
+                self.due = None;
+                Ring::Due
+            }
             () = rung(&self.steps) => Ring::ClockStepped,
         }
     }
@@ -97,6 +105,8 @@ mod tests {
             assert_eq!(alarm.wait().await, Ring::Due);
             assert!(boot_time() >= due);
             assert!(tokio::time::timeout(Duration::from_millis(50), alarm.wait()).await.is_err(), "it is spent");
+            alarm.set(Some(due));
+            assert_eq!(alarm.wait().await, Ring::Due, "and may be set to the same instant again");
         });
     }
 

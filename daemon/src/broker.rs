@@ -1,7 +1,7 @@
 //! The one task that owns every grant: a mailbox, a timer, and the effects that the grants ask for. It never blocks,
 //! and there is no lock elsewhere.
 //!
-//! [`Broker`] is the handle that the routes hold: each method posts one question and awaits its answer. [`core::Core`]
+//! [`Broker`] is the handle that the routes hold: each method posts one question and awaits its answer. `Core`
 //! is the state behind the mailbox; nothing but the messages of this file's loop touches it.
 
 mod attempt;

@@ -14,7 +14,8 @@ pub mod keychain;
 pub mod record;
 mod rekey;
 mod store;
-#[cfg(all(test, unix))]
+#[cfg(test)]
+#[cfg(unix)]
 mod tests;
 
 use std::path::PathBuf;

@@ -33,7 +33,7 @@ pub(super) struct Gate {
     quarantined: usize,
     parked: Vec<Parked>,
     /// What waits for the end of the present try to open, however it ends.
-    unsettled: Vec<Box<dyn FnOnce(&mut Core) + Send>>,
+    unsettled: Vec<Later>,
     winding: Option<Winding>,
 }
 
@@ -56,12 +56,15 @@ struct Closed {
 /// A question that waits for the vault; called with whether it is open now.
 struct Parked {
     until: Boot,
-    go: Box<dyn FnOnce(&mut Core) + Send>,
+    go: Later,
 }
+
+/// Something to do in another moment.
+type Later = Box<dyn FnOnce(&mut Core) + Send>;
 
 struct Winding {
     until: Boot,
-    then: Box<dyn FnOnce(&mut Core) + Send>,
+    then: Later,
 }
 
 impl Gate {

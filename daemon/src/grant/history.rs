@@ -368,7 +368,7 @@ impl World {
             _ => {
                 self.next_asker += 1;
                 self.askers.insert(self.next_asker, self.now.boot);
-                if !self.grant.last_manual.is_some_and(|last| self.now.boot < last + MANUAL_GAP) {
+                if self.grant.last_manual.is_none_or(|last| self.now.boot >= last + MANUAL_GAP) {
                     for why in ["no connection", "a failure", "a refusal"] {
                         self.excuse(why);
                     }

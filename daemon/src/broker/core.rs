@@ -133,6 +133,8 @@ impl Core {
     pub(super) fn give(&mut self, name: &GrantName, input: Input) {
         let now = self.now();
         let Some(grant) = self.grants.get_mut(name) else { return };
+        // Every type in an input shows its secrets as `[redacted]`.
+        tracing::trace!(grant = %name, ?input);
         match catch_unwind(AssertUnwindSafe(|| grant.handle(input, now))) {
             Ok(effects) => {
                 let wake = grant.wake_at();

@@ -313,10 +313,11 @@ impl Core {
         let now = self.now();
         let Some(until) = self.grants.get(name).and_then(|grant| grant.resting_until(now)) else { return };
         let not_sent = matches!(error, TokenError::NotSent(_));
+        let retry_after = matches!(error, TokenError::Overloaded { retry_after: Some(_), .. });
         for (other, attempt) in self.lanes.get_mut(key).map(Lane::clear).unwrap_or_default() {
             self.refuse(&other, &attempt, AttemptError::Provider(error.clone()));
         }
-        self.give_others(name, key, || Input::IssuerPaused { until, not_sent });
+        self.give_others(name, key, || Input::IssuerPaused { until, not_sent, retry_after });
     }
 
     fn give_others(&mut self, name: &GrantName, key: &str, input: impl Fn() -> Input) {

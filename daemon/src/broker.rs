@@ -10,7 +10,7 @@ mod gate;
 mod lane;
 mod logins;
 mod providers;
-#[cfg(all(test, unix))]
+#[cfg(test)]
 mod tests;
 mod tokens;
 

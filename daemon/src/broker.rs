@@ -10,6 +10,8 @@ mod gate;
 mod lane;
 mod logins;
 mod providers;
+#[cfg(test)]
+mod tests;
 mod tokens;
 
 use std::path::PathBuf;

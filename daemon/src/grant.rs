@@ -11,6 +11,8 @@ mod history;
 mod plan;
 pub mod record;
 mod refresh;
+#[cfg(test)]
+mod rules;
 mod save;
 
 use std::time::Duration;
@@ -143,6 +145,8 @@ pub enum Input {
         until: Boot,
         /// It was not even reached.
         not_sent: bool,
+        /// It said so itself.
+        retry_after: bool,
     },
     /// The issuer answered somebody well.
     IssuerRecovered,
@@ -223,6 +227,8 @@ pub struct Grant {
 #[derive(Clone, Debug)]
 struct Current {
     issued: Boot,
+    /// How long before the machine's start it was issued.
+    before_boot: Duration,
     /// `None`: unknown.
     deadline: Option<Boot>,
     /// `None`: by [`UNKNOWN_ASKED`] and [`UNKNOWN_IDLE`].
@@ -279,12 +285,15 @@ struct Pause {
     since: Boot,
     until: Boot,
     not_sent: bool,
+    retry_after: bool,
 }
 
 #[derive(Debug)]
 struct Waiter {
     asker: Asker,
     deadline: Boot,
+    /// The end of its patience should it have nothing to fall back on by [`Self::deadline`].
+    at_last: Boot,
     purpose: Purpose,
 }
 
@@ -370,8 +379,12 @@ impl Grant {
             Input::Refreshed(ticket, sent_at, result) => self.refreshed(ticket, sent_at, result, now),
             Input::Saved(ticket, result) => self.saved(ticket, result, now),
             Input::Probed(ticket, verdict) => self.probed(ticket, verdict, now),
-            Input::IssuerPaused { until, not_sent } => {
-                self.pause = Some(Pause { since: now.boot, until, not_sent });
+            Input::IssuerPaused { until, not_sent, retry_after } => {
+                // The issuer's own word outlasts whatever another attempt met.
+                let stands = |pause: &Pause| pause.retry_after && pause.until > now.boot && (!retry_after || pause.until > until);
+                if !self.pause.as_ref().is_some_and(stands) {
+                    self.pause = Some(Pause { since: now.boot, until, not_sent, retry_after });
+                }
                 Vec::new()
             }
             Input::IssuerRecovered | Input::Resumed => {
@@ -456,6 +469,10 @@ impl Grant {
                 let at = deadline - plan::lead(lifetime, invalidates, self.random.f64());
                 self.current.refresh_at = self.current.refresh_at.map(|planned| if planned <= now.boot { planned } else { at });
             }
+            // A person changed something: what the provider refused may be good now.
+            if let Phase::Waiting { until, cause: Cause::Refused, .. } = &mut self.phase {
+                *until = now.boot;
+            }
             return Vec::new();
         }
         // A refresh in flight still ends well and is saved: the token heals when the definition returns.
@@ -483,6 +500,11 @@ impl Grant {
             let urgent = !self.waiters.is_empty();
             effects.push(self.start(urgent, now));
         }
+        if matches!(self.phase, Phase::Running(_) | Phase::Saving { .. }) && !self.is_servable(now) {
+            // What they could have been given has expired: they wait as those do who never had it.
+            let stranded = |w: &&mut Waiter| w.purpose != Purpose::Probe && w.deadline <= now.boot;
+            self.waiters.iter_mut().filter(stranded).for_each(|w| w.deadline = w.at_last);
+        }
         let (late, waiting) = std::mem::take(&mut self.waiters).into_iter().partition(|w| w.deadline <= now.boot);
         self.waiters = waiting;
         effects.extend(late.into_iter().map(|w: Waiter| self.settled(w.asker, &w.purpose, now)));
@@ -503,8 +525,7 @@ impl Grant {
             Phase::Calm if self.current.rejected => self.current.issued,
             Phase::Calm => match self.current.refresh_at {
                 Some(at) => at,
-                None if self.current.asked => self.current.issued + UNKNOWN_ASKED,
-                None => self.current.issued + UNKNOWN_IDLE,
+                None => self.current.issued + if self.current.asked { UNKNOWN_ASKED } else { UNKNOWN_IDLE } - self.current.before_boot,
             },
         };
         let at = self.pause.as_ref().map_or(at, |pause| at.max(pause.until));
@@ -557,11 +578,10 @@ impl Grant {
         planned.or(self.current.deadline)
     }
 
-    fn needs_login(&self) -> bool {
-        self.terms.is_none()
-            || self.record.ended.is_some()
-            || self.record.refresh_token.is_none()
-            || matches!(self.phase, Phase::Waiting { cause: Cause::Refused, .. })
+    fn needs_login(&self, now: Now) -> bool {
+        // Once its hour is over it is worth another try: without a timer of its own, an on-demand grant has only its askers.
+        let refused = matches!(self.phase, Phase::Waiting { cause: Cause::Refused, until, .. } if now.boot < until);
+        self.terms.is_none() || self.record.ended.is_some() || self.record.refresh_token.is_none() || refused
     }
 
     fn ticket(&mut self) -> Ticket {
@@ -575,17 +595,23 @@ impl Current {
         let deadline = token.lifetime.map(|lifetime| issued + lifetime);
         let invalidates = terms.as_ref().is_some_and(|terms| terms.refresh_invalidates_access_token);
         let refresh_at = token.lifetime.map(|lifetime| issued + lifetime - plan::lead(lifetime, invalidates, random.f64()));
-        Self { issued, deadline, refresh_at, rejected: false, first_rejection: None, asked: false }
+        Self { issued, before_boot: Duration::ZERO, deadline, refresh_at, rejected: false, first_rejection: None, asked: false }
     }
 
     /// By wall time, the only clock that counts across restarts.
     fn restored(token: &Token, now: Now, terms: &Option<Terms>, random: &mut fastrand::Rng) -> Self {
+        let fresh = Self::fresh(token, now.boot, terms, random);
         let Some(age) = now.wall.since(token.issued_at) else {
             // From the future: how old it is cannot be known.
-            return Self { issued: now.boot, deadline: None, refresh_at: None, rejected: false, first_rejection: None, asked: false };
+            return Self { deadline: None, refresh_at: None, ..fresh };
         };
-        let fresh = Self::fresh(token, now.boot, terms, random);
         let earlier = |at: Boot| if at.since(now.boot) <= age { now.boot } else { at - age };
-        Self { issued: now.boot - age, deadline: fresh.deadline.map(earlier), refresh_at: fresh.refresh_at.map(earlier), ..fresh }
+        Self {
+            issued: now.boot - age,
+            before_boot: age.saturating_sub(now.boot.since_start()),
+            deadline: fresh.deadline.map(earlier),
+            refresh_at: fresh.refresh_at.map(earlier),
+            ..fresh
+        }
     }
 }

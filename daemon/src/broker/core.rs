@@ -41,6 +41,8 @@ pub(crate) struct Core {
     pub(super) grants: BTreeMap<GrantName, Grant>,
     /// Grants whose state machine panicked; their records are untouched.
     pub(super) set_aside: BTreeSet<GrantName>,
+    /// Logged out, but the disk has not let go of their records; with what came of the revocation.
+    pub(super) undeleted: BTreeMap<GrantName, (wire::Revocation, Option<String>)>,
     pub(super) askers: HashMap<Asker, (GrantName, Reply<TokenAnswer>)>,
     agenda: Agenda,
     lanes: HashMap<String, Lane>,
@@ -78,6 +80,7 @@ impl Core {
             gate: Gate::default(),
             grants: BTreeMap::new(),
             set_aside: BTreeSet::new(),
+            undeleted: BTreeMap::new(),
             askers: HashMap::new(),
             agenda: Agenda::default(),
             lanes: HashMap::new(),
@@ -177,6 +180,7 @@ impl Core {
     /// Takes a grant in: from the vault, or from its first login.
     pub(super) fn admit(&mut self, name: GrantName, grant: Grant, effects: Vec<Effect>) {
         self.set_aside.remove(&name);
+        self.undeleted.remove(&name);
         self.agenda.set(&name, grant.wake_at());
         self.grants.insert(name.clone(), grant);
         self.carry_out(&name, effects);
@@ -185,6 +189,7 @@ impl Core {
     /// Lets a grant go. The record is not touched.
     pub(super) fn release(&mut self, name: &GrantName) -> Option<Grant> {
         self.give(name, Input::LoggedOut);
+        self.unstored(name);
         self.agenda.set(name, None);
         self.grants.remove(name)
     }
@@ -206,6 +211,7 @@ impl Core {
         self.grants.remove(name);
         self.agenda.set(name, None);
         self.set_aside.insert(name.clone());
+        self.unstored(name);
         let lost: Vec<_> = self.askers.iter().filter(|(_, (of, _))| of == name).map(|(asker, _)| *asker).collect();
         for asker in lost {
             if let Some((_, reply)) = self.askers.remove(&asker) {
@@ -247,6 +253,13 @@ impl Core {
         Way { transport: self.transport.clone(), clock: self.edges.clock.clone(), provider, secret }
     }
 
+    /// The way of a grant's refresh token: none where the config has changed since, so that neither it nor a client
+    /// secret goes where the other belongs.
+    fn defined_way_of(&self, name: &GrantName) -> Option<(Way, GrantRecord)> {
+        let record = self.grants.get(name)?.record().clone();
+        Some((self.way(self.provider_of(&record.definition)?), record))
+    }
+
     pub(super) fn way_of(&self, name: &GrantName) -> Option<(Way, GrantRecord)> {
         let record = self.grants.get(name)?.record().clone();
         let provider = self.provider_of(&record.definition).or_else(|| self.config.provider(&record.definition.provider));
@@ -273,8 +286,9 @@ impl Core {
     fn send_queued(&mut self, key: &str) {
         while let Some((name, attempt)) = self.lanes.get_mut(key).and_then(Lane::next) {
             let current = self.grants.get(&name).is_some_and(|grant| grant.is_running(attempt.ticket));
-            let Some((way, record)) = current.then(|| self.way_of(&name)).flatten() else {
+            let Some((way, record)) = current.then(|| self.defined_way_of(&name)).flatten() else {
                 self.lanes.get_mut(key).expect("it gave this attempt").ended();
+                self.refuse(&name, &attempt, AttemptError::Provider(TokenError::NotSent("the config has changed".into())));
                 continue;
             };
             let (key, ticket, started) = (key.to_owned(), attempt.ticket, self.now());
@@ -294,13 +308,10 @@ impl Core {
         if let Some(lane) = self.lanes.get_mut(key) {
             lane.ended();
         }
-        let error = match &result {
-            Ok(response) => {
-                self.revoke_late(name, ticket, response);
-                None
-            }
-            Err(error) => Some(error.clone()),
-        };
+        if let Some((way, record)) = self.leaving.remove(&ticket) {
+            self.revoke_late(name, way, record, &result);
+        }
+        let error = result.as_ref().err().cloned();
         self.give(name, Input::Refreshed(ticket, sent_at, result));
         match error {
             None => self.give_others(name, key, || Input::IssuerRecovered),
@@ -315,10 +326,11 @@ impl Core {
         let now = self.now();
         let Some(until) = self.grants.get(name).and_then(|grant| grant.resting_until(now)) else { return };
         let not_sent = matches!(error, TokenError::NotSent(_));
+        let retry_after = matches!(error, TokenError::Overloaded { retry_after: Some(_), .. });
         for (other, attempt) in self.lanes.get_mut(key).map(Lane::clear).unwrap_or_default() {
             self.refuse(&other, &attempt, AttemptError::Provider(error.clone()));
         }
-        self.give_others(name, key, || Input::IssuerPaused { until, not_sent });
+        self.give_others(name, key, || Input::IssuerPaused { until, not_sent, retry_after });
     }
 
     fn give_others(&mut self, name: &GrantName, key: &str, input: impl Fn() -> Input) {
@@ -329,6 +341,7 @@ impl Core {
     }
 
     fn refuse(&mut self, name: &GrantName, attempt: &Attempt, error: AttemptError) {
+        self.leaving.remove(&attempt.ticket);
         let (ticket, name, now) = (attempt.ticket, name.clone(), self.now());
         self.post(move |core| core.give(&name, Input::Refreshed(ticket, now, Err(error))));
     }
@@ -344,11 +357,8 @@ impl Core {
     }
 
     /// A refresh answered after the logout: its new refresh token dies too, or it would live on unseen.
-    fn revoke_late(&mut self, name: &GrantName, ticket: Ticket, response: &TokenResponse) {
-        if self.grants.get(name).is_some_and(|grant| grant.is_running(ticket)) {
-            return;
-        }
-        let Some((way, mut record)) = self.leaving.remove(&ticket) else { return };
+    fn revoke_late(&mut self, name: &GrantName, way: Way, mut record: GrantRecord, result: &Result<TokenResponse, AttemptError>) {
+        let Ok(response) = result else { return };
         tracing::info!(grant = %name, "a refresh answered after the logout; its tokens are revoked");
         record.token.access_token = response.access_token.clone();
         record.refresh_token = response.refresh_token.clone().or(record.refresh_token);

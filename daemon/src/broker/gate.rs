@@ -35,6 +35,8 @@ pub(super) struct Gate {
     /// What waits for the end of the present try to open, however it ends.
     unsettled: Vec<Later>,
     winding: Option<Winding>,
+    /// How often it was closed by hand: a key that was on its way then opens nothing.
+    closings: u64,
 }
 
 #[derive(Default)]
@@ -112,7 +114,8 @@ impl Core {
             State::Closed(closed) => (closed.delay * 2).min(RETRY.1),
             State::Opening | State::Open => RETRY.0,
         };
-        let done = self.back(move |core, result| core.opened(result, delay));
+        let closings = self.gate.closings;
+        let done = self.back(move |core, result| core.opened(core.unless_locked(closings, result), delay));
         self.edges.vault.open(prompt, passphrase, done);
     }
 
@@ -122,6 +125,10 @@ impl Core {
             State::Opening => self.gate.unsettled.push(Box::new(then)),
             State::Open | State::Closed(_) => then(self),
         }
+    }
+
+    fn unless_locked(&self, closings: u64, result: Result<Opened, VaultError>) -> Result<Opened, VaultError> {
+        if closings == self.gate.closings { result } else { Err(locked_by_hand()) }
     }
 
     fn opened(&mut self, result: Result<Opened, VaultError>, delay: Duration) {
@@ -156,6 +163,7 @@ impl Core {
         self.gate.told = None;
         self.gate.key_source = Some(opened.key_source);
         self.gate.quarantined = opened.quarantined;
+        self.undeleted.clear();
         for record in opened.records {
             match record.id.kind {
                 RecordKind::Grant => match GrantRecord::from_plaintext(&record.plaintext) {
@@ -232,7 +240,8 @@ impl Core {
     // ---- the vault routes ----
 
     pub(super) fn vault_setup(&mut self, request: wire::VaultSetup, reply: Reply<wire::VaultStatus>) {
-        let done = self.back(move |core, result| match result {
+        let closings = self.gate.closings;
+        let done = self.back(move |core, result| match core.unless_locked(closings, result) {
             Ok(opened) => {
                 core.take_in(opened);
                 answer(reply, Ok(core.vault_status()));
@@ -246,7 +255,12 @@ impl Core {
         if self.gate.is_open() {
             return answer(reply, Ok(self.vault_status()));
         }
+        if self.gate.is_winding() {
+            return self.after_winding(move |core| core.vault_unlock(request, reply));
+        }
+        let closings = self.gate.closings;
         let done = self.back(move |core, result| {
+            let result = core.unless_locked(closings, result);
             let refused = result.as_ref().err().map(refusal);
             core.opened(result, RETRY.0);
             answer(reply, refused.map_or_else(|| Ok(core.vault_status()), Err));
@@ -255,15 +269,17 @@ impl Core {
     }
 
     pub(super) fn vault_lock(&mut self, reply: Reply<wire::VaultStatus>) {
-        if !self.gate.is_open() {
-            return answer(reply, Ok(self.vault_status()));
-        }
         if self.gate.is_winding() {
-            return answer(reply, Err(ErrorBody::new(ErrorCode::Conflict, "the vault is being locked already")));
+            if self.gate.is_open() {
+                return answer(reply, Err(ErrorBody::new(ErrorCode::Conflict, "the daemon is stopping")));
+            }
+            return self.after_winding(move |core| {
+                let status = core.vault_status();
+                answer(reply, Ok(status));
+            });
         }
-        let error =
-            VaultError::Locked { reason: "the vault was locked by hand".into(), hint: Some("mcp-authctl unlock".into()), key_source: None };
-        self.close(error);
+        self.gate.closings += 1;
+        self.close(locked_by_hand());
         self.wind(move |core| {
             let done = core.back(move |core, result: Result<(), VaultError>| {
                 let locked = result.map(|()| core.vault_status());
@@ -275,10 +291,16 @@ impl Core {
     }
 
     pub(super) fn vault_rekey(&mut self, request: wire::VaultRekey, reply: Reply<wire::VaultStatus>) {
+        if self.gate.is_winding() {
+            return self.after_winding(move |core| core.vault_rekey(request, reply));
+        }
+        let closings = self.gate.closings;
         let done = self.back(move |core, result| match result {
             Ok(source) => {
                 core.gate.key_source = Some(source);
-                core.open_vault(false, None);
+                if closings == core.gate.closings {
+                    core.open_vault(false, None);
+                }
                 answer(reply, Ok(core.vault_status()));
             }
             Err(error) => answer(reply, Err(refusal(&error))),
@@ -305,6 +327,7 @@ impl Core {
     fn close(&mut self, error: VaultError) {
         self.announce("vault_locked", None, Some(error.to_string()));
         self.gate.state = State::Closed(Closed { error, tried: self.now().boot, retry_at: None, delay: RETRY.0 });
+        self.ask_parked(Boot::from_start(Duration::MAX));
         self.logins_cancelled();
         let asking: Vec<_> = self.askers.keys().copied().collect();
         for asker in asking {
@@ -319,29 +342,24 @@ impl Core {
     pub(super) fn shutdown(&mut self, reply: Reply<()>) {
         if self.gate.winding.is_some() {
             // A lock that is under way ends within the same time.
-            self.post(move |core| core.shutdown_after_lock(reply));
-            return;
+            return self.after_winding(move |core| core.finish(reply));
         }
         self.logins_cancelled();
         self.wind(move |core| core.finish(reply));
     }
 
-    fn shutdown_after_lock(&mut self, reply: Reply<()>) {
-        let Some(winding) = self.gate.winding.take() else { return self.shutdown(reply) };
-        let then = winding.then;
-        self.gate.winding = Some(Winding {
-            until: winding.until,
-            then: Box::new(move |core| {
-                then(core);
-                core.finish(reply);
-            }),
-        });
+    /// What must not meet grants that are still finishing waits until they have.
+    fn after_winding(&mut self, next: impl FnOnce(&mut Self) + Send + 'static) {
+        let Some(Winding { until, then }) = self.gate.winding.take() else { return next(self) };
+        let both = move |core: &mut Self| {
+            then(core);
+            next(core);
+        };
+        self.gate.winding = Some(Winding { until, then: Box::new(both) });
     }
 
     fn finish(&mut self, reply: Reply<()>) {
-        for grant in self.grants.values().filter(|grant| grant.is_not_durable()) {
-            tracing::error!(grant = %grant.record().name, "its newest refresh token could not be written to disk and is lost with this process");
-        }
+        self.tell_lost();
         self.finished = true;
         answer(reply, Ok(()));
     }
@@ -362,7 +380,14 @@ impl Core {
         }
     }
 
+    fn tell_lost(&self) {
+        for grant in self.grants.values().filter(|grant| grant.is_not_durable()) {
+            tracing::error!(grant = %grant.record().name, "its newest refresh token could not be written to disk and is lost");
+        }
+    }
+
     fn drop_grants(&mut self) {
+        self.tell_lost();
         let names: Vec<_> = self.grants.keys().cloned().collect();
         for name in names {
             self.release(&name);
@@ -370,6 +395,10 @@ impl Core {
         self.secrets.clear();
         self.set_aside.clear();
     }
+}
+
+fn locked_by_hand() -> VaultError {
+    VaultError::Locked { reason: "the vault was locked by hand".into(), hint: Some("mcp-authctl unlock".into()), key_source: None }
 }
 
 /// What a person is told of a vault that did not do as asked.

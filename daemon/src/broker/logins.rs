@@ -101,6 +101,14 @@ impl Core {
         }
     }
 
+    /// The grant has gone before it saved what a login brought.
+    pub(super) fn login_lost(&mut self, name: &GrantName, error: &ErrorBody) {
+        let lost: Vec<_> = self.logins.running.iter().filter(|(_, r)| r.saving && r.grant == *name).map(|(id, _)| id.clone()).collect();
+        for id in lost {
+            self.end_login(&id, LoginEvent::Failed { error: error.clone() });
+        }
+    }
+
     /// What a request means: the grant's name, and what the login needs to know.
     fn plan(&self, request: &wire::LoginRequest) -> Result<(GrantName, Plan), ErrorBody> {
         let invalid = |what: String| ErrorBody::new(ErrorCode::InvalidRequest, what);

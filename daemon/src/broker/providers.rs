@@ -49,6 +49,7 @@ impl Core {
         let done = self.back(move |core, result: Result<(), VaultError>| match result {
             Ok(()) => {
                 core.secrets.insert(name.clone(), (generation, secret));
+                core.redefine(Some(&name));
                 core.provider(&name, reply);
             }
             Err(error) => answer(reply, Err(refusal(&error))),
@@ -84,12 +85,18 @@ impl Core {
         }
         self.config = config;
         self.config_error = None;
-        let definitions: Vec<_> = self.grants.iter().map(|(name, grant)| (name.clone(), grant.newest().definition.clone())).collect();
+        self.redefine(None);
+        self.announce("config_reloaded", None, None);
+    }
+
+    /// Every grant, or those of one provider, hear what is said about them now.
+    fn redefine(&mut self, provider: Option<&str>) {
+        let definitions = self.grants.iter().map(|(name, grant)| (name.clone(), grant.newest().definition.clone()));
+        let definitions: Vec<_> = definitions.filter(|(_, of)| provider.is_none_or(|provider| of.provider == provider)).collect();
         for (name, definition) in definitions {
             let terms = self.terms_of(&definition);
             self.give(&name, Input::Defined(terms));
         }
-        self.announce("config_reloaded", None, None);
     }
 
     fn provider(&mut self, name: &str, reply: Reply<wire::ProviderSummary>) {

@@ -15,6 +15,7 @@ use crate::oauth::identity::Identity;
 use crate::oauth::token::TokenResponse;
 use crate::provider::Provider;
 use crate::secret::AccessToken;
+use crate::vault::VaultError;
 
 /// How long a revocation may take before the answer says that it is not confirmed.
 const REVOCATION: Duration = Duration::from_secs(10);
@@ -69,11 +70,12 @@ impl Core {
                 let error = ErrorBody::new(ErrorCode::InvalidRequest, format!("{} rejects this token", provider.name));
                 answer(reply, Err(error.hint("look whether it is whole, and not revoked or expired")));
             }
-            Ok(identity) => {
+            // The vault may have been locked meanwhile.
+            Ok(identity) => core.when_open(reply, move |core, reply| {
                 let login = core.static_login(&provider, token, access_token, identity);
                 core.storing.push((name.clone(), reply));
                 core.log_in(&name, login);
-            }
+            }),
         });
     }
 
@@ -84,6 +86,17 @@ impl Core {
         for (name, reply) in done {
             self.grant(&name, reply);
         }
+    }
+
+    /// A grant goes before it has saved its new tokens: whoever brought them is told.
+    pub(super) fn unstored(&mut self, name: &GrantName) {
+        let gone = || ErrorBody::new(ErrorCode::Conflict, format!("`{name}` was let go before its new token was stored"));
+        let (lost, waiting) = std::mem::take(&mut self.storing).into_iter().partition(|(stored, _)| stored == name);
+        self.storing = waiting;
+        for (name, reply) in lost {
+            answer(reply, Err(gone().hint(format!("mcp-authctl status {name}"))));
+        }
+        self.login_lost(name, &gone().hint(format!("mcp-authctl login {name}")));
     }
 
     fn static_login(&self, provider: &Provider, token: wire::StaticToken, access_token: AccessToken, identity: Identity) -> Box<Login> {
@@ -121,6 +134,11 @@ impl Core {
     /// The grant serves nobody from now on, its record is removed, and its tokens are revoked at the provider: whatever
     /// the provider says, nothing is kept.
     pub(super) fn logout(&mut self, name: GrantName, reply: Reply<wire::LogoutAnswer>) {
+        if let Some((revocation, reason)) = self.undeleted.get(&name).cloned() {
+            let id = grant_id(&name);
+            let done = self.back(move |core, removed| core.logged_out(name, removed, (revocation, reason), reply));
+            return self.edges.vault.delete(id, done);
+        }
         if let Err(error) = self.held(&name) {
             return answer(reply, Err(error));
         }
@@ -145,17 +163,33 @@ impl Core {
         self.task(errand, move |core, outcome| {
             let (revoked, removed) = outcome.unwrap_or_else(|| (Err("a fault of the daemon".into()), Ok(Ok(()))));
             core.announce("logged_out", Some(name.clone()), None);
-            if let Ok(Err(error)) = removed {
-                let sentence = format!("`{name}` is logged out, but its record could not be removed: {error}");
-                return answer(reply, Err(ErrorBody::new(ErrorCode::InternalError, sentence).hint(format!("mcp-authctl logout {name}"))));
-            }
-            let (revocation, reason) = match revoked {
+            let revoked = match revoked {
                 Ok(true) => (wire::Revocation::Confirmed, None),
                 Ok(false) => (wire::Revocation::Unsupported, None),
                 Err(reason) => (wire::Revocation::Unconfirmed, Some(reason)),
             };
-            answer(reply, Ok(wire::LogoutAnswer { grant: name, revocation, reason }));
+            core.logged_out(name, removed.unwrap_or(Ok(())), revoked, reply);
         });
+    }
+
+    /// The record of a grant that was logged out is gone, or the disk keeps it: then another logout tries again.
+    fn logged_out(
+        &mut self,
+        name: GrantName,
+        removed: Result<(), VaultError>,
+        (revocation, reason): (wire::Revocation, Option<String>),
+        reply: Reply<wire::LogoutAnswer>,
+    ) {
+        if let Err(error) = removed {
+            let sentence = format!("`{name}` is logged out, but its record could not be removed: {error}");
+            let hint = format!("mcp-authctl logout {name}, or it is back after a restart");
+            if !self.grants.contains_key(&name) {
+                self.undeleted.insert(name, (revocation, reason));
+            }
+            return answer(reply, Err(ErrorBody::new(ErrorCode::InternalError, sentence).hint(hint)));
+        }
+        self.undeleted.remove(&name);
+        answer(reply, Ok(wire::LogoutAnswer { grant: name, revocation, reason }));
     }
 
     /// A grant that is held, or why not.

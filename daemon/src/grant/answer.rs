@@ -87,7 +87,7 @@ impl Grant {
 
     pub(super) fn unreachable(&self, until: Boot, now: Now) -> ErrorBody {
         let (name, wait) = (&self.record.name, until.since(now.boot));
-        let seconds = wait.as_secs() + u64::from(wait > Duration::from_secs(wait.as_secs()));
+        let seconds = (wait.as_secs() + u64::from(wait > Duration::from_secs(wait.as_secs()))).max(1);
         ErrorBody::new(ErrorCode::ProviderUnreachable, format!("no fresh token for `{name}`: {}", self.reason()))
             .hint(format!("it is tried again by itself; mcp-authctl status {name} tells more"))
             .retry_after(seconds)
@@ -120,7 +120,9 @@ impl Grant {
             let expired = "the token has expired, and the provider gave no refresh token";
             return if self.current.rejected { rejected } else { expired }.into();
         }
-        self.trouble.error.clone().unwrap_or_else(|| "the provider has not answered yet".into())
+        let waits_for =
+            if self.is_not_durable() { "the disk has not taken its newest tokens yet" } else { "the provider has not answered yet" };
+        self.trouble.error.clone().unwrap_or_else(|| waits_for.into())
     }
 
     pub(super) fn reason_of_the_end(&self) -> String {

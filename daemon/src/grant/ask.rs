@@ -12,7 +12,7 @@ impl Grant {
         if self.terms.is_none() {
             return vec![Effect::Reply(asker, Err(self.undefined()))];
         }
-        if self.needs_login() && !self.is_servable(now) && !matches!(self.phase, Phase::Saving { .. }) {
+        if self.needs_login(now) && !self.is_servable(now) && !matches!(self.phase, Phase::Saving { .. }) {
             return vec![self.settled(asker, &Purpose::Token, now)];
         }
         if !want.scopes.is_empty() && !self.covers(&want.scopes) {
@@ -42,6 +42,8 @@ impl Grant {
             && *until > now.boot
         {
             Some(self.unreachable(*until, now))
+        } else if let Some(pause) = self.pause.as_ref().filter(|pause| pause.retry_after && pause.until > now.boot) {
+            Some(self.unreachable(pause.until, now))
         } else {
             self.last_manual.filter(|last| now.boot < *last + MANUAL_GAP).map(|last| self.too_soon(last + MANUAL_GAP, now))
         };
@@ -77,7 +79,7 @@ impl Grant {
             (true, true) => WAIT_EXPLICIT,
             (true, false) => WAIT_UNEXPIRED,
         };
-        self.waiters.push(Waiter { asker, deadline: now.boot + patience, purpose });
+        self.waiters.push(Waiter { asker, deadline: now.boot + patience, at_last: now.boot + WAIT_EXPIRED, purpose });
         effects
     }
 
@@ -87,7 +89,7 @@ impl Grant {
             Ok(self.answer(now))
         } else if self.terms.is_none() {
             Err(self.undefined())
-        } else if self.needs_login() {
+        } else if self.needs_login(now) {
             Err(self.login_required())
         } else {
             Err(self.unreachable(self.blocked_until(now, true).unwrap_or(now.boot), now))
@@ -115,16 +117,25 @@ impl Grant {
             return None;
         }
         if self.terms.as_ref().is_some_and(|terms| terms.can_probe) {
-            self.waiters.push(Waiter { asker, deadline: now.boot + WAIT_EXPLICIT, purpose: Purpose::Probe });
+            if self.probe.is_none() && self.last_forced.is_some_and(|last| now.boot < last + FORCED_GAP) {
+                return None;
+            }
+            let deadline = now.boot + WAIT_EXPLICIT;
+            self.waiters.push(Waiter { asker, deadline, at_last: deadline, purpose: Purpose::Probe });
             if self.probe.is_some() {
                 return Some(Vec::new());
             }
+            self.last_forced = Some(now.boot);
             let ticket = self.ticket();
             self.probe = Some(ticket);
             return Some(vec![Effect::Probe(ticket, self.record.token.access_token.clone())]);
         }
         match self.current.first_rejection {
-            Some(first) if now.boot >= first + FORCED_GAP => self.current.rejected = true,
+            Some(first) if now.boot >= first + FORCED_GAP => {
+                self.current.rejected = true;
+                let required = self.login_required();
+                return Some(vec![Effect::Tell(News::LoginRequired(self.reason())), Effect::Reply(asker, Err(required))]);
+            }
             Some(_) => {}
             None => self.current.first_rejection = Some(now.boot),
         }

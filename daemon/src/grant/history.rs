@@ -363,7 +363,8 @@ impl World {
             3 => self.crash(),
             4 => {
                 let until = self.now.boot + S * self.random.u32(1..60);
-                self.give(Input::IssuerPaused { until, not_sent: self.random.clone().bool() });
+                let not_sent = self.random.clone().bool();
+                self.give(Input::IssuerPaused { until, not_sent, retry_after: false });
             }
             _ => {
                 self.next_asker += 1;

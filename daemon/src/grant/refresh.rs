@@ -36,7 +36,8 @@ impl Grant {
             Err(AttemptError::NotDurable(reason)) => {
                 self.trouble.error = Some(reason);
                 let retry = now.boot + plan::backoff(1, self.random.f64()).max(SAVE_RETRY.0);
-                let until = self.current.deadline.map_or(retry, |deadline| retry.min(deadline));
+                // At the token's expiry it goes on without the disk; one that has expired meanwhile waits as any other.
+                let until = self.current.deadline.filter(|deadline| *deadline > now.boot).map_or(retry, |deadline| retry.min(deadline));
                 self.wait(until, Cause::Transient, now)
             }
             Err(AttemptError::NoClientSecret(reason)) => {

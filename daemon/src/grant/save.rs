@@ -19,9 +19,12 @@ impl Grant {
         record.refreshed_at = None;
         record.logged_in_at = login.sent_at.wall;
         record.merge(login.response, login.sent_at);
+        if self.terms.is_none() {
+            // The terms that come now are not those of the token before: it is served no more, saved or not.
+            self.current.deadline = Some(now.boot);
+        }
         self.terms = Some(login.terms);
         self.pause = None;
-        self.probe = None;
         self.trouble = Trouble::default();
         self.save_then_serve(record, login.sent_at, true, now)
     }
@@ -87,7 +90,9 @@ impl Grant {
         self.record = *record;
         self.current = current;
         self.unsaved = None;
-        let expired_on_arrival = !self.is_servable(now);
+        // A verdict on the token before says nothing of this one.
+        self.probe = None;
+        let expired_on_arrival = self.current.deadline.is_some_and(|deadline| deadline <= now.boot);
         if expired_on_arrival && !login && self.record.refresh_token.is_some() {
             self.trouble.rejections = 0;
             self.trouble.ambiguous = false;

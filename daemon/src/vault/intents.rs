@@ -3,7 +3,7 @@
 //! One line each, `NAME GENERATION FINGERPRINT`, where the name is the record's file name, so the file does not tell
 //! which grants there are. A line that is not whole is no line. Whether a grant acts on an intent is not known here.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -14,11 +14,11 @@ use crate::platform::{self, NotPrivate};
 
 /// The file's name in the folder of the records.
 pub(super) const FILE: &str = "intents";
-/// Past this the file is rewritten with what is still needed.
+/// Past this, or twice what was needed at the last rewriting, the file is rewritten with what is still needed.
 const LIMIT: usize = 64 * 1024;
 
 /// One intent, by the name of its record's file.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Line {
     pub(super) name: String,
     pub(super) generation: u64,
@@ -33,6 +33,8 @@ pub(super) struct Intents {
     file: Option<File>,
     lines: Vec<Line>,
     size: usize,
+    // What the last rewriting left.
+    rewritten: usize,
 }
 
 impl Intents {
@@ -48,12 +50,12 @@ impl Intents {
         let lines: Vec<Line> = String::from_utf8_lossy(&bytes).split_inclusive('\n').filter_map(Line::parse).collect();
         let whole = bytes.len() == lines.iter().map(|line| line.to_string().len()).sum::<usize>();
         let file = if whole { platform::open_existing(&path, true).ok() } else { None };
-        Self { path, file, size: bytes.len(), lines }
+        Self { path, file, size: bytes.len(), rewritten: 0, lines }
     }
 
     /// No intents, in a folder that has no such file.
     pub(super) fn none(folder: &Path) -> Self {
-        Self { path: folder.join(FILE), file: None, lines: Vec::new(), size: 0 }
+        Self { path: folder.join(FILE), file: None, lines: Vec::new(), size: 0, rewritten: 0 }
     }
 
     /// What is on file.
@@ -66,7 +68,7 @@ impl Intents {
         let text: String = lines.iter().map(Line::to_string).collect();
         let grown = self.size + text.len();
         let result = match &mut self.file {
-            Some(file) if grown <= LIMIT => files::append(file, &self.path, text.as_bytes()),
+            Some(file) if grown <= LIMIT.max(2 * self.rewritten) => files::append(file, &self.path, text.as_bytes()),
             _ => {
                 let mut kept = self.needed(generations);
                 kept.extend(lines);
@@ -94,13 +96,9 @@ impl Intents {
 
     /// An intent is obsolete once its record has moved on, or is gone.
     fn needed(&self, generations: &HashMap<String, u64>) -> Vec<Line> {
-        let mut kept: Vec<Line> = Vec::new();
-        for line in &self.lines {
-            if generations.get(&line.name).is_some_and(|current| *current <= line.generation) && !kept.contains(line) {
-                kept.push(line.clone());
-            }
-        }
-        kept
+        let mut seen = HashSet::new();
+        let needed = |line: &&Line| generations.get(&line.name).is_some_and(|current| *current <= line.generation);
+        self.lines.iter().filter(needed).filter(|line| seen.insert(*line)).cloned().collect()
     }
 
     fn rewrite(&mut self, lines: Vec<Line>) -> io::Result<()> {
@@ -108,6 +106,7 @@ impl Intents {
         let text: String = lines.iter().map(Line::to_string).collect();
         files::replace(&self.path, text.as_bytes())?;
         self.size = text.len();
+        self.rewritten = self.size;
         self.lines = lines;
         self.file = platform::open_existing(&self.path, true).ok();
         Ok(())
@@ -181,6 +180,19 @@ mod tests {
         }
         assert!(std::fs::metadata(folder.path().join(FILE)).unwrap().len() <= LIMIT as u64);
         assert_eq!(Intents::load(folder.path()).lines().last().unwrap().generation, 4_999);
+    }
+
+    #[test]
+    fn many_grants_in_an_outage_do_not_make_every_line_a_new_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let (mut intents, records) = (Intents::none(folder.path()), generations(0..5_000));
+        files::crash::steps();
+        for batch in 0..50 {
+            intents.append((batch * 100..(batch + 1) * 100).map(line).collect(), &records).unwrap();
+        }
+        let rewritten = files::crash::steps().iter().filter(|step| step.starts_with("rename")).count();
+        assert!(rewritten <= 5, "{rewritten} of 50");
+        assert_eq!(Intents::load(folder.path()).lines().len(), 5_000);
     }
 
     #[test]

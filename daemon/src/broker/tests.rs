@@ -1,0 +1,232 @@
+//! The broker over a real vault and a network whose answers the test holds back: what happens when a lock, a logout or a
+//! reload meets a refresh in flight.
+
+use std::cell::RefCell;
+use std::time::Duration;
+
+use mcp_auth_proto::KeySourceKind;
+use zeroize::Zeroizing;
+
+use super::*;
+use crate::clock::SystemClock;
+use crate::grant::Grant;
+use crate::grant::record::{Definition, GrantRecord, Token};
+use crate::secret::{AccessToken, RefreshToken};
+use crate::transport::{Exchange, Request, Response, TransportError};
+use crate::vault::{Places, Record};
+
+/// A request that waits for its answer.
+type Held = (Request, oneshot::Sender<Result<Response, TransportError>>);
+
+struct Holding(mpsc::UnboundedSender<Held>);
+
+impl Transport for Holding {
+    fn send(&self, request: Request) -> Exchange<'_> {
+        let (answer, answered) = oneshot::channel();
+        self.0.send((request, answer)).unwrap();
+        Box::pin(async { answered.await.unwrap() })
+    }
+}
+
+thread_local! {
+    static WAY: RefCell<Option<Arc<dyn Transport>>> = const { RefCell::new(None) };
+}
+
+struct House {
+    broker: Broker,
+    vault: Vault,
+    requests: mpsc::UnboundedReceiver<Held>,
+    folder: tempfile::TempDir,
+}
+
+const CONFIG: &str = "[providers.corp]\nissuer = 'https://corp.example'\ntoken_endpoint = 'https://corp.example/token'\n\
+    authorization_endpoint = 'https://corp.example/authorize'\nclient_id = 'c1'\n";
+
+/// A grant whose access token expired long ago.
+fn expired(name: &str) -> Record {
+    let name: GrantName = name.parse().unwrap();
+    let record = GrantRecord {
+        name: name.clone(),
+        generation: 1,
+        definition: Definition {
+            provider: "corp".into(),
+            issuer: Some("https://corp.example".into()),
+            token_endpoint: Some("https://corp.example/token".into()),
+            client_id: Some("c1".into()),
+            ..Definition::default()
+        },
+        account: None,
+        subject: None,
+        resource: None,
+        requested_scopes: vec![],
+        scopes: vec![],
+        token: Token {
+            access_token: AccessToken::new("at-1".into()),
+            token_type: "Bearer".into(),
+            issued_at: crate::clock::Wall(1_600_000_000_000),
+            lifetime: Some(Duration::from_secs(3600)),
+        },
+        refresh_token: Some(RefreshToken::new("rt-1".into())),
+        ended: None,
+        logged_in_at: crate::clock::Wall(1_600_000_000_000),
+        refreshed_at: None,
+    };
+    Record { id: core::grant_id(&name), generation: 1, plaintext: record.to_plaintext() }
+}
+
+async fn told<T: Send + 'static>(ask: impl FnOnce(crate::vault::Done<T>)) -> Result<T, crate::vault::VaultError> {
+    let (done, result) = oneshot::channel();
+    ask(Box::new(move |told| drop(done.send(told))));
+    result.await.unwrap()
+}
+
+impl House {
+    async fn with(grants: &[&str]) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let (vault, key_file) = (folder.path().join("vault"), folder.path().join("key"));
+        let vault = Vault::start(Places { vault, key_file, key_source: Some(KeySourceKind::KeyFile) });
+        told(|done| vault.open(false, None, done)).await.unwrap();
+        for name in grants {
+            told(|done| vault.save(expired(name), done)).await.unwrap();
+        }
+        let (sender, requests) = mpsc::unbounded_channel();
+        WAY.set(Some(Arc::new(Holding(sender))));
+        let connect = |_: &Network| WAY.with_borrow(|way| way.clone().unwrap());
+        let edges = Edges { clock: Arc::new(SystemClock), connect, vault: vault.clone() };
+        let path = folder.path().join("config.toml");
+        let broker = Broker::start(edges, Config::parse(CONFIG, &path).unwrap(), path).unwrap();
+        Self { broker, vault, requests, folder }
+    }
+
+    /// Asks for something on the side; the question has reached the mailbox when this returns.
+    async fn aside<A, F>(&self, ask: impl FnOnce(Broker) -> F) -> tokio::task::JoinHandle<A>
+    where
+        A: Send + 'static,
+        F: Future<Output = A> + Send + 'static,
+    {
+        let task = tokio::spawn(ask(self.broker.clone()));
+        tokio::task::yield_now().await;
+        task
+    }
+
+    async fn core<T: Send + 'static>(&self, look: impl FnOnce(&mut Core) -> T + Send + 'static) -> T {
+        self.broker.ask(|core, reply| drop(reply.send(Ok(look(core))))).await.unwrap()
+    }
+}
+
+async fn token(broker: Broker, name: &'static str) -> Result<String, ErrorCode> {
+    let answer = broker.token(wire::TokenRequest::for_grant(name)).await;
+    answer.map(|token| token.access_token.expose().to_owned()).map_err(|error| error.error)
+}
+
+fn tokens(access: &str, refresh: &str) -> Result<Response, TransportError> {
+    let body = format!(r#"{{"access_token":"{access}","token_type":"Bearer","expires_in":3600,"refresh_token":"{refresh}"}}"#);
+    let body = Zeroizing::new(body.into_bytes());
+    Ok(Response { status: 200, content_type: Some("application/json".into()), retry_after: None, body })
+}
+
+fn unlocking() -> wire::VaultUnlock {
+    wire::VaultUnlock { passphrase: None }
+}
+
+#[tokio::test]
+async fn an_unlock_that_meets_a_lock_waits_until_the_refresh_in_flight_is_saved() {
+    let mut house = House::with(&["corp"]).await;
+    let asking = house.aside(|broker| token(broker, "corp")).await;
+    let (_, provider) = house.requests.recv().await.unwrap();
+    let locking = house.aside(async |broker| broker.vault_lock().await).await;
+    assert_eq!(asking.await.unwrap(), Err(ErrorCode::VaultLocked));
+    let unlocking = house.aside(async |broker| broker.vault_unlock(unlocking()).await).await;
+    assert_eq!(house.broker.status().await.unwrap().vault.state, wire::VaultState::Locked);
+
+    provider.send(tokens("at-2", "rt-2")).unwrap();
+    assert!(locking.await.unwrap().is_ok());
+    assert_eq!(unlocking.await.unwrap().unwrap().state, wire::VaultState::Unlocked);
+    assert_eq!(token(house.broker.clone(), "corp").await.as_deref(), Ok("at-2"));
+}
+
+#[tokio::test]
+async fn a_lock_holds_although_the_vault_was_just_being_opened() {
+    let house = House::with(&["corp"]).await;
+    let locking = house.aside(async |broker| broker.vault_lock().await).await;
+    assert!(locking.await.unwrap().is_ok());
+    assert_eq!(token(house.broker.clone(), "corp").await, Err(ErrorCode::VaultLocked));
+    house.broker.vault_unlock(unlocking()).await.unwrap();
+    assert_eq!(house.broker.grants().await.unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn nothing_of_a_grant_stays_in_memory_however_its_last_refresh_ends() {
+    let lost = || Err(TransportError::Lost { host: "corp.example".into(), reason: "reset".into() });
+    for answer in [lost(), tokens("at-2", "rt-2")] {
+        let mut house = House::with(&["corp", "corp:b", "corp:c"]).await;
+        let mut providers = Vec::new();
+        for name in ["corp", "corp:b", "corp:c"] {
+            house.aside(move |broker| token(broker, name)).await;
+        }
+        for _ in 0..2 {
+            providers.push(house.requests.recv().await.unwrap().1);
+        }
+        for name in ["corp", "corp:b", "corp:c"] {
+            house.broker.logout(name.parse().unwrap()).await.unwrap();
+        }
+        assert_eq!(house.core(|core| core.leaving.len()).await, 3);
+        let mut answer = Some(answer);
+        for provider in providers {
+            provider.send(answer.take().unwrap_or_else(lost)).unwrap();
+        }
+        while house.core(|core| core.leaving.len()).await > 0 {
+            tokio::task::yield_now().await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn whoever_brought_a_token_is_told_when_its_grant_goes_before_it_is_saved() {
+    let house = House::with(&["corp"]).await;
+    house.broker.grants().await.unwrap();
+    let stored = house.broker.ask(|core, reply| {
+        let name: GrantName = "corp".parse().unwrap();
+        core.storing.push((name.clone(), reply));
+        core.release(&name);
+    });
+    assert_eq!(stored.await.unwrap_err().error, ErrorCode::Conflict);
+}
+
+#[tokio::test]
+async fn a_logout_that_the_disk_refused_can_be_repeated() {
+    let house = House::with(&["corp"]).await;
+    house.broker.grants().await.unwrap();
+    told(|done| house.vault.lock(done)).await.unwrap();
+    let name = || "corp".parse::<GrantName>().unwrap();
+    assert_eq!(house.broker.logout(name()).await.unwrap_err().error, ErrorCode::InternalError);
+    assert_eq!(house.broker.logout(name()).await.unwrap_err().error, ErrorCode::InternalError, "the disk still refuses");
+    told(|done| house.vault.open(false, None, done)).await.unwrap();
+    house.broker.logout(name()).await.unwrap();
+    assert!(told(|done| house.vault.open(false, None, done)).await.unwrap().records.is_empty());
+    assert_eq!(house.broker.logout(name()).await.unwrap_err().error, ErrorCode::LoginRequired, "there is nothing left");
+}
+
+#[tokio::test]
+async fn a_refresh_that_still_queues_is_not_sent_once_the_config_has_changed() {
+    let mut house = House::with(&["corp", "corp:b", "corp:c"]).await;
+    let mut asking = Vec::new();
+    for name in ["corp", "corp:b", "corp:c"] {
+        asking.push(house.aside(move |broker| token(broker, name)).await);
+    }
+    let providers = [house.requests.recv().await.unwrap().1, house.requests.recv().await.unwrap().1];
+    std::fs::write(house.folder.path().join("config.toml"), CONFIG.replace("'c1'", "'c2'")).unwrap();
+    house.broker.reload().await.unwrap();
+    for asking in asking {
+        assert_eq!(asking.await.unwrap(), Err(ErrorCode::LoginRequired));
+    }
+    for provider in providers {
+        provider.send(tokens("at-2", "rt-2")).unwrap();
+    }
+    let durable = |core: &mut Core| core.grants.values().filter(|grant| grant.record().generation == 2).count();
+    while house.core(durable).await < 2 {
+        tokio::task::yield_now().await;
+    }
+    assert!(house.core(|core| core.grants.values().all(Grant::is_at_rest)).await);
+    assert!(house.requests.try_recv().is_err(), "a refresh token goes where the config does not lead any more");
+}

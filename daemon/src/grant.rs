@@ -246,9 +246,18 @@ enum Phase {
     /// On its way to the provider.
     Running(Ticket),
     /// Replaced; the new record is on its way to the disk.
-    Saving { ticket: Ticket, record: Box<GrantRecord>, current: Current, give_up: Boot, login: bool },
+    Saving { ticket: Ticket, record: Box<GrantRecord>, current: Current, give_up: Boot, cause: Arrival },
     /// At rest after a failure, not to be sent before `until`.
     Waiting { since: Boot, until: Boot, cause: Cause },
+}
+
+/// What brought a new record.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Arrival {
+    Login,
+    Refresh,
+    /// A refresh token came without an access token that can be served.
+    HalfRefresh(String),
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -233,7 +233,11 @@ impl Wanted<'_> {
         let secret = self.plan.client_secret.as_ref();
         let request = token::exchange_code(self.definition, quirks, secret, proof, self.plan.resource.as_deref())
             .expect("a login's definition has a token endpoint, a client and a redirect URI");
-        token::check(&self.transport.send(request).await.map_err(token::from_transport)?, quirks)
+        let response = token::check(&self.transport.send(request).await.map_err(token::from_transport)?, quirks)?;
+        match response.unusable {
+            Some(fault) => Err(TokenError::Unusable(fault)),
+            None => Ok(response),
+        }
     }
 
     /// Who logged in, as far as the provider tells; not knowing does not fail a login.

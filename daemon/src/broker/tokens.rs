@@ -111,6 +111,7 @@ impl Core {
                 lifetime: token.expires_in.map(Duration::from_secs),
                 refresh_token: None,
                 scopes: Some(token.scopes.clone()),
+                unusable: None,
                 id_token: None,
             },
             sent_at: self.now(),

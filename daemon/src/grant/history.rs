@@ -87,6 +87,7 @@ impl Provider {
             lifetime: Some(lifetime),
             refresh_token: Some(RefreshToken::new(self.good.clone())),
             scopes: None,
+            unusable: None,
             id_token: None,
         }
     }
@@ -226,6 +227,7 @@ impl World {
             lifetime: None,
             refresh_token: None,
             scopes: None,
+            unusable: None,
             id_token: None,
         }
     }

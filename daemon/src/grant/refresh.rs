@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::record::Ended;
-use super::{Attempt, AttemptError, Cause, Effect, Grant, News, Phase, Purpose, REFUSED_RETRY, SAVE_RETRY, Ticket, Waiter, plan};
+use super::{Arrival, Attempt, AttemptError, Cause, Effect, Grant, News, Phase, Purpose, REFUSED_RETRY, SAVE_RETRY, Ticket, Waiter, plan};
 use crate::clock::{Boot, Now};
 use crate::oauth::token::{TokenError, TokenResponse};
 
@@ -28,9 +28,12 @@ impl Grant {
         match result {
             Ok(response) => {
                 let mut record = self.record.clone();
+                let cause = response.unusable.clone().map_or(Arrival::Refresh, Arrival::HalfRefresh);
                 record.merge(response, sent_at);
-                record.refreshed_at = Some(now.wall);
-                self.save_then_serve(record, sent_at, false, now)
+                if cause == Arrival::Refresh {
+                    record.refreshed_at = Some(now.wall);
+                }
+                self.save_then_serve(record, sent_at, cause, now)
             }
             Err(AttemptError::Provider(error)) => self.failed(error, now),
             Err(AttemptError::NotDurable(reason)) => {

@@ -50,6 +50,7 @@ fn response(access: &str, refresh: Option<&str>, lifetime: Option<Duration>) -> 
         lifetime,
         refresh_token: refresh.map(|token| RefreshToken::new(token.into())),
         scopes: None,
+        unusable: None,
         id_token: None,
     }
 }

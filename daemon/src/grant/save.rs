@@ -1,7 +1,9 @@
 //! Saving: new tokens go to the disk first and are served then, and what happens where the disk refuses.
 
 use super::record::{GrantRecord, Token};
-use super::{Cause, Current, Effect, Grant, Login, News, Phase, Purpose, SAVE_PATIENCE, SAVE_RETRY, Ticket, Trouble, Unsaved, plan};
+use super::{
+    Arrival, Cause, Current, Effect, Grant, Login, News, Phase, Purpose, SAVE_PATIENCE, SAVE_RETRY, Ticket, Trouble, Unsaved, plan,
+};
 use crate::clock::Now;
 use crate::oauth::token::TokenResponse;
 
@@ -26,15 +28,18 @@ impl Grant {
         self.terms = Some(login.terms);
         self.pause = None;
         self.trouble = Trouble::default();
-        self.save_then_serve(record, login.sent_at, true, now)
+        self.save_then_serve(record, login.sent_at, Arrival::Login, now)
     }
 
-    pub(super) fn save_then_serve(&mut self, mut record: GrantRecord, sent_at: Now, login: bool, now: Now) -> Vec<Effect> {
+    pub(super) fn save_then_serve(&mut self, mut record: GrantRecord, sent_at: Now, cause: Arrival, now: Now) -> Vec<Effect> {
         record.generation = self.newest().generation + 1;
-        let current = Current::fresh(&record.token, sent_at.boot, &self.terms, &mut self.random);
+        let current = match &cause {
+            Arrival::HalfRefresh(_) => self.current.clone(),
+            Arrival::Login | Arrival::Refresh => Current::fresh(&record.token, sent_at.boot, &self.terms, &mut self.random),
+        };
         let ticket = self.ticket();
         let record = Box::new(record);
-        self.phase = Phase::Saving { ticket, record: record.clone(), current, give_up: now.boot + SAVE_PATIENCE, login };
+        self.phase = Phase::Saving { ticket, record: record.clone(), current, give_up: now.boot + SAVE_PATIENCE, cause };
         vec![Effect::Save(ticket, record)]
     }
 
@@ -84,7 +89,7 @@ impl Grant {
 
     /// The new record becomes the present one, and whoever waits is answered.
     pub(super) fn adopt(&mut self, now: Now) -> Vec<Effect> {
-        let Phase::Saving { record, current, login, .. } = std::mem::replace(&mut self.phase, Phase::Calm) else {
+        let Phase::Saving { record, current, cause, .. } = std::mem::replace(&mut self.phase, Phase::Calm) else {
             return Vec::new();
         };
         self.record = *record;
@@ -93,16 +98,21 @@ impl Grant {
         // A verdict on the token before says nothing of this one.
         self.probe = None;
         let expired_on_arrival = self.current.deadline.is_some_and(|deadline| deadline <= now.boot);
-        if expired_on_arrival && !login && self.record.refresh_token.is_some() {
+        let fault = match &cause {
+            Arrival::HalfRefresh(fault) => Some(fault.clone()),
+            Arrival::Refresh if expired_on_arrival => Some("the provider's new token was expired on arrival".into()),
+            Arrival::Login | Arrival::Refresh => None,
+        };
+        if fault.is_some() && self.record.refresh_token.is_some() {
             self.trouble.rejections = 0;
             self.trouble.ambiguous = false;
-            self.trouble.error = Some("the provider's new token was expired on arrival".into());
+            self.trouble.error = fault;
             let until = now.boot + plan::backoff(self.raise(), self.random.f64());
             return self.wait(until, Cause::Transient, now);
         }
         self.trouble = Trouble::default();
         self.pause = None;
-        let news = if login { News::LoggedIn } else { News::Refreshed };
+        let news = if cause == Arrival::Login { News::LoggedIn } else { News::Refreshed };
         let mut effects = vec![Effect::Tell(news)];
         effects.extend(std::mem::take(&mut self.waiters).into_iter().map(|waiter| {
             let purpose = if expired_on_arrival { waiter.purpose } else { Purpose::Token };
@@ -115,12 +125,14 @@ impl Grant {
 impl GrantRecord {
     /// Merges an answer: what it does not say stays as it was.
     pub(super) fn merge(&mut self, response: TokenResponse, sent_at: Now) {
-        self.token = Token {
-            access_token: response.access_token,
-            token_type: response.token_type,
-            issued_at: sent_at.wall,
-            lifetime: response.lifetime,
-        };
+        if response.unusable.is_none() {
+            self.token = Token {
+                access_token: response.access_token,
+                token_type: response.token_type,
+                issued_at: sent_at.wall,
+                lifetime: response.lifetime,
+            };
+        }
         if let Some(refresh_token) = response.refresh_token {
             self.refresh_token = Some(refresh_token);
         }

@@ -26,6 +26,9 @@ pub struct TokenResponse {
     pub refresh_token: Option<RefreshToken>,
     /// The granted scopes; `None` means those that were asked for.
     pub scopes: Option<Vec<String>>,
+    /// Why the access token cannot be served (a type that is not Bearer, odd characters); it is empty then. Such an answer
+    /// counts only for its new refresh token: the old one is used up.
+    pub unusable: Option<String>,
     /// The ID token, for identity only. Redacted in `Debug`.
     pub id_token: Option<AccessToken>,
 }

@@ -69,24 +69,35 @@ fn refusal(response: &Response, members: &Members, code: &str, quirks: &Quirks) 
 }
 
 fn success(members: &Members, quirks: &Quirks) -> Result<TokenResponse, TokenError> {
-    let unusable = |text: &str| TokenError::Unusable(text.to_owned());
-    let token = members.text("access_token").ok_or_else(|| unusable("it holds no access token"))?;
-    // RFC 6749 appendix A.12, less the space: a token goes into a header.
-    if !token.bytes().all(|byte| byte.is_ascii_graphic()) {
-        return Err(unusable("its access token holds characters that no header can carry"));
-    }
+    let token = members.text("access_token").unwrap_or_default();
     let token_type = members.text("token_type").unwrap_or("Bearer");
-    if !token_type.eq_ignore_ascii_case("bearer") {
-        return Err(TokenError::Unusable(format!("its token is of type {}, not Bearer", clean(token_type))));
+    let refresh_token = members.text("refresh_token").map(|token| RefreshToken::new(token.to_owned()));
+    let unusable = fault(token, token_type);
+    if let (Some(fault), None) = (&unusable, &refresh_token) {
+        return Err(TokenError::Unusable(fault.clone()));
     }
+    let token = if unusable.is_none() { token } else { "" };
     Ok(TokenResponse {
         access_token: AccessToken::new(token.to_owned()),
         token_type: token_type.to_owned(),
         lifetime: lifetime(members, token, quirks),
-        refresh_token: members.text("refresh_token").map(|token| RefreshToken::new(token.to_owned())),
-        scopes: scopes(members, quirks.scope_separator),
+        refresh_token,
+        scopes: scopes(members, quirks.scope_separator).filter(|_| unusable.is_none()),
+        unusable,
         id_token: members.text("id_token").map(|token| AccessToken::new(token.to_owned())),
     })
+}
+
+/// Why an access token cannot be served.
+fn fault(token: &str, token_type: &str) -> Option<String> {
+    if token.is_empty() {
+        return Some("it holds no access token".into());
+    }
+    // RFC 6749 appendix A.12, less the space: a token goes into a header.
+    if !token.bytes().all(|byte| byte.is_ascii_graphic()) {
+        return Some("its access token holds characters that no header can carry".into());
+    }
+    (!token_type.eq_ignore_ascii_case("bearer")).then(|| format!("its token is of type {}, not Bearer", clean(token_type)))
 }
 
 /// What the answer says, else the preset; what a JWT says of itself may only shorten that.

@@ -251,3 +251,24 @@ fn two_accounts_of_one_provider_live_side_by_side() {
     let status = room.ctl(&["status", "--json"]).ok();
     assert!(status.stdout.contains("alice") && status.stdout.contains("test:work"), "{status:?}");
 }
+
+#[test]
+fn logins_that_nobody_finishes_are_limited_and_leave_room_again_when_they_end() {
+    let server = Server::with_lifetime(60);
+    let room = Room::at(&server);
+    let daemon = room.start();
+    let ask = |number: u32| json!({ "provider": format!("test:n{number}"), "interactive": false });
+    let ids: Vec<String> = (0..32)
+        .map(|number| {
+            let mut login = daemon.start_login(&ask(number));
+            login.wait_for_url();
+            login.started().0
+        })
+        .collect();
+    let refused = daemon.call("POST", "/v1/logins", &ask(32));
+    assert_eq!((refused.status, refused.json()["error"].as_str()), (429, Some("too_many_requests")), "{refused:?}");
+    let (joined, is_joined) = daemon.start_login(&ask(7)).started();
+    assert!(is_joined && joined == ids[7], "the same login is joined");
+    assert_eq!(daemon.call("DELETE", &format!("/v1/logins/{}", ids[0]), &json!({})).status, 200);
+    daemon.log_in("test", "alice");
+}

@@ -18,6 +18,10 @@ use crate::login::{self, Outcome, Pasted, Plan, Progress};
 /// How long a person has for a login.
 const PATIENCE: Duration = Duration::from_secs(300);
 
+/// The most logins in flight. Each has a listener, and lives on when a client that is no person leaves it: without a limit
+/// one client could take every file descriptor, and with them the vault's writes.
+const MOST_LOGINS: usize = 32;
+
 /// Every login in flight.
 #[derive(Default)]
 pub(super) struct Logins {
@@ -57,9 +61,11 @@ impl Core {
     pub(super) fn login(&mut self, request: wire::LoginRequest, reply: Reply<mpsc::UnboundedReceiver<LoginEvent>>) {
         match self.plan(&request) {
             Ok((grant, plan)) => {
-                let (id, joined) = self
-                    .running_login(&grant, &plan.scopes)
-                    .map_or_else(|| (self.start_login(grant.clone(), plan), false), |id| (id, true));
+                let (id, joined) = match self.running_login(&grant, &plan.scopes) {
+                    Some(id) => (id, true),
+                    None if self.logins.running.len() >= MOST_LOGINS => return answer(reply, Err(too_many_logins())),
+                    None => (self.start_login(grant.clone(), plan), false),
+                };
                 answer(reply, Ok(self.subscribe(id, grant, joined, &request)));
             }
             Err(error) => answer(reply, Err(error)),
@@ -273,6 +279,11 @@ impl Running {
         // Whoever has gone is removed when that is heard of.
         let _ = subscriber.events.send(event);
     }
+}
+
+fn too_many_logins() -> ErrorBody {
+    ErrorBody::new(ErrorCode::TooManyRequests, format!("{MOST_LOGINS} logins wait for their browser already"))
+        .hint("finish or cancel one; each ends by itself after 5 minutes")
 }
 
 fn no_login() -> ErrorBody {

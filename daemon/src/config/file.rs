@@ -12,11 +12,13 @@ const LIMIT: u64 = 1024 * 1024;
 /// The file's text; `None` where there is none.
 pub(super) fn read(path: &Path) -> Result<Option<String>, ConfigError> {
     let unreadable = |what: String| ConfigError::of_file(ConfigErrorKind::Unreadable, path, what);
-    let metadata = match fs::metadata(path) {
-        Ok(metadata) => metadata,
+    let file = match open(path) {
+        Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(unreadable(format!("cannot be read: {error}"))),
     };
+    // Of what was opened: the path may lead elsewhere by now.
+    let metadata = file.metadata().map_err(|error| unreadable(format!("cannot be read: {error}")))?;
     if metadata.is_dir() {
         return Err(unreadable("is a folder, not a file".into()).with_hint("name the file itself, such as config.toml in it"));
     }
@@ -25,7 +27,6 @@ pub(super) fn read(path: &Path) -> Result<Option<String>, ConfigError> {
     }
     trusted(path, &metadata)?;
     let mut bytes = Vec::new();
-    let file = File::open(path).map_err(|error| unreadable(format!("cannot be read: {error}")))?;
     file.take(LIMIT + 1).read_to_end(&mut bytes).map_err(|error| unreadable(format!("cannot be read: {error}")))?;
     if bytes.len() as u64 > LIMIT {
         return Err(unreadable("is larger than 1 MiB".into()));
@@ -34,6 +35,15 @@ pub(super) fn read(path: &Path) -> Result<Option<String>, ConfigError> {
         let line = line_of(error.as_bytes(), error.utf8_error().valid_up_to());
         ConfigError { line: Some(line), ..unreadable("is not UTF-8".into()) }.with_hint("save the file as UTF-8")
     })
+}
+
+/// Opens what a path leads to; a FIFO does not block.
+fn open(path: &Path) -> io::Result<File> {
+    let mut options = OpenOptions::new();
+    options.read(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::custom_flags(&mut options, rustix::fs::OFlags::NONBLOCK.bits().cast_signed());
+    options.open(path)
 }
 
 /// Replaces the file durably, through symbolic links (dotfiles), and makes its folders. On error nothing has changed.

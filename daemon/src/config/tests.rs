@@ -400,6 +400,35 @@ mod on_unix {
     }
 
     #[test]
+    fn a_link_that_changes_while_it_is_read_never_brings_somebody_elses_text() {
+        let folder = folder();
+        let path = |name: &str| folder.path().join(name);
+        fs::write(path("mine"), "# mine").unwrap();
+        fs::write(path("theirs"), "# theirs").unwrap();
+        if std::os::unix::fs::chown(path("theirs"), Some(65534), None).is_err() {
+            return; // only root can give files away
+        }
+        symlink(path("mine"), path("config.toml")).unwrap();
+        let read_often = || (0..20_000).any(|_| file::read(&path("config.toml")).is_ok_and(|text| text.as_deref() == Some("# theirs")));
+        let over = std::sync::atomic::AtomicBool::new(false);
+        let swap = || {
+            while !over.load(std::sync::atomic::Ordering::Relaxed) {
+                for target in ["theirs", "mine"] {
+                    symlink(path(target), path("next")).unwrap();
+                    fs::rename(path("next"), path("config.toml")).unwrap();
+                }
+            }
+        };
+        let deceived = std::thread::scope(|scope| {
+            scope.spawn(swap);
+            let deceived = read_often();
+            over.store(true, std::sync::atomic::Ordering::Relaxed);
+            deceived
+        });
+        assert!(!deceived);
+    }
+
+    #[test]
     fn a_read_only_file_or_folder_stays_and_the_snippet_is_told() {
         let folder = folder();
         let path = folder.path().join("config.toml");

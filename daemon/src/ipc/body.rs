@@ -17,6 +17,7 @@ use tokio::sync::mpsc;
 use zeroize::Zeroizing;
 
 use super::io::{Gate, Phase};
+use crate::oauth::text::clean;
 
 /// What a route answers.
 #[derive(Debug)]
@@ -222,7 +223,8 @@ fn without_values(error: &serde_json::Error) -> String {
         Some((_, expected)) => format!("a field has the wrong type or value, expected {expected}"),
         None => "a field has the wrong value".to_owned(),
     };
-    format!("{said} (line {position})")
+    // The name of a field is the client's own text, and the sentence goes into the log too.
+    format!("{} (line {position})", clean(&said))
 }
 
 #[cfg(test)]
@@ -268,6 +270,14 @@ mod tests {
             assert!(!sentence::<TokenRequest>(body).contains("s3cret"), "{body}");
         }
         assert!(!sentence::<mcp_auth_proto::VaultSetup>(r#"{"key_source":"s3cret"}"#).contains("s3cret"));
+    }
+
+    #[test]
+    fn the_name_of_an_unknown_field_brings_no_control_character_and_no_length_into_the_sentence() {
+        let said = sentence::<TokenRequest>(r#"{"a\u001b[2J\nb\u202e":1}"#);
+        assert!(said.starts_with("unknown field `a[2J b`") && !said.contains(char::is_control), "{said:?}");
+        let long = format!(r#"{{"{}":1}}"#, "x".repeat(60_000));
+        assert!(sentence::<TokenRequest>(&long).len() < 400);
     }
 
     #[test]

@@ -129,10 +129,24 @@ fn endpoint(members: &Members, name: &'static str, issuer: &str) -> Result<Optio
     let url = transport::check_url(endpoint).map_err(|_| refused("it is not an https URL"))?;
     // A server out there that points at our own machine wants to reach something that it cannot reach itself.
     let at_home = transport::check_url(issuer).is_ok_and(|issuer| transport::is_loopback(&issuer));
-    if transport::is_loopback(&url) && !at_home {
+    if leads_home(&url) && !at_home {
         return Err(refused("it leads to this machine, and the issuer does not"));
     }
     Ok(Some(endpoint.to_owned()))
+}
+
+/// Whether a URL leads to this machine, in any spelling: a connection to `0.0.0.0` or `[::ffff:127.0.0.1]` does, too.
+fn leads_home(url: &url::Url) -> bool {
+    let at_home = |address: std::net::IpAddr| address.is_loopback() || address.is_unspecified();
+    match url.host() {
+        Some(url::Host::Domain(name)) => {
+            let name = name.strip_suffix('.').unwrap_or(name);
+            name == "localhost" || name.ends_with(".localhost")
+        }
+        Some(url::Host::Ipv4(address)) => at_home(address.into()),
+        Some(url::Host::Ipv6(address)) => at_home(address.to_canonical()) || at_home(address.into()),
+        None => false,
+    }
 }
 
 #[cfg(test)]
@@ -198,6 +212,12 @@ mod tests {
             "ftp://a/b",
             "javascript:x",
             "https://127.0.0.1/token",
+            "https://0.0.0.0/token",
+            "https://[::]/token",
+            "https://[::ffff:127.0.0.1]/token",
+            "https://2130706433/token",
+            "https://localhost./token",
+            "https://a.localhost/token",
             "http://localhost:1/t",
             "https://u:p@a/t",
             "-x",

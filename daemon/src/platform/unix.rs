@@ -75,6 +75,11 @@ pub fn lock_file(path: &Path) -> Result<LockFile, LockError> {
     let mut options = OpenOptions::new();
     let mut file =
         options.read(true).write(true).create(true).truncate(false).mode(0o600).custom_flags(flags).open(path).map_err(failed)?;
+    let found = file.metadata().map_err(failed)?;
+    // Another user could hold the lock for ever; a second name is somebody else's file, which we would write to.
+    if !found.is_file() || found.uid() != own_uid() || found.nlink() != 1 {
+        return Err(failed(io::Error::new(io::ErrorKind::InvalidInput, "it is not a file of our own")));
+    }
     match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
         Ok(()) => {}
         Err(Errno::WOULDBLOCK) => {
@@ -349,5 +354,23 @@ mod tests {
         symlink(scratch.path().join("precious"), &path).unwrap();
         assert!(matches!(lock_file(&path), Err(LockError::Io { .. })));
         assert_eq!(std::fs::read_to_string(scratch.path().join("precious")).unwrap(), "precious");
+    }
+
+    #[test]
+    fn a_lock_file_that_is_not_ours_alone_is_refused_and_left_alone() {
+        let scratch = tempfile::tempdir().unwrap();
+        let path = scratch.path().join("daemon.lock");
+        std::fs::write(scratch.path().join("precious"), "precious").unwrap();
+        std::fs::hard_link(scratch.path().join("precious"), &path).unwrap();
+        assert!(lock_file(&path).unwrap_err().to_string().contains("not a file of our own"));
+        assert_eq!(std::fs::read_to_string(scratch.path().join("precious")).unwrap(), "precious");
+        std::fs::remove_file(&path).unwrap();
+        rustix::fs::mkfifoat(rustix::fs::CWD, &path, Mode::RUSR | Mode::WUSR).unwrap();
+        assert!(lock_file(&path).is_err());
+        std::fs::remove_file(&path).unwrap();
+        drop(lock_file(&path).unwrap());
+        if std::os::unix::fs::chown(&path, Some(65534), None).is_ok() {
+            assert!(lock_file(&path).is_err(), "somebody else's");
+        }
     }
 }

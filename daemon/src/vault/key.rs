@@ -201,11 +201,11 @@ impl KeyFile {
 
     fn write(&self, path: &Path) -> Result<(), KeyError> {
         let folder = path.parent().unwrap_or(Path::new("."));
-        if !folder.exists() {
-            let unusable =
-                |error| KeyError::Closed(format!("the key file's folder {} {error}", folder.display()), "mcp-authctl setup".into());
-            platform::private_folder(folder).map_err(unusable)?;
-        }
+        // Also one that is there: in somebody else's folder the key could be taken away, and with it every login.
+        platform::private_folder(folder).map_err(|error| {
+            let hint = format!("look at the owner of {}, or set MCP_AUTHD_STATE_DIR to a folder of your own", folder.display());
+            KeyError::Closed(format!("the key file's folder {} {error}", folder.display()), hint)
+        })?;
         let mut text = Zeroizing::new(String::with_capacity(self.0.len() * 100));
         for (id, key) in &self.0 {
             text.push_str(id);

@@ -563,6 +563,26 @@ fn a_key_file_is_private_and_one_that_is_not_is_refused() {
 }
 
 #[test]
+fn no_key_is_put_into_a_folder_that_is_a_link_or_somebody_elses() {
+    let home = Home::with(KeySourceKind::KeyFile);
+    let elsewhere = tempfile::tempdir().unwrap();
+    let folder = home.folder.path().join("state");
+    let places = Places { key_file: folder.join("vault.key"), ..home.places() };
+    symlink(elsewhere.path(), &folder).unwrap();
+    let refused = |places: Places| {
+        let vault = Vault::start(places);
+        reason(open(&vault).and_then(|_| save(&vault, grant("github", 1))).unwrap_err())
+    };
+    assert!(refused(places.clone()).contains("is a symbolic link"));
+    std::fs::remove_file(&folder).unwrap();
+    std::fs::create_dir(&folder).unwrap();
+    if std::os::unix::fs::chown(&folder, Some(65534), None).is_ok() {
+        assert!(refused(places).contains("belongs to another user"));
+    }
+    assert_eq!((std::fs::read_dir(elsewhere.path()).unwrap().count(), std::fs::read_dir(&folder).unwrap().count()), (0, 0));
+}
+
+#[test]
 fn no_key_file_is_made_unless_it_was_chosen() {
     let home = Home::new();
     home.keychain.become_(Mood::Failing(KeychainError::NoProvider));

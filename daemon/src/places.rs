@@ -165,7 +165,7 @@ mod tests {
             (&[(STATE_DIR_ENV, "./d")], "MCP_AUTHD_STATE_DIR is `./d`, and must be an absolute path"),
             (
                 &[(KEY_SOURCE_ENV, "keyring")],
-                "MCP_AUTHD_KEY_SOURCE: unknown key source, expected one of keychain, systemd-credential, passphrase, key-file",
+                "MCP_AUTHD_KEY_SOURCE: `keyring` is no key source, expected one of keychain, systemd-credential, passphrase, key-file",
             ),
         ];
         for (environment, sentence) in table {

@@ -14,6 +14,7 @@ use super::attempt::{self, Way};
 use super::gate::Gate;
 use super::lane::Lane;
 use super::logins::Logins;
+use super::providers::StoredSecret;
 use super::{Edges, Message, Reply};
 use crate::clock::{Boot, Now};
 use crate::config::Config;
@@ -21,7 +22,6 @@ use crate::grant::record::{Definition, GrantRecord};
 use crate::grant::{Asker, Attempt, AttemptError, Effect, Grant, Input, News, Terms, Ticket};
 use crate::oauth::token::{TokenError, TokenResponse};
 use crate::provider::{Provider, RefreshPlan};
-use crate::secret::ClientSecret;
 use crate::transport::Transport;
 use crate::vault::{Done, Record, RecordId, RecordKind, VaultError};
 
@@ -46,7 +46,7 @@ pub(crate) struct Core {
     pub(super) askers: HashMap<Asker, (GrantName, Reply<TokenAnswer>)>,
     agenda: Agenda,
     lanes: HashMap<String, Lane>,
-    pub(super) secrets: HashMap<String, (u64, ClientSecret)>,
+    pub(super) secrets: HashMap<String, StoredSecret>,
     pub(super) logins: Logins,
     /// Who waits for a static token to be stored.
     pub(super) storing: Vec<(GrantName, Reply<wire::GrantSummary>)>,
@@ -249,7 +249,7 @@ impl Core {
 
     /// What an errand for a provider needs.
     pub(super) fn way(&self, provider: Provider) -> Way {
-        let secret = self.secrets.get(&provider.name).map(|(_, secret)| secret.clone());
+        let secret = self.secret_of(&provider);
         Way { transport: self.transport.clone(), clock: self.edges.clock.clone(), provider, secret }
     }
 
@@ -371,6 +371,9 @@ impl Core {
         let sealed = Record { id: grant_id(name), generation: record.generation, plaintext: record.to_plaintext() };
         let name = name.clone();
         let done = self.back(move |core, result| {
+            if let Err(VaultError::Locked { .. }) = &result {
+                core.hold_key_again();
+            }
             let result = result.map_err(|error| error.to_string());
             core.give(&name, Input::Saved(ticket, result));
         });

@@ -9,10 +9,10 @@ use zeroize::Zeroizing;
 
 use super::Reply;
 use super::core::{Core, answer};
+use super::providers::StoredSecret;
 use crate::clock::{Boot, Now};
 use crate::grant::Grant;
 use crate::grant::record::GrantRecord;
-use crate::secret::ClientSecret;
 use crate::vault::{Opened, RecordKind, VaultError};
 
 /// How long a question waits for a vault that may open by itself.
@@ -183,8 +183,8 @@ impl Core {
                     }
                 },
                 RecordKind::ProviderSecret => {
-                    if let Ok(text) = std::str::from_utf8(&record.plaintext) {
-                        self.secrets.insert(record.id.name, (record.generation, ClientSecret::new(text.to_owned())));
+                    if let Some(secret) = StoredSecret::from_record(&record) {
+                        self.secrets.insert(record.id.name, secret);
                     }
                 }
                 RecordKind::Registration | RecordKind::Policy | RecordKind::Issuer => {}
@@ -252,9 +252,6 @@ impl Core {
     }
 
     pub(super) fn vault_unlock(&mut self, request: wire::VaultUnlock, reply: Reply<wire::VaultStatus>) {
-        if self.gate.is_open() {
-            return answer(reply, Ok(self.vault_status()));
-        }
         if self.gate.is_winding() {
             return self.after_winding(move |core| core.vault_unlock(request, reply));
         }
@@ -266,6 +263,14 @@ impl Core {
             answer(reply, refused.map_or_else(|| Ok(core.vault_status()), Err));
         });
         self.when_settled(move |core| core.edges.vault.open(true, hidden(request.passphrase), done));
+    }
+
+    /// The vault lost its key by a fault of its own: what is in RAM is newer than its records, so only the key is fetched.
+    pub(super) fn hold_key_again(&mut self) {
+        if self.gate.is_open() && !self.gate.is_winding() {
+            let done = self.back(|_, _| {});
+            self.edges.vault.open(false, None, done);
+        }
     }
 
     pub(super) fn vault_lock(&mut self, reply: Reply<wire::VaultStatus>) {

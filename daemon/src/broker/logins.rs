@@ -133,7 +133,7 @@ impl Core {
         let provider = self.config.provider(grant.base()).ok_or_else(|| no_provider(grant.base()))?;
         let mut scopes = request.scopes.clone().unwrap_or_else(|| provider.scopes.clone());
         scopes.extend(provider.refresh_scopes.iter().filter(|scope| !scopes.contains(scope)).cloned().collect::<Vec<_>>());
-        let secret = self.secrets.get(&provider.name).map(|(_, secret)| secret.clone());
+        let secret = self.secret_of(&provider);
         let resource = self.grants.get(&grant).and_then(|held| held.record().resource.clone());
         Ok((grant, Plan { provider, client_secret: secret, scopes, resource, callback_port: request.callback_port, patience: PATIENCE }))
     }

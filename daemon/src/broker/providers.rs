@@ -9,16 +9,57 @@ use super::core::{Core, answer};
 use super::gate::refusal;
 use crate::config::{self, Config, ConfigError, ConfigErrorKind};
 use crate::grant::Input;
+use crate::provider::Provider;
 use crate::secret::ClientSecret;
 use crate::vault::{Record, RecordId, RecordKind, VaultError};
 
+/// A client secret and the server that it was stored for: it goes nowhere else, whatever the config says later.
+#[derive(serde::Serialize, serde::Deserialize)]
+pub(super) struct StoredSecret {
+    #[serde(skip)]
+    generation: u64,
+    client_secret: ClientSecret,
+    issuer: Option<String>,
+    token_endpoint: Option<String>,
+}
+
+impl StoredSecret {
+    fn new(secret: &str, generation: u64, provider: &Provider) -> Self {
+        Self {
+            generation,
+            client_secret: ClientSecret::new(secret.to_owned()),
+            issuer: provider.issuer.clone(),
+            token_endpoint: provider.endpoints.token.clone(),
+        }
+    }
+
+    pub(super) fn from_record(record: &Record) -> Option<Self> {
+        let stored: Self = serde_json::from_slice(&record.plaintext).ok()?;
+        Some(Self { generation: record.generation, ..stored })
+    }
+
+    fn to_plaintext(&self) -> Zeroizing<Vec<u8>> {
+        Zeroizing::new(serde_json::to_vec(self).expect("it has only string keys"))
+    }
+}
+
 impl Core {
+    /// The client secret that is stored for a provider as it is defined now.
+    pub(super) fn secret_of(&self, provider: &Provider) -> Option<ClientSecret> {
+        let stored = self.secrets.get(&provider.name)?;
+        let same_server = stored.issuer == provider.issuer && stored.token_endpoint == provider.endpoints.token;
+        same_server.then(|| stored.client_secret.clone())
+    }
+
     pub(super) fn providers(&mut self, reply: Reply<Vec<wire::ProviderSummary>>) {
         let providers = self.config.providers();
-        answer(reply, Ok(providers.iter().map(|provider| provider.summary(self.secrets.contains_key(&provider.name))).collect()));
+        answer(reply, Ok(providers.iter().map(|provider| provider.summary(self.secret_of(provider).is_some())).collect()));
     }
 
     pub(super) fn define_provider(&mut self, name: String, definition: wire::ProviderDefinition, reply: Reply<wire::ProviderSummary>) {
+        if let Some(error) = self.redirects_tokens(&name, &definition) {
+            return answer(reply, Err(error));
+        }
         let (path, of) = (self.config_path.clone(), name.clone());
         let errand = async move { tokio::task::spawn_blocking(move || config::define_provider(&path, &of, &definition)).await };
         self.task(errand, move |core, outcome| match outcome {
@@ -31,10 +72,38 @@ impl Core {
         });
     }
 
-    pub(super) fn set_client_secret(&mut self, name: String, request: wire::ClientSecretRequest, reply: Reply<wire::ProviderSummary>) {
-        if self.config.provider(&name).is_none() {
-            return answer(reply, Err(no_provider(&name)));
+    /// Whoever may speak on the socket may not lead the next login, or a stored secret, to a server of their own: the URLs
+    /// of a provider that is there already are changed in the file alone, and endpoints belong to their issuer.
+    fn redirects_tokens(&self, name: &str, definition: &wire::ProviderDefinition) -> Option<ErrorBody> {
+        let there = self.config.provider(name).filter(|provider| provider.configured);
+        let hint = format!("write it into {}, then mcp-authctl reload", self.config_path.display());
+        let given = [
+            &definition.authorization_endpoint,
+            &definition.token_endpoint,
+            &definition.revocation_endpoint,
+            &definition.userinfo_endpoint,
+        ];
+        if let Some(present) = there {
+            let of = &present.endpoints;
+            let fixed = [&of.authorization, &of.token, &of.revocation, &of.userinfo];
+            let moved = |given: &Option<String>, present: &Option<String>| given.is_some() && given != present;
+            let moves = definition.base_url.is_some()
+                || moved(&definition.preset, &present.preset)
+                || moved(&definition.issuer, &present.issuer)
+                || given.iter().zip(fixed).any(|(given, fixed)| moved(given, fixed));
+            let sentence = || format!("the provider `{name}` is there already, and its URLs are changed in the config file only");
+            return moves.then(|| ErrorBody::new(ErrorCode::Conflict, sentence()).hint(hint));
         }
+        let origin = |url: &str| url::Url::parse(url).ok().map(|url| url.origin());
+        let issuer = definition.issuer.as_deref().and_then(origin)?;
+        let strays = given.into_iter().flatten().any(|endpoint| origin(endpoint).as_ref() != Some(&issuer));
+        let sentence =
+            || format!("an endpoint of `{name}` is not on its issuer's origin; such a provider is defined in the config file only");
+        strays.then(|| ErrorBody::new(ErrorCode::Conflict, sentence()).hint(hint))
+    }
+
+    pub(super) fn set_client_secret(&mut self, name: String, request: wire::ClientSecretRequest, reply: Reply<wire::ProviderSummary>) {
+        let Some(provider) = self.config.provider(&name) else { return answer(reply, Err(no_provider(&name))) };
         let secret = request.client_secret.expose().trim();
         if secret.is_empty() || secret.contains(char::is_control) {
             return answer(
@@ -42,13 +111,13 @@ impl Core {
                 Err(ErrorBody::new(ErrorCode::InvalidRequest, "the client secret is empty or holds a control character")),
             );
         }
-        let generation = self.secrets.get(&name).map_or(1, |(generation, _)| generation + 1);
+        let generation = self.secrets.get(&name).map_or(1, |stored| stored.generation + 1);
         let id = RecordId { kind: RecordKind::ProviderSecret, name: name.clone() };
-        let record = Record { id, generation, plaintext: Zeroizing::new(secret.as_bytes().to_vec()) };
-        let secret = ClientSecret::new(secret.to_owned());
+        let secret = StoredSecret::new(secret, generation, &provider);
+        let record = Record { id, generation, plaintext: secret.to_plaintext() };
         let done = self.back(move |core, result: Result<(), VaultError>| match result {
             Ok(()) => {
-                core.secrets.insert(name.clone(), (generation, secret));
+                core.secrets.insert(name.clone(), secret);
                 core.redefine(Some(&name));
                 core.provider(&name, reply);
             }
@@ -100,7 +169,7 @@ impl Core {
     }
 
     fn provider(&mut self, name: &str, reply: Reply<wire::ProviderSummary>) {
-        let summary = self.config.provider(name).map(|provider| provider.summary(self.secrets.contains_key(name)));
+        let summary = self.config.provider(name).map(|provider| provider.summary(self.secret_of(&provider).is_some()));
         answer(reply, summary.ok_or_else(|| no_provider(name)));
     }
 }

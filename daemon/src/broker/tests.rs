@@ -230,3 +230,31 @@ async fn a_refresh_that_still_queues_is_not_sent_once_the_config_has_changed() {
     assert!(house.core(|core| core.grants.values().all(Grant::is_at_rest)).await);
     assert!(house.requests.try_recv().is_err(), "a refresh token goes where the config does not lead any more");
 }
+
+#[tokio::test]
+async fn nobody_leads_a_provider_that_is_there_or_its_secret_to_another_server() {
+    let house = House::with(&[]).await;
+    std::fs::write(house.folder.path().join("config.toml"), CONFIG).unwrap();
+    let secret = wire::ClientSecretRequest { client_secret: mcp_auth_proto::Secret::new("cs-1") };
+    assert!(house.broker.set_client_secret("corp".into(), secret).await.unwrap().has_client_secret);
+    for definition in [
+        wire::ProviderDefinition { token_endpoint: Some("https://evil.example/token".into()), ..Default::default() },
+        wire::ProviderDefinition { issuer: Some("https://evil.example".into()), ..Default::default() },
+        wire::ProviderDefinition { preset: Some("gitlab".into()), base_url: Some("https://evil.example".into()), ..Default::default() },
+    ] {
+        assert_eq!(house.broker.define_provider("corp".into(), definition).await.unwrap_err().error, ErrorCode::Conflict);
+    }
+    let stray = wire::ProviderDefinition {
+        issuer: Some("https://new.example".into()),
+        token_endpoint: Some("https://evil.example/token".into()),
+        ..Default::default()
+    };
+    assert_eq!(house.broker.define_provider("new".into(), stray).await.unwrap_err().error, ErrorCode::Conflict);
+    let client = wire::ProviderDefinition { client_id: Some("c2".into()), ..Default::default() };
+    assert!(house.broker.define_provider("corp".into(), client).await.unwrap().has_client_secret);
+    let moved = CONFIG.replace("https://corp.example/token", "https://evil.example/token");
+    std::fs::write(house.folder.path().join("config.toml"), moved).unwrap();
+    house.broker.reload().await.unwrap();
+    let providers = house.broker.providers().await.unwrap();
+    assert!(!providers.iter().find(|provider| provider.name == "corp").unwrap().has_client_secret, "a secret went along");
+}

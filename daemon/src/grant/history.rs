@@ -202,8 +202,8 @@ impl World {
         let sent_at = self.now;
         let sent = attempt.refresh_token.expose().to_string();
         let bad = self.one_in(self.weather.bad_answers);
-        let fault = if bad { self.random.u32(1..9) } else { 0 };
-        let processed = matches!(fault, 0 | 1);
+        let fault = if bad { self.random.u32(1..10) } else { 0 };
+        let processed = matches!(fault, 0 | 1 | 9);
         let result = if processed { self.provider.refresh(&sent, self.weather, sent_at) } else { Ok(self.none()) };
         let overloaded = |after| TokenError::Overloaded { status: 503, retry_after: after };
         let result = match fault {
@@ -213,6 +213,11 @@ impl World {
             4 => Err(overloaded(Some(S * self.random.u32(1..4000)))),
             5 => Err(overloaded(None)),
             6 if self.weather.strict => Err(TokenError::InvalidGrant(None)),
+            9 => result.map(|response| TokenResponse {
+                access_token: AccessToken::new(String::new()),
+                unusable: Some("its token is of type DPoP, not Bearer".into()),
+                ..response
+            }),
             7 => Err(TokenError::Refused { code: "invalid_client".into(), description: None }),
             _ => Err(TokenError::Unusable("html".into())),
         };
@@ -307,7 +312,8 @@ impl World {
     /// How long the provider must be left alone after this answer.
     fn expect_distance(&mut self, result: &Result<TokenResponse, AttemptError>) {
         let Err(AttemptError::Provider(error)) = result else {
-            (self.not_before, self.lost_once) = (None, false);
+            let half = result.as_ref().is_ok_and(|response| response.unusable.is_some());
+            (self.not_before, self.lost_once) = (half.then(|| (self.now.boot + S, "a failure")), false);
             return;
         };
         let first_loss = matches!(error, TokenError::Lost(_)) && !self.lost_once;

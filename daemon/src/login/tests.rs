@@ -441,7 +441,7 @@ async fn the_account_comes_from_the_id_token_or_from_userinfo_and_may_be_missing
     for (tokens, userinfo, account, subject, requests) in [
         (named.clone(), json(500, ""), Some("a@b"), Some("u1"), 1),
         (id_token(""), json(200, r#"{"sub":"u1","login":"ann"}"#), Some("ann"), Some("u1"), 2),
-        (id_token(""), json(200, r#"{"sub":"u2","login":"eve"}"#), None, Some("u1"), 2),
+        (id_token(""), json(200, r#"{"sub":"u2","login":"eve"}"#), Some("u1"), Some("u1"), 2),
         (r#"{"access_token":"at-1"}"#.into(), json(200, r#"{"id":5,"login":"ann"}"#), Some("ann"), Some("5"), 2),
         (r#"{"access_token":"at-1"}"#.into(), json(401, "{}"), None, None, 2),
     ] {

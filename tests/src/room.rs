@@ -97,7 +97,21 @@ impl Room {
     /// Starts the daemon and waits until it answers.
     #[track_caller]
     pub fn start(&self) -> Daemon<'_> {
-        let mut daemon = Daemon { room: self, running: self.spawn() };
+        self.answering(self.spawn())
+    }
+
+    /// Starts the daemon as a service manager does, with the socket handed over, and waits until it answers.
+    #[track_caller]
+    pub fn start_activated(&self) -> Daemon<'_> {
+        std::fs::create_dir_all(self.socket().parent().unwrap()).unwrap();
+        let mut command = self.command(&binary("activate"));
+        command.arg(self.socket()).arg(binary("mcp-authd"));
+        self.answering(Running::start(command, "daemon", false))
+    }
+
+    #[track_caller]
+    fn answering(&self, running: Running) -> Daemon<'_> {
+        let mut daemon = Daemon { room: self, running };
         wait_until("an answer of the daemon", PATIENCE, || {
             assert!(daemon.running.is_alive(), "the daemon ended: {}", daemon.running.said());
             let answer = Connection::unix(&self.socket()).and_then(|mut connection| connection.request("GET", "/v1/status", &[], ""));

@@ -142,6 +142,7 @@ fn a_full_disk_costs_no_login() {
     });
     let status = room.ctl(&["status"]);
     assert!(status.stdout.contains("in memory only"), "status says so: {status:?}");
+    room.ctl(&["lock"]).fails_with(1).says("in memory only");
     disk.free();
     wait_until("the save", PATIENCE, || {
         daemon.token("test");

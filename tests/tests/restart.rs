@@ -38,6 +38,17 @@ fn every_grant_works_after_sigterm() {
 }
 
 #[test]
+fn a_socket_that_was_handed_over_is_served_and_left_where_it_is() {
+    let server = Server::with_lifetime(60);
+    let room = Room::at(&server);
+    let daemon = room.start_activated();
+    log_in_to_all(&daemon);
+    all_work(&daemon, &room, &server);
+    assert_eq!(daemon.stop().code, 0);
+    assert!(room.socket().exists(), "the socket is the service manager's");
+}
+
+#[test]
 fn every_grant_works_after_kill_nine_again_and_again() {
     let server = Server::with_lifetime(5);
     let room = Room::at(&server);

@@ -283,6 +283,15 @@ impl Core {
                 answer(reply, Ok(status));
             });
         }
+        let in_ram: Vec<_> =
+            self.grants.values().filter(|grant| grant.is_not_durable()).map(|grant| grant.record().name.to_string()).collect();
+        if !in_ram.is_empty() {
+            let sentence = format!("the newest tokens of {} are in memory only, and locking would lose them", in_ram.join(", "));
+            return answer(
+                reply,
+                Err(ErrorBody::new(ErrorCode::Conflict, sentence).hint("make room on the disk, and try again in a minute")),
+            );
+        }
         self.gate.closings += 1;
         self.close(locked_by_hand());
         self.wind(move |core| {

@@ -8,6 +8,14 @@ use mcp_auth_proto::{ClientError, ErrorBody, ErrorCode, SocketPathError};
 /// Why a verb failed.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Failure {
+    /// The arguments make no sense.
+    #[error("{sentence}")]
+    Usage {
+        /// What is wrong with them.
+        sentence: String,
+        /// The command that tells more.
+        hint: String,
+    },
     /// The daemon could not be asked, or refused.
     #[error(transparent)]
     Client(ClientError),
@@ -71,6 +79,9 @@ pub(crate) enum Failure {
     /// `status --check`: the token has expired and the provider does not answer.
     #[error("{0} has no valid token and its provider does not answer")]
     NotRefreshed(String),
+    /// `add-token`: the name holds a login that works.
+    #[error("{0} holds a login, which a static token would replace")]
+    WouldReplaceLogin(String),
     /// No provider of that name.
     #[error("there is no provider {0}")]
     NoProvider(String),
@@ -89,6 +100,7 @@ impl Failure {
             Self::Client(ClientError::NotRunning { .. }) | Self::Gone(_) => 4,
             // Whoever closed the pipe has what they wanted (`status | head -1`).
             Self::Output(error) if error.kind() == io::ErrorKind::BrokenPipe => 0,
+            Self::Usage { .. } => 2,
             Self::NotLoggedIn { .. } => 3,
             Self::NotRefreshed(_) => 5,
             Self::BadConfig(_) => 78,
@@ -100,6 +112,7 @@ impl Failure {
     /// What to do about it.
     pub(crate) fn hint(&self) -> Option<String> {
         match self {
+            Self::Usage { hint, .. } => Some(hint.clone()),
             Self::Client(ClientError::NotRunning { .. }) => Some(start_hint()),
             Self::Client(ClientError::NotOurDaemon { path, .. }) => {
                 Some(format!("look who owns it with `ls -l {}`, or set {} to your own", path.display(), mcp_auth_proto::SOCKET_ENV))
@@ -113,6 +126,10 @@ impl Failure {
             Self::Socket(_) => Some(format!("set {} to a short absolute path in a folder of your own", mcp_auth_proto::SOCKET_ENV)),
             Self::NotLoggedIn { grant, .. } => Some(format!("mcp-authctl login {grant}")),
             Self::NotRefreshed(_) => Some("mcp-authctl status".into()),
+            Self::WouldReplaceLogin(grant) => {
+                Some(format!("choose another name, such as {}:pat, or first `mcp-authctl logout {grant}`", base(grant)))
+            }
+            Self::Empty(_) => Some("type it at the prompt, or pipe it in".into()),
             Self::NoProvider(_) => Some("mcp-authctl provider list".into()),
             Self::BadConfig(body) => Some(body.hint.clone().unwrap_or_else(|| "correct the file, then `mcp-authctl reload`".into())),
             Self::OddAddress => Some("check the provider with `mcp-authctl provider list`".into()),
@@ -126,12 +143,14 @@ impl Failure {
             return serde_json::to_value(body).unwrap_or_default();
         }
         let word = match self {
+            Self::Usage { .. } => "usage",
             Self::Client(ClientError::NotRunning { .. }) | Self::Gone(_) => "not_running",
             Self::Client(ClientError::NotOurDaemon { .. }) => "not_our_daemon",
             Self::Client(ClientError::TooOld { .. }) => "too_old",
             Self::NotLoggedIn { .. } => "login_required",
             Self::NotRefreshed(_) => "provider_unreachable",
             Self::NoProvider(_) => "not_found",
+            Self::WouldReplaceLogin(_) => "conflict",
             Self::BadConfig(_) => "bad_config",
             Self::Cancelled => "cancelled",
             _ => "failed",
@@ -183,6 +202,11 @@ fn api_hint(body: &ErrorBody) -> Option<String> {
         (_, Some(seconds)) => Some(format!("the next attempt is in {seconds} s")),
         _ => None,
     }
+}
+
+/// A grant's name without its label.
+fn base(grant: &str) -> &str {
+    grant.split(':').next().unwrap_or(grant)
 }
 
 fn start_hint() -> String {

@@ -93,8 +93,9 @@ fn usage(error: &clap::Error) -> ExitCode {
     } else {
         let text = error.to_string();
         let said = text.split("Usage:").next().and_then(|said| said.split("For more information").next()).unwrap_or_default();
-        let sentence = said.trim_start_matches("error: ").split_whitespace().collect::<Vec<_>>().join(" ");
-        output::complaint(&sentence, Some(&format!("{command} --help")));
+        let sentence = said.trim_start_matches("error: ").split_whitespace().collect::<Vec<_>>().join(" ").replace(" tip: ", "; ");
+        let failure = Failure::Usage { sentence, hint: format!("{command} --help") };
+        output::failure(&failure, words.iter().any(|word| word == "--json"));
     }
     ExitCode::from(2)
 }

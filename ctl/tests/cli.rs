@@ -121,9 +121,14 @@ fn wrong_usage_is_code_2_and_asks_the_daemon_nothing() {
     {
         assert_eq!(daemon.run(args).code, Some(2), "{args:?}");
     }
-    for args in
-        [&["logout"][..], &["provider", "add", "x"], &["provider", "show", "a:b"], &["env", "1X=github"], &["setup", "--key-source", "x"]]
-    {
+    for args in [
+        &["logout"][..],
+        &["provider", "add", "x"],
+        &["provider", "add", "x", "--preset", "a", "--issuer", "b"],
+        &["provider", "show", "a:b"],
+        &["env", "1X=github"],
+        &["setup", "--key-source", "x"],
+    ] {
         let run = daemon.run(args);
         assert_eq!((run.code, &*run.stdout), (Some(2), ""), "{args:?}");
     }
@@ -159,7 +164,7 @@ linear                      -                       retrying      90 s
   next attempt in 12 s
 notion                      Acme                    ok            41 min
 pat                         -                       ok            7 d
-  no refresh: log in again by then
+  no refresh: add-token again by then
 ";
     let run = overview(UNLOCKED, GRANTS).run(&["status"]);
     assert_eq!(run, ran(0, expected, ""));
@@ -185,7 +190,7 @@ fn problems_of_vault_and_config_stand_above_the_table() {
     let expected = "\
 vault locked, key source keychain: the keychain is locked
   hint: mcp-authctl unlock
-config /c.toml: line 3: no such key
+config: /c.toml: line 3: no such key
   hint: the last good version is in use; correct the file, then `mcp-authctl reload`
 disk: the newest tokens of 1 grants are in memory only, the disk refuses them
 https://a.example does not answer, next attempt in 20 s
@@ -322,13 +327,56 @@ fn secrets_come_from_stdin_and_go_to_their_routes() {
         let asked = std::iter::repeat_with(|| daemon.asked()).find(|asked| !asked.starts_with("GET")).unwrap();
         assert_eq!(asked, last);
     }
-    assert_eq!(daemon.run_with_stdin(&["add-token", "github:pat"], "\n"), ran(1, "", "error: the token is empty\n"));
+    assert_eq!(
+        daemon.run_with_stdin(&["add-token", "github:pat"], "\n"),
+        ran(1, "", "error: the token is empty\nhint: type it at the prompt, or pipe it in\n")
+    );
+}
+
+#[test]
+fn a_provider_that_is_a_preset_needs_no_more_than_what_changes() {
+    let provider = r#"{"name":"x","configured":true,"has_client_secret":false,"scopes":[],"redirect_uri":"http://127.0.0.1/callback"}"#;
+    let daemon = Daemon::saying(200, provider);
+    let run = daemon.run(&["provider", "add", "github", "--client-id", "Ov23liabc"]);
+    assert_eq!(run.code, Some(0));
+    assert_eq!(daemon.asked(), r#"PUT /v1/providers/github {"client_id":"Ov23liabc"}"#);
+    assert!(run.stderr.contains("warning: x has no scopes"), "{}", run.stderr);
+    daemon.run(&["provider", "add", "gitlab", "--base-url", "https://git.example.com"]);
+    assert_eq!(daemon.asked(), r#"PUT /v1/providers/gitlab {"base_url":"https://git.example.com"}"#);
+    let preset = provider.replace(r#""scopes""#, r#""preset":"github-app","scopes""#);
+    assert!(!Daemon::saying(200, &preset).run(&["provider", "add", "x", "--client-id", "i"]).stderr.contains("warning"));
+}
+
+#[test]
+fn scopes_may_come_in_one_argument_as_hints_write_them() {
+    let daemon = Daemon::saying(200, TOKEN);
+    assert_eq!(daemon.run(&["token", "github", "--scope", "repo read:org", "--scope", "gist"]).code, Some(0));
+    assert_eq!(daemon.asked(), r#"POST /v1/token {"grant":"github","scopes":["repo","read:org","gist"]}"#);
+}
+
+#[test]
+fn a_token_does_not_replace_a_login_that_works() {
+    let grant = |state| format!(r#"{{"name":"github","provider":"github","scopes":[],"state":"{state}","refreshable":true}}"#);
+    let daemon = Daemon::saying(200, &grant("ok"));
+    let run = daemon.run_with_stdin(&["add-token", "github"], "ghp_x\n");
+    assert_eq!((run.code, run.stderr.contains("such as github:pat")), (Some(1), true));
+    assert_eq!(Daemon::saying(200, &grant("login_required")).run_with_stdin(&["add-token", "github"], "ghp_x\n").code, Some(0));
+    let locked = Daemon::saying(503, &error("vault_locked", ""));
+    assert_eq!(locked.run_with_stdin(&["add-token", "github"], "").code, Some(7));
+}
+
+#[test]
+fn a_mistake_in_the_arguments_is_json_where_json_is_asked_for() {
+    let run = finish(ctl(&["logn", "--json"]));
+    let body: serde_json::Value = serde_json::from_str(&run.stderr).unwrap();
+    assert_eq!((run.code, &body["error"], &body["hint"]), (Some(2), &"usage".into(), &"mcp-authctl --help".into()));
 }
 
 #[test]
 fn a_config_that_does_not_parse_is_code_78() {
-    let run = Daemon::saying(200, r#"{"path":"/c.toml","error":"line 3: no such key"}"#).run(&["reload"]);
-    assert_eq!((run.code, run.stderr.lines().next()), (Some(78), Some("error: /c.toml: line 3: no such key")));
+    let refused = r#"{"error":"invalid_request","error_description":"/c.toml:3: no such key","hint":"did you mean `issuer`?"}"#;
+    let expected = "error: /c.toml:3: no such key; the last good version stays in use\nhint: did you mean `issuer`?\n";
+    assert_eq!(Daemon::saying(400, refused).run(&["reload"]), ran(78, "", expected));
     assert_eq!(Daemon::saying(200, r#"{"path":"/c.toml"}"#).run(&["reload"]), ran(0, "", "reloaded /c.toml\n"));
 }
 
@@ -362,8 +410,9 @@ fn what_needs_no_daemon_works_without_one() {
         assert!(run.code == Some(0) && run.stdout.contains("mcp-authctl") && run.stderr.is_empty(), "{args:?}: {run:?}");
     }
     let folder = tempfile::tempdir().unwrap();
-    assert_eq!(finish(ctl(&["man", folder.path().to_str().unwrap()])).code, Some(0));
-    assert!(folder.path().join("mcp-authctl-login.1").exists());
+    let pages = folder.path().join("man/man1");
+    assert_eq!(finish(ctl(&["man", pages.to_str().unwrap()])).code, Some(0));
+    assert!(pages.join("mcp-authctl-login.1").exists());
     let pkce = finish(ctl(&["pkce", "--json"]));
     let value: serde_json::Value = serde_json::from_str(&pkce.stdout).unwrap();
     assert_eq!((value["code_verifier"].as_str().unwrap().len(), value["code_challenge"].as_str().unwrap().len()), (43, 43));

@@ -81,6 +81,7 @@ fn a_token_is_typed_without_echo() {
     let daemon = Daemon::saying(200, r#"{"name":"github:pat","provider":"github","scopes":[],"state":"ok","refreshable":false}"#);
     let mut terminal = Terminal::run(&daemon, &["add-token", "github:pat"]);
     terminal.wait_for_prompt("token for github:pat: ");
+    assert_eq!(daemon.asked(), "GET /v1/grants/github:pat");
     terminal.type_in("ghp_secret\n");
     assert_eq!(daemon.asked(), r#"PUT /v1/grants/github:pat {"access_token":"ghp_secret"}"#);
     let (code, screen) = terminal.exit_code();
@@ -106,7 +107,7 @@ fn setup_explains_the_choices_and_takes_the_first_for_nothing() {
     let mut terminal = Terminal::run(&daemon, &["setup"]);
     terminal.wait_for("which one? [keychain]");
     terminal.type_in("nonsense\n");
-    terminal.wait_for("unknown key source");
+    terminal.wait_for("`nonsense` is no key source");
     terminal.type_in("\n");
     assert_eq!(daemon.asked(), r#"POST /v1/vault/setup {"key_source":"keychain"}"#);
     assert_eq!(terminal.exit_code().0, Some(0));

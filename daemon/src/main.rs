@@ -33,7 +33,7 @@ mcp-authd: the daemon that owns your OAuth grants and serves fresh access tokens
 Usage: mcp-authd [--help | --version]
 
 It runs in the foreground and logs to standard error. Log in and ask with mcp-authctl:
-  mcp-authctl setup            install the service, choose where the vault's key lies
+  mcp-authctl setup            choose once where the vault's key lies
   mcp-authctl login github     log in once
   mcp-authctl token github     print a fresh access token
 
@@ -82,7 +82,7 @@ impl StartError {
 
     fn hint(&self) -> String {
         match self {
-            Self::Lock(LockError::AlreadyRunning { .. }) | Self::Bind(BindError::InUse { .. }) => "mcp-authctl status shows it".into(),
+            Self::Lock(LockError::AlreadyRunning { .. }) | Self::Bind(BindError::InUse { .. }) => "`mcp-authctl status` shows it".into(),
             Self::Lock(_) | Self::Folder { .. } => {
                 "look at the folder's owner and modes, or set MCP_AUTHD_STATE_DIR to a folder of your own".into()
             }

@@ -1,6 +1,6 @@
 //! `add-token`: stores a static token, such as a personal access token.
 
-use mcp_auth_proto::{Client, GrantName, StaticToken};
+use mcp_auth_proto::{Client, ClientError, ErrorCode, GrantName, GrantState, StaticToken};
 
 use super::validity;
 use crate::failure::Failure;
@@ -18,12 +18,20 @@ pub(crate) struct Args {
     /// The seconds that the token still lives
     #[arg(long, value_name = "SECONDS")]
     expires_in: Option<u64>,
-    /// A scope that it covers; may be repeated
-    #[arg(long = "scope", value_name = "SCOPE")]
+    /// A scope that it covers; may be repeated, or hold several separated by spaces
+    #[arg(long = "scope", value_name = "SCOPE", value_delimiter = ' ')]
     scopes: Vec<String>,
 }
 
 pub(crate) fn run(args: Args, client: &Client, json: bool) -> Result<(), Failure> {
+    // It would throw a login away, its refresh token still good at the provider.
+    match client.grant(&args.name) {
+        Ok(grant) if grant.refreshable && grant.state != GrantState::LoginRequired => {
+            return Err(Failure::WouldReplaceLogin(args.name.to_string()));
+        }
+        Err(ClientError::Api(body)) if body.error != ErrorCode::VaultLocked => {}
+        other => drop(other?),
+    }
     let access_token = ask::token("the token", &format!("token for {}: ", args.name))?;
     let token = StaticToken { access_token, expires_in: args.expires_in, scopes: args.scopes };
     let grant = client.add_token(&args.name, &token)?;

@@ -30,8 +30,8 @@ pub(crate) struct Args {
     /// Keep this login apart from others of the provider: it becomes NAME:LABEL
     #[arg(long, value_name = "LABEL")]
     account: Option<String>,
-    /// A scope to ask for instead of the provider's usual ones; may be repeated
-    #[arg(long = "scope", value_name = "SCOPE")]
+    /// A scope to ask for instead of the provider's usual ones; may be repeated, or hold several separated by spaces
+    #[arg(long = "scope", value_name = "SCOPE", value_delimiter = ' ')]
     scopes: Vec<String>,
     /// Do not open a browser; print the URL, and read the address of the last page from stdin
     #[arg(long)]

@@ -19,6 +19,7 @@ pub(crate) mod token;
 pub(crate) mod unlock;
 pub(crate) mod vault;
 
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use mcp_auth_proto::{GrantName, GrantSummary, KeySourceKind, NameError, VaultState, VaultStatus};
 
 use crate::failure::Failure;
@@ -72,6 +73,7 @@ fn vault_line(vault: &VaultStatus) -> String {
     format!("vault {state}{source}{reason}")
 }
 
-fn key_source(text: &str) -> Result<KeySourceKind, String> {
-    text.parse()
+/// A key source; help, errors and completions list them.
+fn key_source() -> impl TypedValueParser<Value = KeySourceKind> {
+    PossibleValuesParser::new(KeySourceKind::ALL.map(KeySourceKind::as_str)).try_map(|word| word.parse::<KeySourceKind>())
 }

@@ -14,7 +14,7 @@ use crate::output::{self, field};
 Examples:
   mcp-authctl provider list
   mcp-authctl provider show github               how to register a client, and what is missing
-  mcp-authctl provider add github --preset github --client-id Iv1.abc
+  mcp-authctl provider add github --client-id Ov23liabc
   mcp-authctl provider set-secret github")]
 pub(crate) struct Args {
     #[command(subcommand)]
@@ -33,7 +33,7 @@ enum Verb {
         #[arg(value_parser = provider_name)]
         name: String,
     },
-    /// Define a provider in config.toml
+    /// Define a provider in config.toml, or change what is given of one
     Add(Box<Definition>),
     /// Store a client secret in the vault
     #[command(after_help = "\
@@ -48,22 +48,24 @@ Examples:
 }
 
 #[derive(Debug, clap::Args)]
-#[command(group = clap::ArgGroup::new("server").required(true).args(["preset", "issuer", "authorization_endpoint"]))]
+#[command(override_usage = "mcp-authctl provider add NAME [OPTIONS]")]
+#[command(group = clap::ArgGroup::new("server").args(["preset", "issuer", "authorization_endpoint"]))]
+#[command(group = clap::ArgGroup::new("what").required(true).multiple(true).args(WHAT))]
 #[command(after_help = "\
 Examples:
-  mcp-authctl provider add github --preset github --client-id Iv1.abc --scope repo
+  mcp-authctl provider add github --client-id Ov23liabc
   mcp-authctl provider add work --preset gitlab --base-url https://git.example.com --client-id abc
   mcp-authctl provider add idp --issuer https://id.example.com --client-id cli --scope openid
   mcp-authctl provider add old --authorization-endpoint https://a.example/auth --token-endpoint https://a.example/token --client-id x")]
 struct Definition {
-    /// The provider's name
+    /// The provider's name; where it is a preset's, or defined already, the rest need not name the server
     #[arg(value_parser = provider_name)]
     name: String,
-    /// The preset to build on
+    /// The preset to build on; not needed where NAME is one
     #[arg(long)]
     preset: Option<String>,
     /// The base URL of a self-managed server, for presets that have one
-    #[arg(long, value_name = "URL", requires = "preset")]
+    #[arg(long, value_name = "URL", conflicts_with_all = ["issuer", "authorization_endpoint"])]
     base_url: Option<String>,
     /// The issuer, whose endpoints are discovered
     #[arg(long, value_name = "URL")]
@@ -83,13 +85,27 @@ struct Definition {
     /// The client id that the provider gave you
     #[arg(long, value_name = "ID")]
     client_id: Option<String>,
-    /// A scope to ask for; may be repeated
-    #[arg(long = "scope", value_name = "SCOPE")]
+    /// A scope to ask for; may be repeated, or hold several separated by spaces
+    #[arg(long = "scope", value_name = "SCOPE", value_delimiter = ' ')]
     scopes: Vec<String>,
     /// The port of the redirect, where the provider wants an exact one
     #[arg(long, value_name = "N")]
     callback_port: Option<u16>,
 }
+
+/// At least one of them: a definition of nothing is a slip.
+const WHAT: [&str; 10] = [
+    "preset",
+    "base_url",
+    "issuer",
+    "authorization_endpoint",
+    "token_endpoint",
+    "revocation_endpoint",
+    "userinfo_endpoint",
+    "client_id",
+    "scopes",
+    "callback_port",
+];
 
 pub(crate) fn run(args: Args, client: &Client, json: bool) -> Result<(), Failure> {
     match args.verb {
@@ -121,7 +137,16 @@ fn add(definition: Definition, client: &Client, json: bool) -> Result<(), Failur
         scopes: (!definition.scopes.is_empty()).then_some(definition.scopes),
         callback_port: definition.callback_port,
     };
-    confirm("defined", &client.define_provider(&definition.name, &wire)?, json)
+    let provider = client.define_provider(&definition.name, &wire)?;
+    confirm("defined", &provider, json)?;
+    if provider.preset.is_none() && provider.scopes.is_empty() {
+        // Without `offline_access` there is no refresh token at many of them, and without any scope no consent at some.
+        output::warning(&format!(
+            "{0} has no scopes; most servers want some: mcp-authctl provider add {0} --scope \"openid offline_access\"",
+            field(&provider.name)
+        ));
+    }
+    Ok(())
 }
 
 fn confirm(what: &str, provider: &ProviderSummary, json: bool) -> Result<(), Failure> {

@@ -14,10 +14,11 @@ use crate::{ask, output};
 Examples:
   mcp-authctl setup                              explains the choices and asks
   mcp-authctl setup --key-source keychain
-  mcp-authctl setup --key-source passphrase      asks for a new passphrase, twice")]
+  mcp-authctl setup --key-source passphrase      asks for a new passphrase, twice
+  mcp-authctl setup --key-source key-file        no safer than the disk it lies on")]
 pub(crate) struct Args {
-    /// keychain, systemd-credential, passphrase or key-file
-    #[arg(long, value_name = "KIND", value_parser = key_source)]
+    /// Where the key is kept; without it you are asked, or it is the keychain where stdin is no terminal
+    #[arg(long, value_name = "KIND", value_parser = key_source())]
     key_source: Option<KeySourceKind>,
 }
 

@@ -83,7 +83,9 @@ fn problems(status: &Status) -> Vec<String> {
         lines.push(format!("vault: {} damaged records were put aside, log in again for what is missing below", vault.quarantined));
     }
     if let Some(error) = &status.config.error {
-        lines.push(format!("config {}: {}", field(&status.config.path), field(error)));
+        // It mostly begins with the path, and then with the line.
+        let path = if error.starts_with(&status.config.path) { String::new() } else { format!("{}: ", field(&status.config.path)) };
+        lines.push(format!("config: {path}{}", field(error)));
         lines.push("  hint: the last good version is in use; correct the file, then `mcp-authctl reload`".to_owned());
     }
     if status.not_durable > 0 {
@@ -144,6 +146,8 @@ fn to_do(grant: &GrantSummary) -> String {
         GrantState::LoginRequired => format!("mcp-authctl login {}", grant.name),
         GrantState::Retrying => grant.next_refresh_in.map(|seconds| format!("next attempt in {}", span(seconds))).unwrap_or_default(),
         _ if grant.not_durable => "not on disk yet".to_owned(),
+        // A static token: nobody issued it to us.
+        _ if !grant.refreshable && grant.issuer.is_none() && grant.expires_in.is_some() => "no refresh: add-token again by then".to_owned(),
         _ if !grant.refreshable && grant.expires_in.is_some() => "no refresh: log in again by then".to_owned(),
         _ => String::new(),
     }

@@ -24,8 +24,8 @@ pub(crate) struct Args {
     /// The seconds that the token must still live; a refresh is waited for if need be
     #[arg(long, value_name = "SECONDS")]
     min_valid_for: Option<u64>,
-    /// A scope that the token must cover; may be repeated
-    #[arg(long = "scope", value_name = "SCOPE")]
+    /// A scope that the token must cover; may be repeated, or hold several separated by spaces
+    #[arg(long = "scope", value_name = "SCOPE", value_delimiter = ' ')]
     scopes: Vec<String>,
     /// Print the first 8 hex digits of the token's SHA-256 instead of the token
     #[arg(long)]

@@ -32,8 +32,8 @@ enum Verb {
     /// Seal every record with a new key
     #[command(after_help = "Example:\n  mcp-authctl vault rekey --key-source passphrase")]
     Rekey {
-        /// keychain, systemd-credential, passphrase or key-file; the present one if absent
-        #[arg(long, value_name = "KIND", value_parser = key_source)]
+        /// Where the key is kept from now on; the present place if absent
+        #[arg(long, value_name = "KIND", value_parser = key_source())]
         key_source: Option<KeySourceKind>,
     },
 }

@@ -23,9 +23,12 @@ pub(super) fn shown(text: &str) -> String {
 
 fn not_toml(error: &Error) -> Wrong {
     let message = error.message().lines().next().unwrap_or_default();
-    let hint = match message.starts_with("duplicate key") {
-        true => "every key and every [table] is written once",
-        false => "texts are quoted: client_id = \"...\"",
+    let hint = if message.starts_with("duplicate key") {
+        "every key and every [table] is written once"
+    } else if message.contains("table") {
+        "a table is named as in [providers.work]"
+    } else {
+        "texts are quoted: client_id = \"...\""
     };
     Wrong { span: error.span(), what: format!("not TOML: {message}"), hint: Some(hint.to_owned()) }
 }

@@ -11,7 +11,7 @@ use crate::transport::TransportError;
 
 pub(super) fn no_client_id(provider: &str) -> ErrorBody {
     ErrorBody::new(ErrorCode::Conflict, format!("there is no client id for {provider}")).hint(format!(
-        "`mcp-authctl provider show {provider}` tells how to register one; then set client_id under [providers.{provider}] in config.toml"
+        "`mcp-authctl provider show {provider}` tells how to register one; then `mcp-authctl provider add {provider} --client-id ID`"
     ))
 }
 
@@ -84,7 +84,8 @@ pub(super) fn redirect(provider: &str, error: &RedirectError) -> ErrorBody {
     let again = format!("`mcp-authctl login {provider}` tries again");
     match error {
         RedirectError::Refused { code, .. } if code == "access_denied" => {
-            ErrorBody::new(ErrorCode::LoginRequired, format!("the person said no to {provider}")).hint(again)
+            ErrorBody::new(ErrorCode::LoginRequired, format!("the login with {provider} was refused (access_denied)"))
+                .hint(format!("{again}; if nobody refused it, check its scopes with `mcp-authctl provider show {provider}`"))
         }
         RedirectError::Refused { code, .. } if matches!(code.as_str(), "temporarily_unavailable" | "server_error") => {
             ErrorBody::new(ErrorCode::ProviderUnreachable, format!("cannot log in with {provider}: {error}")).hint(again)
@@ -119,7 +120,9 @@ pub(super) fn token(provider: &str, error: &TokenError) -> ErrorBody {
 
 pub(super) fn too_late(provider: &str) -> ErrorBody {
     ErrorBody::new(ErrorCode::LoginRequired, format!("nobody finished the login with {provider} in time"))
-        .hint(format!("`mcp-authctl login {provider}` tries again"))
+        .hint(format!(
+            "`mcp-authctl login {provider}` tries again; if the browser showed an error, compare the client id and the redirect URI in `mcp-authctl provider show {provider}`"
+        ))
 }
 
 pub(super) fn paste(error: PasteError, redirect_uri: &str) -> ErrorBody {

@@ -376,7 +376,7 @@ async fn a_server_that_does_not_tell_of_s256_is_refused_unless_the_preset_knows(
 #[tokio::test]
 async fn what_the_provider_answers_to_the_person_or_the_code_becomes_a_sentence_and_a_hint() {
     for (redirect, exchange, code, sentence, hint) in [
-        ("error=access_denied", None, ErrorCode::LoginRequired, "the person said no to example", "login example"),
+        ("error=access_denied", None, ErrorCode::LoginRequired, "the login with example was refused (access_denied)", "login example"),
         ("error=invalid_scope&error_description=no%1b%20such", None, ErrorCode::Conflict, "invalid_scope: no such", "--scope"),
         ("error=server_error", None, ErrorCode::ProviderUnreachable, "server_error", "login example"),
         ("code=c&code=d", None, ErrorCode::LoginRequired, "holds no code, or something twice", "login example"),

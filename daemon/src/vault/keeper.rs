@@ -154,7 +154,8 @@ impl Keeper {
         let fits = match self.existing() {
             Err(error) => Err(error),
             Ok(Some(header)) => {
-                conflict(format!("there is a vault already, with the key source {}", header.key_source), "mcp-authctl vault rekey")
+                let hint = format!("mcp-authctl vault rekey --key-source {source}");
+                conflict(format!("there is a vault already, with the key source {}", header.key_source), &hint)
             }
             Ok(None) => match self.places.key_source.filter(|named| *named != source) {
                 Some(named) => conflict(format!("MCP_AUTHD_KEY_SOURCE says {named}"), "unset it, or choose the same key source"),
@@ -342,7 +343,7 @@ impl Keeper {
     fn backup(&mut self, to: &Path) -> Result<(), VaultError> {
         let header = match self.existing()? {
             Some(header) => header,
-            None => return Err(VaultError::NeedsSetup("there is no vault yet: mcp-authctl setup".into())),
+            None => return Err(VaultError::NeedsSetup("there is no vault yet".into())),
         };
         let conflict = |reason: String| VaultError::Conflict { reason, hint: Some("name a folder that does not exist yet".into()) };
         if !to.is_absolute() {

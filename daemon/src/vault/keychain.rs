@@ -59,7 +59,7 @@ impl KeychainError {
     pub fn hint(&self) -> &'static str {
         match self {
             Self::NoBus | Self::NoProvider => {
-                "start a keychain, such as gnome-keyring, or choose another key source with `mcp-authctl setup`"
+                "start a keychain, such as gnome-keyring, or choose another place, such as `--key-source passphrase`"
             }
             Self::NoCollection => "log in to the desktop once, or unlock the keychain with `gnome-keyring-daemon --unlock`",
             Self::Dismissed => {

@@ -25,7 +25,7 @@ impl Keeper {
     pub(super) fn rekey(&mut self, source: Option<KeySourceKind>, passphrase: Option<Zeroizing<String>>, done: Answer<KeySourceKind>) {
         let header = match self.held.as_ref().map(|held| Ok(Some(held.header.clone()))).unwrap_or_else(|| self.existing()) {
             Ok(Some(header)) => header,
-            Ok(None) => return done.give(Err(VaultError::NeedsSetup("there is no vault yet: mcp-authctl setup".into()))),
+            Ok(None) => return done.give(Err(VaultError::NeedsSetup("there is no vault yet".into()))),
             Err(error) => return done.give(Err(error)),
         };
         let target = source.or(self.places.key_source).unwrap_or(header.key_source);

@@ -297,6 +297,7 @@ impl World {
             Event::Answer(ticket, sent_at, result) => self.ignores(Input::Refreshed(ticket, sent_at, result)),
             Event::Saved(ticket, record, result) => {
                 if result.is_ok() {
+                    assert!(record.generation >= self.disk.generation, "an older record is written after a newer one");
                     self.durable.insert(record.token.access_token.expose().to_owned());
                     self.disk = *record;
                 }
@@ -403,6 +404,8 @@ impl World {
         self.disk_free_at = self.now.boot;
         let tickets = self.grant.tickets + 1_000_000;
         self.grant = Grant::restore(record, Some(terms()), interrupted, self.now, (self.random.u64(..), tickets));
+        let at_once = self.grant.record().ended.is_some() || self.grant.wake_at().is_some_and(|at| at <= self.now.boot);
+        assert!(at_once || !interrupted, "an interrupted refresh is not repeated at once");
     }
 
     fn log_in(&mut self) {

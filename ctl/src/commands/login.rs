@@ -108,7 +108,9 @@ fn done(grant: &GrantSummary, asked: &[String], json: bool) -> Result<(), Failur
 /// What was asked for and not granted, and the other way round. Nothing when nothing was asked for by name.
 fn difference(asked: &[String], granted: &[String]) -> Option<String> {
     let without = |these: &[String], those: &[String]| these.iter().filter(|scope| !those.contains(scope)).cloned().collect::<Vec<_>>();
-    let (missing, extra) = (without(asked, granted), without(granted, asked));
+    let (mut missing, extra) = (without(asked, granted), without(granted, asked));
+    // It asks for a refresh token; many servers that give one do not list it.
+    missing.retain(|scope| scope != "offline_access");
     let mut parts = Vec::new();
     if asked.is_empty() || granted.is_empty() {
         return None;
@@ -139,6 +141,7 @@ mod tests {
         let list = |text: &str| text.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
         assert_eq!(difference(&list("a b"), &list("b a")), None);
         assert_eq!(difference(&[], &list("a")), None);
+        assert_eq!(difference(&list("a offline_access"), &list("a")), None);
         assert_eq!(difference(&list("a b"), &list("b")).unwrap(), "not granted: a");
         assert_eq!(difference(&list("a b"), &list("b c")).unwrap(), "not granted: a; granted without being asked for: c");
     }

@@ -213,7 +213,10 @@ impl Core {
     fn login_ended(&mut self, id: &str, outcome: Result<Outcome, ErrorBody>, resource: Option<String>, requested_scopes: Vec<String>) {
         let outcome = match outcome {
             Ok(outcome) => outcome,
-            Err(error) => return self.end_login(id, LoginEvent::Failed { error }),
+            Err(error) => {
+                tracing::info!("a login failed: {error}");
+                return self.end_login(id, LoginEvent::Failed { error });
+            }
         };
         let Some(running) = self.logins.running.get_mut(id) else { return };
         running.saving = true;

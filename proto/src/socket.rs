@@ -186,12 +186,11 @@ mod tests {
     }
 
     #[test]
-    fn a_path_that_does_not_fit_says_its_length_and_what_to_do() {
+    fn a_path_that_does_not_fit_says_its_length_and_the_limit() {
         let longest = format!("/{}", "p".repeat(106));
         assert_eq!(found(&[(SOCKET_ENV, &longest)], None, None), Ok(longest.clone()));
         let error = found(&[(SOCKET_ENV, &format!("{longest}p"))], None, None).unwrap_err().to_string();
         assert!(error.contains("108 bytes long and the system allows 107"), "{error}");
-        assert!(error.ends_with("set MCP_AUTHD_SOCKET to a shorter path"), "{error}");
     }
 
     #[test]

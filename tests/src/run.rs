@@ -70,6 +70,8 @@ impl Running {
     /// Starts `command`. With `stdout_holds_a_token` its stdout is left out of the leak search: the one place for a token.
     #[track_caller]
     pub(crate) fn start(mut command: Command, label: &str, stdout_holds_a_token: bool) -> Self {
+        // A run in the background has SIGINT ignored, and so would its children: what is caught here is back to normal there.
+        signal_hook::flag::register(signal_hook::consts::SIGINT, std::sync::Arc::default()).unwrap();
         let label = next_label(label);
         let stdout = label.with_extension(if stdout_holds_a_token { "token" } else { "stdout" });
         let stderr = label.with_extension("stderr");

@@ -188,7 +188,7 @@ fn stdin_is_left_alone_when_it_may_belong_to_a_script() {
 fn ctrl_c_ends_the_login_with_130_and_the_daemon_sees_it_go() {
     let (daemon, events) = Daemon::with_login(nothing_else);
     // A run in the background has SIGINT ignored, and so would its children: what is caught here is back to normal there.
-    signal_hook::flag::register(signal_hook::consts::SIGINT, Default::default()).unwrap();
+    signal_hook::flag::register(signal_hook::consts::SIGINT, std::sync::Arc::default()).unwrap();
     let mut command = daemon.command(&["login", "github"]);
     let mut child = piped(&mut command);
     events.send(STARTED.into()).unwrap();

@@ -210,7 +210,7 @@ impl Drop for Asking<'_> {
 }
 
 async fn run(mut core: Core, mut messages: mpsc::UnboundedReceiver<Message>, mut alarm: Alarm) {
-    core.open_vault(false, None);
+    core.open_vault();
     while !core.is_finished() {
         alarm.set(core.wake_at());
         tokio::select! {

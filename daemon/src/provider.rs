@@ -113,14 +113,6 @@ impl Provider {
         }
     }
 
-    /// How long a refresh waits for its answer: short enough that the same refresh token can be sent again within the grace.
-    pub fn answer_timeout(&self) -> Duration {
-        match self.quirks.refresh_grace {
-            Some(grace) if grace < Duration::from_secs(15) => Duration::from_secs(4),
-            _ => Duration::from_secs(10),
-        }
-    }
-
     /// Whether a grant that was made with `definition` may still get tokens: same name, issuer, client, and no fixed
     /// endpoint has moved. Endpoints that were merely discovered are not compared; an optional endpoint that the grant
     /// never had is not either, since none of its tokens went there. A static token has no client, only a provider.
@@ -233,6 +225,14 @@ pub struct Quirks {
 }
 
 impl Quirks {
+    /// How long a refresh waits for its answer: short enough that the same refresh token can be sent again within the grace.
+    pub fn answer_timeout(&self) -> Duration {
+        match self.refresh_grace {
+            Some(grace) if grace < Duration::from_secs(15) => Duration::from_secs(4),
+            _ => Duration::from_secs(10),
+        }
+    }
+
     /// The loopback redirect URI with this port, or without one.
     pub fn redirect_uri(&self, port: Option<u16>) -> String {
         let port = port.map(|port| format!(":{port}")).unwrap_or_default();
@@ -317,7 +317,7 @@ mod tests {
     fn a_refresh_waits_less_where_the_grace_is_short() {
         for (grace, seconds) in [("", 10), ("refresh_grace = 14", 4), ("refresh_grace = 15", 10), ("refresh_grace = 0", 4)] {
             let provider = configured("corp", &format!("issuer = 'https://corp.example'\n{grace}"));
-            assert_eq!(provider.answer_timeout(), Duration::from_secs(seconds), "{grace}");
+            assert_eq!(provider.quirks.answer_timeout(), Duration::from_secs(seconds), "{grace}");
         }
     }
 

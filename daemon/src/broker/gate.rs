@@ -97,7 +97,7 @@ impl Core {
         let now = self.now();
         match &self.gate.state {
             State::Closed(closed) if closed.retry_at.is_none() => return answer(reply, Err(self.locked())),
-            State::Closed(closed) if now.boot >= closed.tried + RETRY_ASKED => self.open_vault(false, None),
+            State::Closed(closed) if now.boot >= closed.tried + RETRY_ASKED => self.open_vault(),
             _ => {}
         }
         let go =
@@ -105,8 +105,8 @@ impl Core {
         self.gate.parked.push(Parked { until: now.boot + PATIENCE, go });
     }
 
-    /// Tries to open the vault. `prompt`: the keychain may ask the person.
-    pub(super) fn open_vault(&mut self, prompt: bool, passphrase: Option<Zeroizing<String>>) {
+    /// Tries to open the vault without asking the person anything.
+    pub(super) fn open_vault(&mut self) {
         if matches!(self.gate.state, State::Open) {
             return;
         }
@@ -116,7 +116,7 @@ impl Core {
         };
         let closings = self.gate.closings;
         let done = self.back(move |core, result| core.opened(core.unless_locked(closings, result), delay));
-        self.edges.vault.open(prompt, passphrase, done);
+        self.edges.vault.open(false, None, done);
     }
 
     /// Goes on now, or when the present try to open the vault has ended: two at a time would fight for the keychain.
@@ -203,7 +203,7 @@ impl Core {
 
     pub(super) fn gate_woke(&mut self, now: Now) {
         if matches!(&self.gate.state, State::Closed(closed) if closed.retry_at.is_some_and(|at| at <= now.boot)) {
-            self.open_vault(false, None);
+            self.open_vault();
         }
         self.ask_parked(now.boot);
     }
@@ -313,7 +313,7 @@ impl Core {
             Ok(source) => {
                 core.gate.key_source = Some(source);
                 if closings == core.gate.closings {
-                    core.open_vault(false, None);
+                    core.open_vault();
                 }
                 answer(reply, Ok(core.vault_status()));
             }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use zeroize::Zeroizing;
 
 use crate::grant::record::Definition;
-use crate::provider::{Quirks, RefreshPlan, RevocationStyle};
+use crate::provider::Quirks;
 use crate::transport::{Request, Response};
 
 pub(crate) fn answer(status: u16, content_type: &str, body: &str) -> Response {
@@ -23,24 +23,10 @@ pub(crate) fn json(status: u16, body: &str) -> Response {
 
 pub(crate) fn quirks() -> Quirks {
     Quirks {
-        client_auth: None,
-        needs_client_secret: false,
-        pkce_s256: false,
-        scope_separator: ' ',
         invalid_grant_codes: Vec::new(),
-        refresh_invalidates_access_token: false,
-        refresh_grace: None,
-        refresh_sends_redirect_uri: false,
-        refresh: RefreshPlan::Ahead,
-        default_lifetime: None,
-        send_resource: true,
-        authorization_params: Vec::new(),
-        revocation: RevocationStyle::Rfc7009,
-        redirect_host: "127.0.0.1".into(),
-        redirect_path: "/callback".into(),
-        redirect_port: None,
         account_claims: ["preferred_username", "email", "login"].map(Into::into).into(),
         subject_claims: ["sub", "id"].map(Into::into).into(),
+        ..Quirks::default()
     }
 }
 

@@ -69,13 +69,6 @@ pub enum TokenError {
 
 /// How long a code exchange may take.
 const EXCHANGE_TIMEOUT: Duration = Duration::from_secs(30);
-/// How long a refresh may take: short, since a lost answer is repaired by sending the same token again while the provider's
-/// grace lasts.
-const REFRESH_TIMEOUT: Duration = Duration::from_secs(10);
-/// The same where that grace is short.
-const HASTY_REFRESH_TIMEOUT: Duration = Duration::from_secs(4);
-/// A grace below this is short.
-const SHORT_GRACE: Duration = Duration::from_secs(15);
 
 /// How the client proves itself: the preset's word, else what the metadata lists (RFC 8414 section 2: basic when it lists
 /// nothing), and never without a secret.
@@ -125,9 +118,7 @@ pub fn refresh(
         fields.push(("redirect_uri", Field::Text(redirect_uri)));
     }
     push_resource(&mut fields, quirks, resource);
-    let hasty = quirks.refresh_grace.is_some_and(|grace| grace < SHORT_GRACE);
-    let timeout = if hasty { HASTY_REFRESH_TIMEOUT } else { REFRESH_TIMEOUT };
-    Some(form::post(definition.token_endpoint.as_deref()?, &fields, client(definition, quirks, secret)?, timeout))
+    Some(form::post(definition.token_endpoint.as_deref()?, &fields, client(definition, quirks, secret)?, quirks.answer_timeout()))
 }
 
 /// What a token request that got no answer means.

@@ -7,6 +7,7 @@
 pub mod broker;
 pub mod clock;
 pub mod config;
+mod failpoint;
 pub mod grant;
 pub mod ipc;
 pub mod logging;

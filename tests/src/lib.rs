@@ -12,6 +12,7 @@ mod browse;
 mod http;
 mod keyring;
 mod leak;
+pub mod rogue;
 mod room;
 mod run;
 mod server;

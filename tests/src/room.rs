@@ -14,6 +14,7 @@ use tempfile::TempDir;
 use crate::binaries::{bare_command, binary};
 use crate::browse::{Answer, Person};
 use crate::http::{Connection, HttpAnswer};
+use crate::rogue::Rogue;
 use crate::run::{Output, Running, run};
 use crate::server::Server;
 use crate::wait::wait_until;
@@ -25,6 +26,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 pub struct Room {
     folder: TempDir,
     environment: Vec<(String, String)>,
+    daemon: &'static str,
 }
 
 impl Room {
@@ -40,7 +42,7 @@ impl Room {
     #[track_caller]
     pub fn without_key_source(config: &str) -> Self {
         let folder = tempfile::Builder::new().prefix("authd").tempdir().unwrap();
-        let mut room = Self { folder, environment: Vec::new() };
+        let mut room = Self { folder, environment: Vec::new(), daemon: "mcp-authd" };
         for name in ["home", "state", "run"] {
             std::fs::create_dir(room.path(name)).unwrap();
             std::fs::set_permissions(room.path(name), Permissions::from_mode(0o700)).unwrap();
@@ -59,6 +61,25 @@ impl Room {
     #[track_caller]
     pub fn at(server: &Server) -> Self {
         Self::with_config(&provider_table("test", server, ""))
+    }
+
+    /// A room for one provider `test` at this misbehaving server.
+    #[track_caller]
+    pub fn at_rogue(rogue: &Rogue) -> Self {
+        Self::with_config(&rogue.provider_table("test", ""))
+    }
+
+    /// Every daemon of this room is from now on the one with failpoints, none of them armed.
+    pub fn use_failpoints(&mut self) {
+        self.daemon = "mcp-authd-failpoints";
+        self.set("MCP_AUTHD_FAILPOINTS", self.path("failpoints").to_str().unwrap());
+    }
+
+    /// Arms these failpoints (`STEP=ACTION`), in a running daemon too, and no others.
+    pub fn arm(&self, failpoints: &[&str]) {
+        // Replaced whole: the daemon may be reading it.
+        std::fs::write(self.path("failpoints.new"), failpoints.join("\n")).unwrap();
+        std::fs::rename(self.path("failpoints.new"), self.path("failpoints")).unwrap();
     }
 
     /// A path in the room.
@@ -105,7 +126,7 @@ impl Room {
     pub fn start_activated(&self) -> Daemon<'_> {
         std::fs::create_dir_all(self.socket().parent().unwrap()).unwrap();
         let mut command = self.command(&binary("activate"));
-        command.arg(self.socket()).arg(binary("mcp-authd"));
+        command.arg(self.socket()).arg(binary(self.daemon));
         self.answering(Running::start(command, "daemon", false))
     }
 
@@ -124,7 +145,7 @@ impl Room {
     /// Starts a daemon and does not wait.
     #[track_caller]
     pub fn spawn(&self) -> Running {
-        Running::start(self.command(&binary("mcp-authd")), "daemon", false)
+        Running::start(self.command(&binary(self.daemon)), "daemon", false)
     }
 
     /// Runs `mcp-authctl` to its end.

@@ -7,6 +7,7 @@ use std::time::Duration;
 use tokio::sync::{oneshot, watch};
 
 use crate::clock::{Clock, Now};
+use crate::failpoint;
 use crate::grant::record::{Definition, GrantRecord};
 use crate::grant::{Attempt, AttemptError, Verdict};
 use crate::oauth::token::{TokenError, TokenResponse};
@@ -54,6 +55,7 @@ pub(super) async fn refresh(
         Ok(secret) => secret,
         Err(reason) => return (started, Err(AttemptError::NoClientSecret(reason))),
     };
+    failpoint::at(format_args!("refresh begins"));
     let intent = Intent {
         id: RecordId { kind: RecordKind::Grant, name: record.name.to_string() },
         generation: attempt.generation,
@@ -64,6 +66,7 @@ pub(super) async fn refresh(
     {
         return (started, Err(AttemptError::NotDurable(reason)));
     }
+    failpoint::at(format_args!("intent synced"));
     let quirks = &way.provider.quirks;
     let resource = record.resource.as_deref();
     let Some(request) = token::refresh(&record.definition, quirks, secret.as_ref(), &attempt.refresh_token, resource) else {
@@ -74,7 +77,10 @@ pub(super) async fn refresh(
     let sent_at = way.clock.now();
     let result = tokio::select! {
         answer = way.transport.send(request) => match answer {
-            Ok(response) => token::check(&response, quirks),
+            Ok(response) => {
+                failpoint::at(format_args!("answer read"));
+                token::check(&response, quirks)
+            }
             Err(error) => Err(token::from_transport(error)),
         },
         () = overslept(&mut suspended) => Err(TokenError::Lost("the machine was asleep while the provider answered".into())),

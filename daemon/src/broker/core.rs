@@ -18,6 +18,7 @@ use super::providers::StoredSecret;
 use super::{Edges, Message, Reply};
 use crate::clock::{Boot, Now};
 use crate::config::Config;
+use crate::failpoint;
 use crate::grant::record::{Definition, GrantRecord};
 use crate::grant::{Asker, Attempt, AttemptError, Effect, Grant, Input, News, Terms, Ticket};
 use crate::oauth::token::{TokenError, TokenResponse};
@@ -138,7 +139,11 @@ impl Core {
         let Some(grant) = self.grants.get_mut(name) else { return };
         // Every type in an input shows its secrets as `[redacted]`.
         tracing::trace!(grant = %name, ?input);
-        match catch_unwind(AssertUnwindSafe(|| grant.handle(input, now))) {
+        let handle = || {
+            failpoint::at(format_args!("handle {name}"));
+            grant.handle(input, now)
+        };
+        match catch_unwind(AssertUnwindSafe(handle)) {
             Ok(effects) => {
                 let wake = grant.wake_at();
                 self.agenda.set(name, wake);
@@ -168,6 +173,7 @@ impl Core {
                 }
                 Effect::Reply(asker, answer) => {
                     if let Some((_, reply)) = self.askers.remove(&asker) {
+                        failpoint::at(format_args!("reply"));
                         // Whoever has gone meanwhile needs no answer.
                         let _ = reply.send(answer);
                     }
@@ -375,6 +381,7 @@ impl Core {
                 core.hold_key_again();
             }
             let result = result.map_err(|error| error.to_string());
+            failpoint::at(format_args!("record saved"));
             core.give(&name, Input::Saved(ticket, result));
         });
         self.edges.vault.save(sealed, done);

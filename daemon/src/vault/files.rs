@@ -7,6 +7,7 @@ use std::io::{self, Read as _, Write as _};
 use std::path::{Path, PathBuf};
 
 use super::hex::Hex;
+use crate::failpoint;
 use crate::platform::{self, NotPrivate};
 
 /// The ending of files that are being written.
@@ -42,7 +43,7 @@ pub(super) fn stage(path: &Path, bytes: &[u8]) -> io::Result<PathBuf> {
 pub(super) fn write_new(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let written = step("create", path).and_then(|()| platform::create_new(path)).and_then(|mut file| {
         step("write", path)?;
-        file.write_all(bytes)?;
+        write(&mut file, path, bytes)?;
         step("fsync", path)?;
         file.sync_all()
     });
@@ -109,7 +110,23 @@ pub(super) fn remove_folder(path: &Path) -> io::Result<()> {
 /// Makes renames, new names and removals in a folder last.
 pub(super) fn sync_folder(path: &Path) -> io::Result<()> {
     step("fsync folder", path)?;
-    platform::sync_folder(path)
+    platform::sync_folder(path)?;
+    failpoint::at(format_args!("folder synced"));
+    Ok(())
+}
+
+#[cfg(not(feature = "failpoints"))]
+fn write(file: &mut File, _: &Path, bytes: &[u8]) -> io::Result<()> {
+    file.write_all(bytes)
+}
+
+/// In two halves, so that the fault suite can end the machine between them.
+#[cfg(feature = "failpoints")]
+fn write(file: &mut File, path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let (first, second) = bytes.split_at(bytes.len() / 2);
+    file.write_all(first)?;
+    step("write second half", path)?;
+    file.write_all(second)
 }
 
 fn gone(removed: io::Result<()>) -> io::Result<()> {
@@ -117,9 +134,7 @@ fn gone(removed: io::Result<()>) -> io::Result<()> {
 }
 
 #[cfg(not(test))]
-fn step(_: &str, _: &Path) -> io::Result<()> {
-    Ok(())
-}
+use crate::failpoint::at_file as step;
 
 #[cfg(test)]
 use crash::step;

@@ -1,0 +1,227 @@
+//! T1, T2, T4-T6: `kill -9` at every step of a rotating refresh, at random times, and answers that get lost.
+
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use mcp_auth_tests::rogue::{Moment, Rogue, Rules, Verdict, generation};
+use mcp_auth_tests::{Connection, Daemon, Room, wait_until};
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::json;
+
+use crate::report::{Case, Report};
+
+pub(crate) const CASES: &[Case] = &[
+    Case { id: "T1", title: "kill -9 in a refresh, grace window: no login lost", rounds: 1080, quick: 36, run: kills_with_grace },
+    Case {
+        id: "T1",
+        title: "kill -9 in a refresh, strict server: lost only inside the window",
+        rounds: 540,
+        quick: 18,
+        run: kills_at_a_strict_server,
+    },
+];
+
+const PATIENCE: Duration = Duration::from_secs(20);
+const HOUR: Duration = Duration::from_secs(3600);
+/// Rooms that are killed side by side.
+const ROOMS: u32 = 8;
+
+/// Where the daemon dies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Step {
+    /// At a failpoint of the daemon.
+    Daemon(&'static str),
+    /// At a moment of the server.
+    Server(Moment),
+    /// As soon as the new token was served.
+    Served,
+}
+
+/// Every step of a rotating refresh in order, and whether a strict server's login can be lost there: from the provider's
+/// commit, which follows the arrival whatever becomes of us, until our record has its new name.
+const STEPS: [(Step, bool); 18] = [
+    (Step::Daemon("refresh begins"), false),
+    (Step::Daemon("intents append"), false),
+    (Step::Daemon("intents fdatasync"), false),
+    (Step::Daemon("intent synced"), false),
+    (Step::Server(Moment::Arrived), true),
+    (Step::Server(Moment::Committed), true),
+    (Step::Server(Moment::HalfAnswered), true),
+    (Step::Daemon("answer read"), true),
+    (Step::Daemon("record create"), true),
+    (Step::Daemon("record write"), true),
+    (Step::Daemon("record write second half"), true),
+    (Step::Daemon("record fsync"), true),
+    (Step::Daemon("record rename"), true),
+    (Step::Daemon("fsync folder"), false),
+    (Step::Daemon("folder synced"), false),
+    (Step::Daemon("record saved"), false),
+    (Step::Daemon("reply"), false),
+    (Step::Served, false),
+];
+
+fn kills_with_grace(report: &mut Report) {
+    let (lost, repeats) = (AtomicU32::new(0), AtomicU32::new(0));
+    side_by_side(report, Rules::grace(HOUR, Duration::from_secs(60)), |room, rogue, step, window| {
+        let end = kill_once(room, rogue, step, window);
+        if end.lost {
+            lost.fetch_add(1, Ordering::Relaxed);
+        }
+        repeats.fetch_add(u32::try_from(end.repeats).unwrap(), Ordering::Relaxed);
+        assert!(!end.lost, "the login is lost");
+    });
+    report.figure(format!(
+        "lost {} (95 % upper bound {:.2} %), tokens sent again within the grace window: {}",
+        lost.load(Ordering::Relaxed),
+        300.0 / f64::from(report.rounds()),
+        repeats.load(Ordering::Relaxed)
+    ));
+}
+
+fn kills_at_a_strict_server(report: &mut Report) {
+    let (inside, outside) = (AtomicU32::new(0), AtomicU32::new(0));
+    let lossy = |step: Step| STEPS.iter().any(|(other, lossy)| *other == step && *lossy);
+    side_by_side(report, Rules::strict(HOUR), |room, rogue, step, window| {
+        let end = kill_once(room, rogue, step, window);
+        if end.lost {
+            if lossy(step) { &inside } else { &outside }.fetch_add(1, Ordering::Relaxed);
+        }
+        assert!(!end.lost || lossy(step), "a login is lost outside the window");
+    });
+    let (inside, outside) = (inside.load(Ordering::Relaxed), outside.load(Ordering::Relaxed));
+    report.figure(format!("lost {inside} inside the window (the provider's commit to our rename), {outside} outside it"));
+}
+
+/// Does the rounds in several rooms at once, every step equally often.
+fn side_by_side(report: &mut Report, rules: Rules, round: impl Fn(&Room, &Rogue, Step, &Mutex<Vec<Duration>>) + Sync) {
+    let (next, held, failures, window) = (AtomicU32::new(0), AtomicU32::new(0), Mutex::new(Vec::new()), Mutex::new(Vec::new()));
+    let rounds = report.rounds();
+    std::thread::scope(|scope| {
+        for _ in 0..ROOMS {
+            scope.spawn(|| {
+                let rogue = Rogue::start(rules.clone());
+                let mut room = Room::at_rogue(&rogue);
+                room.use_failpoints();
+                room.set("MCP_AUTHD_LOG", "info");
+                warm_up(&room);
+                loop {
+                    let number = next.fetch_add(1, Ordering::Relaxed);
+                    if number >= rounds {
+                        return;
+                    }
+                    let (step, _) = STEPS[number as usize % STEPS.len()];
+                    let mut one = crate::report::alone();
+                    one.round(|| round(&room, &rogue, step, &window));
+                    held.fetch_add(one.held(), Ordering::Relaxed);
+                    failures.lock().unwrap().extend(one.into_failures().into_iter().map(|why| format!("{step:?}: {why}")));
+                }
+            });
+        }
+    });
+    report.count(held.into_inner(), failures.into_inner().unwrap());
+    let mut window = window.into_inner().unwrap();
+    window.sort();
+    if let Some(last) = window.len().checked_sub(1) {
+        let at = |share: usize| window[last * share / 100].as_secs_f64() * 1000.0;
+        report.figure(format!("the provider's commit to the first answer with the new token: p50 {:.1} ms, p99 {:.1} ms", at(50), at(99)));
+    }
+}
+
+/// The first refresh makes the file of intents, which the rounds expect to be there.
+fn warm_up(room: &Room) {
+    room.arm(&[]);
+    let daemon = room.start();
+    daemon.log_in("test", "alice");
+    assert_eq!(daemon.call("POST", "/v1/grants/test/refresh", &json!({})).status, 200);
+    daemon.kill();
+}
+
+/// What became of a login whose daemon was killed.
+struct End {
+    lost: bool,
+    /// How often a used token was sent again and forgiven.
+    repeats: usize,
+}
+
+/// One life of the daemon that ends at `step` of a refresh, and the beginning of the next.
+fn kill_once(room: &Room, rogue: &Rogue, step: Step, window: &Mutex<Vec<Duration>>) -> End {
+    room.arm(&[]);
+    let mut daemon = room.start();
+    if daemon.call("GET", "/v1/grants/test", &json!({})).json()["state"] != "ok" {
+        daemon.log_in("test", "alice");
+    }
+    let pid = Pid::from_raw(daemon.running.pid().try_into().unwrap()).unwrap();
+    match step {
+        Step::Daemon(step) => room.arm(&[&format!("{step}=kill")]),
+        Step::Served => {}
+        Step::Server(moment) => rogue.on(move |now, path| {
+            if now == moment && path == "/token" {
+                kill_process(pid, Signal::KILL).unwrap();
+            }
+        }),
+    }
+    let published = AtomicU64::new(0);
+    let over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            ask_until_it_dies(room, rogue, &published, &over, window);
+            if step == Step::Served {
+                kill_process(pid, Signal::KILL).unwrap();
+            }
+        });
+        let mut connection = daemon.connect();
+        // The answer never comes, or the daemon dies as it comes.
+        let _ = connection.json("POST", "/v1/grants/test/refresh", &json!({}));
+        over.store(true, Ordering::Relaxed);
+    });
+    wait_until("the daemon's death", PATIENCE, || (!daemon.running.is_alive()).then_some(()));
+    drop(daemon);
+    let before = rogue.look(|seen| seen.refreshes.len());
+    rogue.on_nothing();
+    room.arm(&[]);
+    let daemon = room.start();
+    let state = settled(&daemon);
+    let after_kill = rogue.look(|seen| seen.refreshes[before..].to_vec());
+    if let Some(first) = after_kill.first() {
+        let published = published.load(Ordering::Relaxed);
+        assert!(first.generation >= Some(published), "token {published} was served, but after the kill {:?} was sent", first.generation);
+    }
+    let lost = state == "login_required";
+    if !lost {
+        let token = daemon.token("test");
+        assert!(rogue.is_active(&token), "the token is not valid");
+        assert_eq!(state, "ok");
+    }
+    daemon.kill();
+    End { lost, repeats: after_kill.iter().filter(|refresh| refresh.verdict == Verdict::Repeated).count() }
+}
+
+/// Asks again and again, and keeps the newest generation that was ever served.
+fn ask_until_it_dies(room: &Room, rogue: &Rogue, published: &AtomicU64, over: &AtomicBool, window: &Mutex<Vec<Duration>>) {
+    let Ok(mut connection) = Connection::unix(&room.socket()) else { return };
+    let mut first: Option<u64> = None;
+    while let Ok(answer) = connection.json("POST", "/v1/token", &json!({ "grant": "test" })) {
+        let now = Instant::now();
+        let token = answer.json()["access_token"].as_str().unwrap_or_default().to_owned();
+        let Some(generation) = generation(&token) else { continue };
+        if first.is_some_and(|first| generation > first) && published.load(Ordering::Relaxed) < generation {
+            let issued = rogue.look(|seen| seen.issued.iter().rev().find(|issued| issued.token == token).map(|issued| issued.at));
+            window.lock().unwrap().extend(issued.map(|at| now.duration_since(at)));
+        }
+        first.get_or_insert(generation);
+        if published.fetch_max(generation, Ordering::Relaxed) < generation && first != Some(generation) || over.load(Ordering::Relaxed) {
+            return;
+        }
+    }
+}
+
+/// The state of the grant once no refresh is wanted at once or running.
+fn settled(daemon: &Daemon<'_>) -> String {
+    wait_until("a grant at rest", PATIENCE, || {
+        let summary = daemon.show("/v1/grants/test");
+        let state = summary["state"].as_str().unwrap_or_default().to_owned();
+        let planned = summary["next_refresh_in"].as_u64().unwrap_or(0);
+        (state == "login_required" || (state == "ok" && planned > 60)).then_some(state)
+    })
+}

@@ -1,0 +1,162 @@
+//! Runs a case and counts: rounds, held, not held, with the figures that the case measured.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::process::ExitCode;
+use std::sync::Once;
+use std::time::{Duration, Instant};
+
+/// One case of the catalogue, or one part of it.
+#[derive(Clone, Copy)]
+pub(crate) struct Case {
+    /// Its number: `T1`. Several cases may have the same.
+    pub(crate) id: &'static str,
+    /// What must hold, in a few words.
+    pub(crate) title: &'static str,
+    /// How many rounds the published figures have.
+    pub(crate) rounds: u32,
+    /// How many rounds `--quick` does.
+    pub(crate) quick: u32,
+    /// Does the rounds. A panic outside a round counts as a round that did not hold.
+    pub(crate) run: fn(&mut Report),
+}
+
+/// What came of one case.
+pub(crate) struct Report {
+    case: Case,
+    wanted: u32,
+    held: u32,
+    failures: Vec<String>,
+    figures: Vec<String>,
+    took: Duration,
+}
+
+impl Case {
+    pub(crate) fn run(&self, rounds: u32) -> Report {
+        quiet_panics();
+        let mut report =
+            Report { case: *self, wanted: rounds.max(1), held: 0, failures: Vec::new(), figures: Vec::new(), took: Duration::ZERO };
+        let began = Instant::now();
+        if let Err(panic) = catch_unwind(AssertUnwindSafe(|| (self.run)(&mut report))) {
+            report.failures.push(message(&*panic));
+        }
+        report.took = began.elapsed();
+        report.print();
+        report
+    }
+}
+
+impl Report {
+    /// How many rounds to do.
+    pub(crate) fn rounds(&self) -> u32 {
+        self.wanted
+    }
+
+    /// One round: it holds if it does not panic. Gives what it gives.
+    pub(crate) fn round<T>(&mut self, round: impl FnOnce() -> T) -> Option<T> {
+        match catch_unwind(AssertUnwindSafe(round)) {
+            Ok(value) => {
+                self.held += 1;
+                Some(value)
+            }
+            Err(panic) => {
+                self.failures.push(message(&*panic));
+                None
+            }
+        }
+    }
+
+    /// How many rounds held.
+    pub(crate) fn held(&self) -> u32 {
+        self.held
+    }
+
+    /// Why the others did not.
+    pub(crate) fn into_failures(self) -> Vec<String> {
+        self.failures
+    }
+
+    /// Many rounds that were counted by the case itself.
+    pub(crate) fn count(&mut self, held: u32, not_held: impl IntoIterator<Item = String>) {
+        self.held += held;
+        self.failures.extend(not_held);
+    }
+
+    /// A figure for the table: `window p50 2.1 ms`.
+    pub(crate) fn figure(&mut self, figure: impl Into<String>) {
+        self.figures.push(figure.into());
+    }
+
+    fn print(&self) {
+        let rounds = self.held as usize + self.failures.len();
+        println!(
+            "{:<4} {:<66} {:>7} {:>7} {:>5}  {:>5.0} s",
+            self.case.id,
+            self.case.title,
+            rounds,
+            self.held,
+            self.failures.len(),
+            self.took.as_secs_f64()
+        );
+        for figure in &self.figures {
+            println!("       {figure}");
+        }
+        for failure in self.failures.iter().take(5) {
+            println!("       NOT HELD: {}", failure.replace('\n', "\n         "));
+        }
+        if self.failures.len() > 5 {
+            println!("       and {} more", self.failures.len() - 5);
+        }
+    }
+}
+
+/// A report for rounds on another thread, to be counted into the case's own.
+pub(crate) fn alone() -> Report {
+    let case = Case { id: "", title: "", rounds: 0, quick: 0, run: |_| {} };
+    Report { case, wanted: 0, held: 0, failures: Vec::new(), figures: Vec::new(), took: Duration::ZERO }
+}
+
+/// The head of the table.
+pub(crate) fn head() {
+    println!("{:<4} {:<66} {:>7} {:>7} {:>5}  {:>7}", "case", "what must hold", "rounds", "held", "not", "took");
+}
+
+/// The last lines, and the exit code.
+pub(crate) fn summary(reports: &[Report]) -> ExitCode {
+    let held: u64 = reports.iter().map(|report| u64::from(report.held)).sum();
+    let not: usize = reports.iter().map(|report| report.failures.len()).sum();
+    println!("\n{} cases, {} rounds: {held} held, {not} not held", reports.len(), held + not as u64);
+    if not == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// What there is.
+pub(crate) fn list(cases: &[Case]) {
+    for case in cases {
+        println!("{:<4} {:<66} {:>7} rounds, {} with --quick", case.id, case.title, case.rounds, case.quick);
+    }
+}
+
+/// A round that does not hold is reported in the table, not on stderr as well.
+fn quiet_panics() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        std::panic::set_hook(Box::new(|panic| {
+            let message = panic.payload().downcast_ref::<String>().cloned();
+            let message = message.or_else(|| panic.payload().downcast_ref::<&str>().map(|text| (*text).to_owned()));
+            let at = panic.location().map(ToString::to_string).unwrap_or_default();
+            LAST.with_borrow_mut(|last| *last = format!("{} ({at})", message.unwrap_or_default()));
+        }));
+    });
+}
+
+thread_local! {
+    static LAST: std::cell::RefCell<String> = const { std::cell::RefCell::new(String::new()) };
+}
+
+fn message(panic: &(dyn std::any::Any + Send)) -> String {
+    let last = LAST.take();
+    if !last.is_empty() {
+        return last;
+    }
+    let text = panic.downcast_ref::<String>().cloned().or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()));
+    text.unwrap_or_else(|| "a thread of the round panicked".to_owned())
+}

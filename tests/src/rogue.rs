@@ -1,0 +1,335 @@
+//! An authorization server that misbehaves on demand, in ways that a real one will not. Everything a real server can show
+//! is tested against [`crate::Server`].
+//!
+//! It rotates refresh tokens, notices every use of an old one and knows what it has committed at which instant. By
+//! default it is honest; a [`Plan`] changes its next answers at one path. It runs on threads of this process, so a test
+//! can act at a chosen [`Moment`] of a request, for one kill the daemon.
+
+mod answer;
+mod grants;
+
+use std::collections::BTreeMap;
+use std::io::{BufRead as _, BufReader, Read as _};
+use std::net::{TcpListener, TcpStream};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+use url::Url;
+
+pub use answer::{Content, Delivery, Plan};
+pub use grants::{Issued, Refresh, Reuse, Rules, Verdict, generation};
+
+use crate::wait::wait_until;
+use grants::Grants;
+
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A moment in the life of a request, told to [`Rogue::on`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Moment {
+    /// The request is read; nothing has happened yet.
+    Arrived,
+    /// It has taken effect: for a refresh, the old token is used up. No byte of the answer is sent.
+    Committed,
+    /// Half of the answer is sent.
+    HalfAnswered,
+    /// All of it is sent.
+    Answered,
+}
+
+/// What the server saw since its start.
+#[derive(Clone, Debug, Default)]
+pub struct Seen {
+    /// Requests by path.
+    pub requests: BTreeMap<String, u64>,
+    /// Every token request with `grant_type=refresh_token`, in order.
+    pub refreshes: Vec<Refresh>,
+    /// Every access token that was issued, in order.
+    pub issued: Vec<Issued>,
+    /// The tokens that were revoked, in order.
+    pub revoked: Vec<String>,
+}
+
+impl Seen {
+    /// Requests that came to a path.
+    pub fn requests_to(&self, path: &str) -> u64 {
+        self.requests.get(path).copied().unwrap_or(0)
+    }
+
+    /// How many refreshes ended so.
+    pub fn count(&self, verdict: Verdict) -> usize {
+        self.refreshes.iter().filter(|refresh| refresh.verdict == verdict).count()
+    }
+}
+
+type Watcher = Arc<dyn Fn(Moment, &str) + Send + Sync>;
+
+struct State {
+    grants: Grants,
+    seen: Seen,
+    plans: Vec<Plan>,
+    watcher: Option<Watcher>,
+}
+
+struct Shared {
+    state: Mutex<State>,
+    changed: Condvar,
+    ended: AtomicBool,
+    port: u16,
+}
+
+/// The server. It ends with this value; connections that hang are let go.
+pub struct Rogue {
+    shared: Arc<Shared>,
+}
+
+impl std::fmt::Debug for Rogue {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Rogue").field("port", &self.shared.port).finish_non_exhaustive()
+    }
+}
+
+impl Rogue {
+    /// A server on a free loopback port.
+    #[track_caller]
+    pub fn start(rules: Rules) -> Self {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let state = State { grants: Grants::new(rules), seen: Seen::default(), plans: Vec::new(), watcher: None };
+        let shared = Arc::new(Shared { state: Mutex::new(state), changed: Condvar::new(), ended: AtomicBool::new(false), port });
+        let serving = shared.clone();
+        std::thread::spawn(move || {
+            for stream in listener.incoming().flatten() {
+                if serving.ended.load(Ordering::Relaxed) {
+                    return;
+                }
+                let shared = serving.clone();
+                std::thread::spawn(move || shared.serve(stream));
+            }
+        });
+        Self { shared }
+    }
+
+    /// Its issuer, without a slash at the end.
+    pub fn issuer(&self) -> String {
+        self.shared.issuer()
+    }
+
+    /// A `[providers.NAME]` table for this server, with further lines.
+    pub fn provider_table(&self, name: &str, more: &str) -> String {
+        format!("[providers.{name}]\nissuer = \"{}\"\nclient_id = \"native\"\nscopes = [\"mcp:read\"]\n{more}\n", self.issuer())
+    }
+
+    /// Changes the rules from now on.
+    pub fn rule(&self, change: impl FnOnce(&mut Rules)) {
+        change(&mut self.shared.lock().grants.rules);
+    }
+
+    /// Answers so, before anything that was planned earlier.
+    pub fn plan(&self, plan: Plan) {
+        self.shared.lock().plans.insert(0, plan);
+    }
+
+    /// Back to honest answers. What hangs, goes on hanging.
+    pub fn behave(&self) {
+        self.shared.lock().plans.clear();
+    }
+
+    /// Calls `watcher` at each moment of each request, with its path, on the request's own thread.
+    pub fn on(&self, watcher: impl Fn(Moment, &str) + Send + Sync + 'static) {
+        self.shared.lock().watcher = Some(Arc::new(watcher));
+    }
+
+    /// Nobody is told of moments any more.
+    pub fn on_nothing(&self) {
+        self.shared.lock().watcher = None;
+    }
+
+    /// What it saw.
+    pub fn seen(&self) -> Seen {
+        self.shared.lock().seen.clone()
+    }
+
+    /// One look at what it saw, without a copy of it.
+    pub fn look<T>(&self, look: impl FnOnce(&Seen) -> T) -> T {
+        look(&self.shared.lock().seen)
+    }
+
+    /// Waits until `look` finds something in what it saw.
+    #[track_caller]
+    pub fn wait_for<T>(&self, what: &str, look: impl Fn(&Seen) -> Option<T>) -> T {
+        wait_until(what, PATIENCE, || self.look(&look))
+    }
+
+    /// Whether it takes an access token for valid now.
+    pub fn is_active(&self, token: &str) -> bool {
+        self.shared.lock().grants.is_active(token, Instant::now())
+    }
+
+    /// Another client uses the newest refresh token of the `family`-th login (from 0), as a thief or a second machine does.
+    pub fn steal(&self, family: usize) {
+        self.shared.lock().grants.steal(family);
+    }
+
+    /// Ends the grant of the `family`-th login: its refresh token is answered `invalid_grant` from now on.
+    pub fn revoke_family(&self, family: usize) {
+        self.shared.lock().grants.revoke(family);
+    }
+}
+
+impl Drop for Rogue {
+    fn drop(&mut self) {
+        self.shared.ended.store(true, Ordering::Relaxed);
+        self.shared.changed.notify_all();
+        // Wakes the accepting thread; if that fails it has gone already.
+        drop(TcpStream::connect(("127.0.0.1", self.shared.port)));
+    }
+}
+
+/// A request, read whole.
+struct Asked {
+    method: String,
+    path: String,
+    query: BTreeMap<String, String>,
+    headers: BTreeMap<String, String>,
+    form: BTreeMap<String, String>,
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    fn issuer(&self) -> String {
+        format!("http://127.0.0.1:{}", self.port)
+    }
+
+    /// Holds a request until the server ends or the time is over.
+    fn hold(&self, time: Duration) {
+        let guard = self.lock();
+        // Either way the request is let go.
+        drop(self.changed.wait_timeout_while(guard, time, |_| !self.ended.load(Ordering::Relaxed)));
+    }
+
+    fn serve(&self, stream: TcpStream) {
+        // A client that goes away has its reasons.
+        let Some(asked) = read(&stream, self.port) else { return };
+        let (plan, watcher) = {
+            let mut state = self.lock();
+            *state.seen.requests.entry(asked.path.clone()).or_default() += 1;
+            (state.next_plan(&asked.path), state.watcher.clone())
+        };
+        let tell = |moment| watcher.iter().for_each(|watcher| watcher(moment, &asked.path));
+        tell(Moment::Arrived);
+        let commit = plan.as_ref().is_none_or(|plan| plan.commit);
+        let honest = self.lock().honest(&asked, &self.issuer(), commit);
+        tell(Moment::Committed);
+        let plan = plan.unwrap_or_else(|| Plan::honest(&asked.path));
+        if !plan.delay.is_zero() {
+            self.hold(plan.delay);
+        }
+        let bytes = plan.content.bytes(&honest);
+        let wire = answer::Wire {
+            half: &|| tell(Moment::HalfAnswered),
+            hold: &|| self.hold(Duration::from_secs(3600)),
+            ended: &|| self.ended.load(Ordering::Relaxed),
+        };
+        // The client may have gone; that is what some tests are about.
+        let _ = plan.delivery.deliver(stream, &bytes, &wire);
+        tell(Moment::Answered);
+    }
+}
+
+impl State {
+    fn next_plan(&mut self, path: &str) -> Option<Plan> {
+        let at = self.plans.iter().position(|plan| plan.path == path || plan.path == "*")?;
+        self.plans[at].times -= 1;
+        let plan = self.plans[at].clone();
+        if plan.times == 0 {
+            self.plans.remove(at);
+        }
+        Some(plan)
+    }
+
+    /// What an honest server answers: status, further header lines, body.
+    fn honest(&mut self, asked: &Asked, issuer: &str, commit: bool) -> answer::Honest {
+        match (asked.method.as_str(), asked.path.as_str()) {
+            ("GET", "/.well-known/oauth-authorization-server" | "/.well-known/openid-configuration") => {
+                answer::Honest::json(200, metadata(issuer))
+            }
+            ("GET", "/authorize") => answer::Honest::redirect(&self.authorize(&asked.query, issuer)),
+            ("POST", "/token") => {
+                let (status, body) = self.grants.token(&asked.form, commit, &mut self.seen);
+                answer::Honest::json(status, body)
+            }
+            ("POST", "/revoke") => {
+                let token = asked.form.get("token").cloned().unwrap_or_default();
+                if commit {
+                    self.grants.forget(&token);
+                    self.seen.revoked.push(token);
+                }
+                answer::Honest::json(200, json!({}))
+            }
+            ("GET", "/me") => {
+                let token = asked.headers.get("authorization").and_then(|value| value.strip_prefix("Bearer ")).unwrap_or_default();
+                match self.grants.subject(token, Instant::now()) {
+                    Some(subject) => answer::Honest::json(200, json!({ "sub": subject })),
+                    None => answer::Honest::json(401, json!({ "error": "invalid_token" })),
+                }
+            }
+            _ => answer::Honest::json(404, json!({ "error": "not_found" })),
+        }
+    }
+
+    fn authorize(&mut self, query: &BTreeMap<String, String>, issuer: &str) -> Url {
+        let get = |name: &str| query.get(name).cloned().unwrap_or_default();
+        let code = self.grants.authorize(&get("code_challenge"));
+        let mut target = Url::parse(&get("redirect_uri")).expect("a redirect_uri");
+        target.query_pairs_mut().append_pair("code", &code).append_pair("state", &get("state")).append_pair("iss", issuer);
+        target
+    }
+}
+
+fn metadata(issuer: &str) -> Value {
+    json!({
+        "issuer": issuer,
+        "authorization_endpoint": format!("{issuer}/authorize"),
+        "token_endpoint": format!("{issuer}/token"),
+        "revocation_endpoint": format!("{issuer}/revoke"),
+        "userinfo_endpoint": format!("{issuer}/me"),
+        "response_types_supported": ["code"],
+        "grant_types_supported": ["authorization_code", "refresh_token"],
+        "code_challenge_methods_supported": ["S256"],
+        "token_endpoint_auth_methods_supported": ["none"],
+        "authorization_response_iss_parameter_supported": true,
+    })
+}
+
+/// Reads one request; `None` if there is none.
+fn read(stream: &TcpStream, port: u16) -> Option<Asked> {
+    stream.set_read_timeout(Some(PATIENCE)).ok()?;
+    let mut reader = BufReader::new(stream);
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        if reader.read_until(b'\n', &mut head).ok()? == 0 {
+            return None;
+        }
+    }
+    let mut lines = [httparse::EMPTY_HEADER; 64];
+    let mut parsed = httparse::Request::new(&mut lines);
+    parsed.parse(&head).ok()?;
+    let header = |line: &httparse::Header<'_>| (line.name.to_ascii_lowercase(), String::from_utf8_lossy(line.value).into_owned());
+    let headers: BTreeMap<String, String> = parsed.headers.iter().map(header).collect();
+    let url = Url::parse(&format!("http://127.0.0.1:{port}{}", parsed.path?)).ok()?;
+    let mut body = vec![0; headers.get("content-length").and_then(|value| value.parse().ok()).unwrap_or(0)];
+    reader.read_exact(&mut body).ok()?;
+    Some(Asked {
+        method: parsed.method?.to_owned(),
+        path: url.path().to_owned(),
+        query: url.query_pairs().into_owned().collect(),
+        form: url::form_urlencoded::parse(&body).into_owned().collect(),
+        headers,
+    })
+}

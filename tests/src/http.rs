@@ -67,6 +67,11 @@ impl Connection {
     /// Sends a request and reads the whole answer.
     pub fn request(&mut self, method: &str, target: &str, headers: &[(&str, &str)], body: &str) -> std::io::Result<HttpAnswer> {
         self.send(method, target, headers, body)?;
+        self.answer(method)
+    }
+
+    /// Reads the whole answer to a request that was sent.
+    pub fn answer(&mut self, method: &str) -> std::io::Result<HttpAnswer> {
         let (status, headers) = self.read_head()?;
         let body = self.read_body(method, status, &headers)?;
         Ok(HttpAnswer { status, headers, body })
@@ -77,8 +82,8 @@ impl Connection {
         self.request(method, target, &[("content-type", "application/json")], &body.to_string())
     }
 
-    /// Sends a request whose answer is read line by line.
-    pub(crate) fn send(&mut self, method: &str, target: &str, headers: &[(&str, &str)], body: &str) -> std::io::Result<()> {
+    /// Sends a request whose answer is read later, or never.
+    pub fn send(&mut self, method: &str, target: &str, headers: &[(&str, &str)], body: &str) -> std::io::Result<()> {
         let mut text = format!("{method} {target} HTTP/1.1\r\nhost: {}\r\n", self.host);
         for (name, value) in headers {
             text.push_str(&format!("{name}: {value}\r\n"));

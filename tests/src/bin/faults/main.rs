@@ -4,7 +4,9 @@
 
 #![allow(clippy::unwrap_used, clippy::print_stdout, clippy::print_stderr)]
 
+mod crowds;
 mod kills;
+mod lost;
 mod report;
 
 use std::process::ExitCode;
@@ -22,7 +24,7 @@ Usage: tests/faults [--quick] [--case T1,T7] [--rounds N] [--list]
 
 /// Every case, in the order of the table.
 fn cases() -> Vec<Case> {
-    [kills::CASES].concat()
+    [kills::CASES, crowds::CASES, lost::CASES].concat()
 }
 
 fn main() -> ExitCode {

@@ -109,6 +109,12 @@ impl Report {
     }
 }
 
+/// The value below which so many per cent of the values lie. Zero of nothing.
+pub(crate) fn quantile(values: &mut [f64], percent: usize) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values.get(values.len().saturating_sub(1) * percent / 100).copied().unwrap_or(0.0)
+}
+
 /// A report for rounds on another thread, to be counted into the case's own.
 pub(crate) fn alone() -> Report {
     let case = Case { id: "", title: "", rounds: 0, quick: 0, run: |_| {} };

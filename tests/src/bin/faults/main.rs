@@ -14,49 +14,76 @@ use std::process::ExitCode;
 use report::{Case, Report};
 
 const HELP: &str = "\
-Usage: tests/faults [--quick] [--case T1,T7] [--rounds N] [--list]
+Usage: tests/faults [--quick] [--case T1,T7] [--rounds N] [--markdown] [--list]
 
   --case T1,T7   only these cases
   --rounds N     so many rounds of each case instead of the case's own number
-  --quick        the few rounds that tests/run does
+  --quick        the few rounds that tests/run does, with the debug build
+  --markdown     the table of RELIABILITY.md at the end
   --list         what there is, and what cannot be tested here and why
 ";
 
 /// Every case, in the order of the table.
 fn cases() -> Vec<Case> {
-    [kills::CASES, crowds::CASES, lost::CASES].concat()
+    let mut cases = [kills::CASES, crowds::CASES, lost::CASES].concat();
+    cases.sort_by_key(|case| case.id[1..].parse::<u32>().unwrap());
+    cases
+}
+
+/// What the arguments ask for.
+#[derive(Default)]
+struct Wish {
+    only: Vec<String>,
+    rounds: Option<u32>,
+    quick: bool,
+    markdown: bool,
+    list: bool,
+}
+
+impl Wish {
+    fn read(arguments: &[String]) -> Result<Self, String> {
+        let mut wish = Self::default();
+        let mut rest = arguments.iter();
+        while let Some(argument) = rest.next() {
+            match argument.as_str() {
+                "--quick" => wish.quick = true,
+                "--markdown" => wish.markdown = true,
+                "--list" => wish.list = true,
+                "--case" => wish.only.extend(rest.next().ok_or("--case needs a list")?.split(',').map(str::to_owned)),
+                "--rounds" => wish.rounds = Some(rest.next().and_then(|text| text.parse().ok()).ok_or("--rounds needs a number")?),
+                other => return Err(format!("unknown option {other}")),
+            }
+        }
+        let unknown = wish.only.iter().find(|id| cases().iter().all(|case| case.id != id.as_str()));
+        unknown.map_or(Ok(()), |id| Err(format!("there is no case {id}; --list shows them")))?;
+        Ok(wish)
+    }
 }
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let (mut only, mut rounds, mut quick) = (Vec::new(), None, false);
-    let mut rest = arguments.iter();
-    while let Some(argument) = rest.next() {
-        match argument.as_str() {
-            "--quick" => quick = true,
-            "--case" => only.extend(rest.next().into_iter().flat_map(|list| list.split(',')).map(str::to_owned)),
-            "--rounds" => rounds = rest.next().and_then(|number| number.parse().ok()),
-            "--list" => {
-                report::list(&cases());
-                return ExitCode::SUCCESS;
-            }
-            "--help" | "-h" => {
-                print!("{HELP}");
-                return ExitCode::SUCCESS;
-            }
-            other => {
-                eprintln!("error: unknown option {other}\nhint: tests/faults --help");
-                return ExitCode::from(2);
-            }
+    if arguments.iter().any(|argument| argument == "--help" || argument == "-h") {
+        print!("{HELP}");
+        return ExitCode::SUCCESS;
+    }
+    let wish = match Wish::read(&arguments) {
+        Ok(wish) => wish,
+        Err(error) => {
+            eprintln!("error: {error}\nhint: tests/faults --help");
+            return ExitCode::from(2);
         }
+    };
+    let mut cases = cases();
+    if wish.list {
+        report::list(&cases);
+        return ExitCode::SUCCESS;
     }
-    let cases = cases();
-    if let Some(unknown) = only.iter().find(|id| cases.iter().all(|case| case.id != id.as_str())) {
-        eprintln!("error: there is no case {unknown}\nhint: tests/faults --list");
-        return ExitCode::from(2);
-    }
+    cases.retain(|case| wish.only.is_empty() || wish.only.iter().any(|id| id == case.id));
     report::head();
-    let chosen = cases.iter().filter(|case| only.is_empty() || only.iter().any(|id| id == case.id));
-    let reports: Vec<Report> = chosen.map(|case| case.run(rounds.unwrap_or(if quick { case.quick } else { case.rounds }))).collect();
+    let rounds = |case: &Case| wish.rounds.unwrap_or(if wish.quick { case.quick } else { case.rounds });
+    let reports: Vec<Report> = cases.iter().map(|case| case.run(rounds(case))).collect();
+    if wish.markdown {
+        report::markdown(&reports, &format!("tests/faults {}", arguments.join(" ")));
+    }
     report::summary(&reports)
 }

@@ -134,6 +134,29 @@ pub(crate) fn summary(reports: &[Report]) -> ExitCode {
     if not == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
+/// The table of RELIABILITY.md, with where and how it was made.
+pub(crate) fn markdown(reports: &[Report], command: &str) {
+    let kernel = ["ostype", "osrelease"].map(|name| std::fs::read_to_string(format!("/proc/sys/kernel/{name}")).unwrap_or_default());
+    let commit = std::env::var("FAULTS_COMMIT").unwrap_or_else(|_| "unknown".into());
+    let build = if cfg!(debug_assertions) { "debug" } else { "release" };
+    println!("\n`{command}`, commit {commit}, {} {}, {build} build\n", kernel[0].trim(), kernel[1].trim());
+    println!("| case | what must hold | rounds | held | not held |\n|---|---|---|---|---|");
+    for report in reports {
+        let (case, rounds) = (&report.case, report.held as usize + report.failures.len());
+        let not_held = match report.failures.len() {
+            0 => format!("0 (<= {})", percent(3.0 / rounds as f64)),
+            some => some.to_string(),
+        };
+        let figures: String = report.figures.iter().map(|figure| format!("<br>{figure}")).collect();
+        println!("| {} | {}{figures} | {rounds} | {} | {not_held} |", case.id, case.title, report.held);
+    }
+}
+
+/// The 95 % upper bound of a rate whose count was zero: three in so many rounds.
+fn percent(rate: f64) -> String {
+    if rate >= 1.0 { "100 %".into() } else { format!("{:.2} %", rate * 100.0) }
+}
+
 /// What there is.
 pub(crate) fn list(cases: &[Case]) {
     for case in cases {

@@ -85,6 +85,14 @@ pub(crate) enum Failure {
     /// No provider of that name.
     #[error("there is no provider {0}")]
     NoProvider(String),
+    /// The program of `exec` could not be started.
+    #[error("cannot start {program}: {source}")]
+    NotStarted {
+        /// The program.
+        program: String,
+        /// Why.
+        source: io::Error,
+    },
     /// The system's random generator failed.
     #[error("the system's random generator failed")]
     Random,
@@ -105,6 +113,9 @@ impl Failure {
             Self::NotRefreshed(_) => 5,
             Self::BadConfig(_) => 78,
             Self::Cancelled => 130,
+            // As a shell tells it.
+            Self::NotStarted { source, .. } if source.kind() == io::ErrorKind::NotFound => 127,
+            Self::NotStarted { .. } => 126,
             _ => 1,
         }
     }

@@ -14,9 +14,9 @@ use clap::{CommandFactory, Parser, Subcommand};
 use mcp_auth_proto::{Client, GrantName, socket_path};
 
 use crate::commands::{
-    add_token, completions, env, events, lock, login, logout, man, pkce, provider, refresh, reload, setup, status, token,
+    add_token, completions, env, events, exec, git_credential, headers, lock, login, logout, man, pkce, provider, refresh, reload, setup,
+    status, token, unlock, vault,
 };
-use crate::commands::{unlock, vault};
 use crate::failure::Failure;
 
 /// Log in once, hand fresh access tokens on, see what is held
@@ -39,6 +39,9 @@ enum Verb {
     Refresh(refresh::Args),
     AddToken(add_token::Args),
     Env(env::Args),
+    Exec(exec::Args),
+    Headers(headers::Args),
+    GitCredential(git_credential::Args),
     Events(events::Args),
     Provider(provider::Args),
     Setup(setup::Args),
@@ -109,6 +112,9 @@ fn dispatch(verb: Verb, json: bool) -> Result<(), Failure> {
         Verb::Refresh(args) => refresh::run(&args, &connect()?, json),
         Verb::AddToken(args) => add_token::run(args, &connect()?, json),
         Verb::Env(args) => env::run(&args, &connect()?, json),
+        Verb::Exec(args) => exec::run(&args, &connect()?),
+        Verb::Headers(args) => headers::run(&args, &connect()?.with_patience(headers::PATIENCE)),
+        Verb::GitCredential(args) => git_credential::run(&args, &connect()?),
         Verb::Events(_) => events::run(&connect()?, json),
         Verb::Provider(args) => provider::run(args, &connect()?, json),
         Verb::Setup(args) => setup::run(&args, &connect()?, json),

@@ -24,7 +24,13 @@ pub(crate) fn json(value: &impl Serialize) -> Result<(), Failure> {
 
 /// Prints a secret and a newline, nothing else. The caller has checked that it is visible ASCII.
 pub(crate) fn secret(secret: &Secret) -> Result<(), Failure> {
-    let mut text = zeroize::Zeroizing::new(Vec::with_capacity(secret.expose().len() + 1));
+    before_secret("", secret)
+}
+
+/// Prints a secret after a text of our own, in one line.
+pub(crate) fn before_secret(text_before: &str, secret: &Secret) -> Result<(), Failure> {
+    let mut text = zeroize::Zeroizing::new(Vec::with_capacity(text_before.len() + secret.expose().len() + 1));
+    text.extend_from_slice(text_before.as_bytes());
     text.extend_from_slice(secret.expose().as_bytes());
     text.push(b'\n');
     bytes(&text)

@@ -1,10 +1,10 @@
 //! `env`: lines for a shell's `eval`: the socket's place, and variables that hold fresh tokens.
 
 use clap::ValueEnum;
-use mcp_auth_proto::{Client, GrantName, SOCKET_ENV, Secret, TokenRequest};
+use mcp_auth_proto::{Client, SOCKET_ENV, Secret};
 use zeroize::Zeroizing;
 
-use super::token;
+use super::assignment::{self, Assignment};
 use crate::failure::Failure;
 use crate::output;
 
@@ -35,34 +35,9 @@ enum Shell {
     Powershell,
 }
 
-#[derive(Clone, Debug)]
-struct Assignment {
-    variable: String,
-    grant: GrantName,
-}
-
-impl std::str::FromStr for Assignment {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let (variable, grant) = text.split_once('=').ok_or("expected VAR=GRANT")?;
-        let valid =
-            variable.bytes().enumerate().all(|(at, byte)| byte == b'_' || byte.is_ascii_alphabetic() || (at > 0 && byte.is_ascii_digit()));
-        if variable.is_empty() || !valid {
-            return Err("a variable's name is letters, digits and _, and no digit first".to_owned());
-        }
-        Ok(Self { variable: variable.to_owned(), grant: grant.parse().map_err(|error: mcp_auth_proto::NameError| error.to_string())? })
-    }
-}
-
 pub(crate) fn run(args: &Args, client: &Client, json: bool) -> Result<(), Failure> {
     let mut variables = vec![(SOCKET_ENV, Secret::new(client.path().to_string_lossy()))];
-    // All tokens first: half a list in an `eval` would look like success.
-    for Assignment { variable, grant } in &args.assignments {
-        let answer = client.token(&TokenRequest::for_grant(grant.as_str()))?;
-        token::check(&answer)?;
-        variables.push((variable, answer.access_token));
-    }
+    variables.extend(assignment::tokens(&args.assignments, None, client)?);
     if json {
         return output::json(&variables.iter().map(|(name, value)| (*name, value)).collect::<std::collections::BTreeMap<_, _>>());
     }
@@ -108,13 +83,5 @@ mod tests {
         assert_eq!(line(Shell::Sh), "export X='a'\\''$(b)\\'\n");
         assert_eq!(line(Shell::Fish), "set -gx X 'a\\'$(b)\\\\'\n");
         assert_eq!(line(Shell::Powershell), "$env:X = 'a''$(b)\\'\n");
-    }
-
-    #[test]
-    fn only_names_of_variables_are_taken() {
-        assert!("GITHUB_TOKEN=github:work".parse::<Assignment>().is_ok());
-        for bad in ["X", "=github", "1X=github", "X;rm=github", "X=Git Hub", "X="] {
-            assert!(bad.parse::<Assignment>().is_err(), "{bad}");
-        }
     }
 }

@@ -2,9 +2,13 @@
 //! say is here.
 
 pub(crate) mod add_token;
+mod assignment;
 pub(crate) mod completions;
 pub(crate) mod env;
 pub(crate) mod events;
+pub(crate) mod exec;
+pub(crate) mod git_credential;
+pub(crate) mod headers;
 pub(crate) mod lock;
 pub(crate) mod login;
 pub(crate) mod logout;

@@ -2,7 +2,9 @@
 
 use std::str::FromStr;
 
-use mcp_auth_proto::{Client, GrantName, NameError, TokenAnswer, TokenRequest};
+use clap::ValueEnum;
+use mcp_auth_proto::{Client, GrantName, NameError, Secret, TokenAnswer, TokenRequest};
+use serde::Serialize;
 use sha2::{Digest, Sha256};
 
 use crate::failure::Failure;
@@ -16,6 +18,7 @@ Examples:
   curl -H \"Authorization: Bearer $(mcp-authctl token github)\" https://api.github.com/user
   mcp-authctl token github:work --min-valid-for 600 --json
   mcp-authctl token https://mcp.example.com/mcp
+  mcp-authctl token cluster --format exec-credential     for kubectl
   mcp-authctl token github --fingerprint     for bug reports: tells tokens apart, reveals none")]
 pub(crate) struct Args {
     /// The grant's name, or the URL of the MCP server
@@ -27,14 +30,32 @@ pub(crate) struct Args {
     /// A scope that the token must cover; may be repeated, or hold several separated by spaces
     #[arg(long = "scope", value_name = "SCOPE", value_delimiter = ' ')]
     scopes: Vec<String>,
+    /// How it is printed
+    #[arg(long, value_enum, default_value_t = Format::Plain, conflicts_with = "fingerprint")]
+    format: Format,
     /// Print the first 8 hex digits of the token's SHA-256 instead of the token
     #[arg(long)]
     fingerprint: bool,
 }
 
+/// The forms of a token that other programs read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Format {
+    /// The token and nothing else
+    Plain,
+    /// The daemon's whole answer
+    Json,
+    /// `Authorization: Bearer TOKEN`
+    Header,
+    /// `GITHUB_TOKEN=TOKEN`, named after the grant, for env files
+    Env,
+    /// What kubectl's exec plug-ins answer (client.authentication.k8s.io/v1)
+    ExecCredential,
+}
+
 /// What a token is asked for.
 #[derive(Clone, Debug)]
-enum Target {
+pub(super) enum Target {
     Grant(GrantName),
     Resource(String),
 }
@@ -51,23 +72,29 @@ impl FromStr for Target {
     }
 }
 
+impl Target {
+    pub(super) fn request(&self) -> TokenRequest {
+        match self {
+            Self::Grant(name) => TokenRequest::for_grant(name.as_str()),
+            Self::Resource(url) => TokenRequest { resource: Some(url.clone()), ..TokenRequest::default() },
+        }
+    }
+}
+
 pub(crate) fn run(args: Args, client: &Client, json: bool) -> Result<(), Failure> {
-    let mut request = match args.target {
-        Target::Grant(name) => TokenRequest::for_grant(name.as_str()),
-        Target::Resource(url) => TokenRequest { resource: Some(url), ..TokenRequest::default() },
-    };
+    let mut request = args.target.request();
     request.min_valid_for = args.min_valid_for;
     request.scopes = args.scopes;
     let answer = client.token(&request)?;
     if args.fingerprint {
         return show_fingerprint(&answer, json);
     }
-    show(&answer, json)
+    show(&answer, if json { Format::Json } else { args.format })
 }
 
 /// `token NAME [--json]`, the way in that needs no argument parser.
 pub(crate) fn plain(client: &Client, name: GrantName, json: bool) -> Result<(), Failure> {
-    show(&client.token(&TokenRequest::for_grant(String::from(name)))?, json)
+    show(&client.token(&TokenRequest::for_grant(String::from(name)))?, if json { Format::Json } else { Format::Plain })
 }
 
 /// Refuses what could not be a bearer token (RFC 6750, section 2.1): it would break out of a header or a shell line.
@@ -77,9 +104,47 @@ pub(crate) fn check(answer: &TokenAnswer) -> Result<(), Failure> {
     if valid { Ok(()) } else { Err(Failure::OddToken(answer.grant.to_string())) }
 }
 
-fn show(answer: &TokenAnswer, json: bool) -> Result<(), Failure> {
+fn show(answer: &TokenAnswer, format: Format) -> Result<(), Failure> {
     check(answer)?;
-    if json { output::json(answer) } else { output::secret(&answer.access_token) }
+    match format {
+        Format::Plain => output::secret(&answer.access_token),
+        Format::Json => output::json(answer),
+        Format::Header => output::before_secret("Authorization: Bearer ", &answer.access_token),
+        Format::Env => output::before_secret(&format!("{}=", variable(&answer.grant)), &answer.access_token),
+        Format::ExecCredential => output::json(&ExecCredential::of(answer)),
+    }
+}
+
+/// `GITHUB_WORK_TOKEN` for `github:work`.
+fn variable(grant: &GrantName) -> String {
+    let word = |c: char| if c.is_ascii_alphanumeric() { c.to_ascii_uppercase() } else { '_' };
+    let name: String = grant.as_str().chars().map(word).collect();
+    let underscore = if name.starts_with(|c: char| c.is_ascii_digit()) { "_" } else { "" };
+    format!("{underscore}{name}_TOKEN")
+}
+
+/// The answer of a client-go credential plug-in.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct ExecCredential<'a> {
+    api_version: &'static str,
+    kind: &'static str,
+    status: ExecStatus<'a>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct ExecStatus<'a> {
+    token: &'a Secret,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    expiration_timestamp: Option<&'a str>,
+}
+
+impl<'a> ExecCredential<'a> {
+    fn of(answer: &'a TokenAnswer) -> Self {
+        let status = ExecStatus { token: &answer.access_token, expiration_timestamp: answer.expires_at.as_deref() };
+        Self { api_version: "client.authentication.k8s.io/v1", kind: "ExecCredential", status }
+    }
 }
 
 fn show_fingerprint(answer: &TokenAnswer, json: bool) -> Result<(), Failure> {

@@ -1,0 +1,57 @@
+//! `headers`: request headers as a JSON object, as Claude Code's `headersHelper` wants them.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use mcp_auth_proto::{Client, ClientError, ErrorCode, Secret, TokenAnswer, TokenRequest};
+
+use super::token::{self, Target};
+use crate::failure::Failure;
+use crate::output;
+
+/// The helper's caller gives up after 10 s; we do before it, so that our own words are seen.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(8);
+
+/// Print request headers with a fresh token, for Claude Code's headersHelper
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  mcp-authctl headers notion
+  \"headersHelper\": \"mcp-authctl headers notion\"     in the server's entry of the MCP config
+  \"headersHelper\": \"mcp-authctl headers\"            the server as Claude Code names it
+
+It never opens a browser and ends within 8 seconds. Without NAME it takes CLAUDE_CODE_MCP_SERVER_URL, and where no
+grant is for that address, CLAUDE_CODE_MCP_SERVER_NAME.")]
+pub(crate) struct Args {
+    /// The grant's name, or the URL of the MCP server
+    #[arg(value_name = "NAME")]
+    target: Option<Target>,
+}
+
+pub(crate) fn run(args: &Args, client: &Client) -> Result<(), Failure> {
+    let answer = match &args.target {
+        Some(target) => client.token(&target.request())?,
+        None => as_claude_code_names_it(client)?,
+    };
+    token::check(&answer)?;
+    let value = Secret::new(format!("Bearer {}", answer.access_token.expose()));
+    output::json(&BTreeMap::from([("Authorization", value)]))
+}
+
+fn as_claude_code_names_it(client: &Client) -> Result<TokenAnswer, Failure> {
+    let of = |variable: &str| std::env::var(variable).ok().filter(|text| !text.is_empty());
+    let (url, name) = (of("CLAUDE_CODE_MCP_SERVER_URL"), of("CLAUDE_CODE_MCP_SERVER_NAME"));
+    if url.is_none() && name.is_none() {
+        return Err(Failure::Usage {
+            sentence: "no server is named, and this was not started by Claude Code".into(),
+            hint: "mcp-authctl headers NAME".into(),
+        });
+    }
+    if let Some(url) = url {
+        match client.token(&TokenRequest { resource: Some(url), ..TokenRequest::default() }) {
+            Err(ClientError::Api(body)) if body.error == ErrorCode::UnknownGrant && name.is_some() => {}
+            answer => return Ok(answer?),
+        }
+    }
+    Ok(client.token(&TokenRequest::for_grant(name.unwrap_or_default()))?)
+}

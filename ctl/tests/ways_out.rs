@@ -1,0 +1,165 @@
+//! The ways a token leaves for other programs: formats, `exec`, `headers`, `git-credential`.
+#![cfg(unix)]
+#![allow(missing_docs, clippy::unwrap_used, reason = "a test crate; an unwrap is how it fails")]
+
+mod canned;
+
+use canned::{Daemon, Ran, Reply, TOKEN, error, finish};
+
+const GITHUB: &str = r#"{"name":"github","provider":"github","scopes":[],"state":"ok","refreshable":true}"#;
+const PROVIDERS: &str = r#"[{"name":"github","configured":true,"authorization_endpoint":"https://github.com/login/oauth/authorize","has_client_secret":true,"scopes":[],"redirect_uri":"http://127.0.0.1/callback"}]"#;
+
+fn out(code: i32, stdout: &str) -> Ran {
+    Ran { code: Some(code), stdout: stdout.into(), stderr: String::new() }
+}
+
+/// A daemon that knows the grant `github`.
+fn github() -> Daemon {
+    Daemon::new(|asked| match asked {
+        "GET /v1/grants/github" => Reply::Json(200, GITHUB.into()),
+        "GET /v1/providers" => Reply::Json(200, PROVIDERS.into()),
+        _ => Reply::Json(200, TOKEN.into()),
+    })
+}
+
+#[test]
+fn a_token_comes_in_the_form_that_the_reader_wants() {
+    let daemon = Daemon::saying(200, TOKEN);
+    let kubectl = r#"{"apiVersion":"client.authentication.k8s.io/v1","kind":"ExecCredential","status":{"token":"gho_16C7e42F","expirationTimestamp":"2026-12-01T10:00:00Z"}}"#;
+    for (format, expected) in [
+        ("plain", "gho_16C7e42F\n".to_owned()),
+        ("json", format!("{TOKEN}\n")),
+        ("header", "Authorization: Bearer gho_16C7e42F\n".to_owned()),
+        ("env", "GITHUB_TOKEN=gho_16C7e42F\n".to_owned()),
+        ("exec-credential", format!("{kubectl}\n")),
+    ] {
+        assert_eq!(daemon.run(&["token", "github", "--format", format]), out(0, &expected), "{format}");
+    }
+}
+
+#[test]
+fn exec_hands_a_token_to_the_program_alone_and_leaves_its_exit_code() {
+    let daemon = Daemon::saying(200, TOKEN);
+    let run = |command: &[&str]| daemon.run(&[&["exec", "--set", "X=github", "--"], command].concat());
+    assert_eq!(run(&["sh", "-c", "echo $X; exit 42"]), out(42, "gho_16C7e42F\n"));
+    assert_eq!(daemon.asked(), r#"POST /v1/token {"grant":"github"}"#);
+    let arguments = run(&["sh", "-c", "tr '\\0' ' ' < /proc/$$/cmdline"]);
+    assert!(!arguments.stdout.contains("gho_"), "{arguments:?}");
+    assert_eq!(run(&["sh", "-c", "kill -TERM $$"]).code, None, "ended by a signal, and no process of ours is left to say otherwise");
+}
+
+#[test]
+fn exec_replaces_an_inherited_variable_and_starts_nothing_without_the_tokens() {
+    let daemon = Daemon::saying(200, TOKEN);
+    let mut command = daemon.command(&["exec", "--set", "X=github", "--min-valid-for", "60", "--", "printenv", "X"]);
+    command.env("X", "stale");
+    assert_eq!(finish(command), out(0, "gho_16C7e42F\n"));
+    assert_eq!(daemon.asked(), r#"POST /v1/token {"grant":"github","min_valid_for":60}"#);
+    let refused = Daemon::saying(401, &error("login_required", r#","hint":"mcp-authctl login github""#));
+    let run = refused.run(&["exec", "--set", "X=github", "--", "echo", "started"]);
+    assert_eq!((run.code, &*run.stdout), (Some(3), ""));
+}
+
+#[test]
+fn a_program_that_cannot_be_started_is_told_as_a_shell_does() {
+    let daemon = Daemon::saying(200, TOKEN);
+    assert_eq!(daemon.run(&["exec", "--set", "X=github", "--", "/nonexistent/x"]).code, Some(127));
+    assert_eq!(daemon.run(&["exec", "--set", "X=github", "--", "/"]).code, Some(126));
+    for args in [&["exec", "--", "true"][..], &["exec", "--set", "X=github"], &["exec", "--set", "1X=github", "--", "true"]] {
+        assert_eq!(daemon.run(args).code, Some(2), "{args:?}");
+    }
+}
+
+#[test]
+fn headers_are_an_object_of_strings() {
+    let daemon = Daemon::saying(200, TOKEN);
+    let expected = "{\"Authorization\":\"Bearer gho_16C7e42F\"}\n";
+    assert_eq!(daemon.run(&["headers", "github"]), out(0, expected));
+    assert_eq!(daemon.asked(), r#"POST /v1/token {"grant":"github"}"#);
+    let mut command = daemon.command(&["headers"]);
+    command.env("CLAUDE_CODE_MCP_SERVER_URL", "https://mcp.example.com/mcp").env("CLAUDE_CODE_MCP_SERVER_NAME", "github");
+    assert_eq!(finish(command), out(0, expected));
+    assert_eq!(daemon.asked(), r#"POST /v1/token {"resource":"https://mcp.example.com/mcp"}"#);
+}
+
+#[test]
+fn headers_fall_back_to_the_servers_name_and_say_what_is_missing() {
+    let daemon = Daemon::new(|asked| match asked.contains("resource") {
+        true => Reply::Json(404, error("unknown_grant", "")),
+        false => Reply::Json(200, TOKEN.into()),
+    });
+    let mut command = daemon.command(&["headers"]);
+    command.env("CLAUDE_CODE_MCP_SERVER_URL", "https://mcp.example.com/mcp").env("CLAUDE_CODE_MCP_SERVER_NAME", "github");
+    assert_eq!(finish(command).code, Some(0));
+    let nameless = daemon.run(&["headers"]);
+    assert_eq!((nameless.code, &*nameless.stdout), (Some(2), ""));
+    assert!(nameless.stderr.contains("hint: mcp-authctl headers NAME"), "{nameless:?}");
+    let refused = Daemon::saying(401, &error("login_required", r#","hint":"mcp-authctl login github""#)).run(&["headers", "github"]);
+    assert_eq!(
+        refused,
+        Ran { code: Some(3), stdout: String::new(), stderr: "error: it did not work\nhint: mcp-authctl login github\n".into() }
+    );
+}
+
+#[test]
+fn git_gets_a_user_and_a_token_with_its_expiry() {
+    let daemon = github();
+    let run = daemon.run_with_stdin(&["git-credential", "github", "get"], "protocol=https\nhost=github.com\npath=x/y.git\n\n");
+    let mut lines = run.stdout.lines();
+    assert_eq!((lines.next(), lines.next()), (Some("username=oauth2"), Some("password=gho_16C7e42F")));
+    let expiry: u64 = lines.next().unwrap().strip_prefix("password_expiry_utc=").unwrap().parse().unwrap();
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
+    assert!((3530..=3541).contains(&(expiry - now)), "{expiry}");
+    assert!(!run.stdout.contains("refresh"), "git is not to keep what is ours");
+}
+
+#[test]
+fn git_gets_a_bearer_token_only_where_it_can_send_one_and_the_server_takes_nothing_else() {
+    let daemon = github();
+    let ask = |more: &str| {
+        let asked = format!("capability[]=authtype\nprotocol=https\nhost=github.com\nusername=me\n{more}\n");
+        daemon.run_with_stdin(&["git-credential", "github", "get"], &asked).stdout
+    };
+    assert!(
+        ask("wwwauth[]=Bearer realm=\"x\"\n").starts_with("capability[]=authtype\nauthtype=Bearer\nephemeral=1\ncredential=gho_16C7e42F\n")
+    );
+    assert!(ask("wwwauth[]=Basic realm=\"x\"\nwwwauth[]=Bearer\n").starts_with("username=me\npassword=gho_16C7e42F\n"));
+    assert!(ask("").starts_with("username=me\npassword="));
+}
+
+#[test]
+fn git_gets_nothing_for_another_host_or_an_open_line() {
+    let daemon = github();
+    for asked in
+        ["protocol=https\nhost=evil.example\n", "protocol=https\nhost=github.com:444\n", "protocol=http\nhost=github.com\n", "", "=\n"]
+    {
+        let run = daemon.run_with_stdin(&["git-credential", "github", "get"], asked);
+        assert_eq!((run.code, &*run.stdout), (Some(0), ""), "{asked:?}");
+    }
+    let allowed =
+        daemon.run_with_stdin(&["git-credential", "github", "--host", "git.example", "get"], "protocol=https\nhost=git.example\n\n");
+    assert!(allowed.stdout.contains("password=gho_16C7e42F"), "{allowed:?}");
+}
+
+#[test]
+fn git_keeps_nothing_with_us_and_a_refused_password_is_reported() {
+    let daemon = github();
+    let credential = "protocol=https\nhost=github.com\nusername=oauth2\npassword=gho_16C7e42F\n\n";
+    for operation in ["store", "capability", "some-later-one"] {
+        assert_eq!(daemon.run_with_stdin(&["git-credential", "github", operation], credential), out(0, ""), "{operation}");
+    }
+    assert_eq!(daemon.run_with_stdin(&["git-credential", "github", "erase"], credential), out(0, ""));
+    assert_eq!(daemon.asked(), r#"POST /v1/token {"grant":"github","rejected_token":"gho_16C7e42F"}"#);
+}
+
+#[test]
+fn git_does_not_ask_a_person_for_a_password_that_does_not_exist() {
+    let daemon = Daemon::new(|asked| match asked {
+        "GET /v1/grants/github" => Reply::Json(200, GITHUB.into()),
+        "GET /v1/providers" => Reply::Json(200, PROVIDERS.into()),
+        _ => Reply::Json(401, error("login_required", r#","hint":"mcp-authctl login github""#)),
+    });
+    let run = daemon.run_with_stdin(&["git-credential", "github", "get"], "protocol=https\nhost=github.com\n\n");
+    assert_eq!((run.code, &*run.stdout), (Some(3), "quit=1\n"));
+    assert!(run.stderr.contains("hint: mcp-authctl login github"));
+}

@@ -1,5 +1,6 @@
 //! One login, read top to bottom: metadata, listener, authorization URL, redirect, code exchange, identity.
 
+mod device;
 mod discovery;
 mod failure;
 pub mod pasted;
@@ -8,9 +9,10 @@ pub mod redirect;
 use std::sync::Arc;
 use std::time::Duration;
 
-use mcp_auth_proto::{ErrorBody, Secret};
+use mcp_auth_proto::{ErrorBody, LoginFlow, Secret};
 use tokio::sync::mpsc;
 
+use self::device::Device;
 use self::discovery::Server;
 use self::redirect::{Listener, Page};
 use crate::clock::{Clock, Now};
@@ -35,7 +37,11 @@ pub struct Plan {
     pub resource: Option<String>,
     /// The port of the loopback redirect, when the person gave one.
     pub callback_port: Option<u16>,
-    /// How long the person has.
+    /// The flow that was asked for; `None`: whatever suits provider and person.
+    pub flow: Option<LoginFlow>,
+    /// The person's browser is on another machine: the device flow is better where there is one.
+    pub headless: bool,
+    /// How long the person has to come back with a redirect. A device code has its own end.
     pub patience: Duration,
 }
 
@@ -50,6 +56,19 @@ pub enum Progress {
         host: String,
         /// The redirect URI in it.
         redirect_uri: String,
+    },
+    /// The person must type this code at this page, on any machine.
+    EnterCode {
+        /// The code.
+        user_code: String,
+        /// The page.
+        verification_uri: String,
+        /// The page with the code in it.
+        verification_uri_complete: Option<String>,
+        /// The host of both, in ASCII.
+        host: String,
+        /// How long the code is good.
+        lifetime: Duration,
     },
     /// The redirect has come.
     Exchanging,
@@ -80,28 +99,64 @@ pub async fn run(
     mut pasted: mpsc::Receiver<Pasted>,
 ) -> Result<Outcome, ErrorBody> {
     let name = plan.provider.name.as_str();
-    let client_id = ready(&plan)?;
+    let client_id = plan.provider.client_id.as_deref().filter(|id| !id.is_empty()).ok_or_else(|| failure::no_client_id(name))?;
     let server = discovery::find(&plan.provider, &*transport).await?;
+    let (definition, response, sent_at) = match device_endpoint(&plan, &server)? {
+        Some(endpoint) => {
+            let definition = define(&plan, &server, client_id, None);
+            let scopes = scopes(&plan, &server);
+            let flow = Device { plan: &plan, definition: &definition, endpoint, scopes: &scopes, transport: &*transport, clock: &*clock };
+            let (response, sent_at) = flow.run(&progress).await?;
+            (definition, response, sent_at)
+        }
+        None => by_redirect(&plan, (&server, client_id), (&*transport, &*clock), &progress, &mut pasted).await?,
+    };
+    let wanted = Wanted { plan: &plan, definition: &definition, transport: &*transport, clock: &*clock };
+    let Identity { account, subject } = wanted.identity(&response).await;
+    let account = account.or_else(|| subject.clone());
+    Ok(Outcome { definition, response, sent_at, account, subject })
+}
 
+/// Where the device flow starts, if it is the one to take: asked for, or better for this person, or the only one without a
+/// client secret.
+fn device_endpoint<'a>(plan: &Plan, server: &'a Server) -> Result<Option<&'a str>, ErrorBody> {
+    let endpoint = server.device.as_deref();
+    match plan.flow {
+        Some(LoginFlow::Code) => Ok(None),
+        Some(LoginFlow::Device) => endpoint.map(Some).ok_or_else(|| failure::no_device(&plan.provider.name)),
+        None => Ok(endpoint.filter(|_| plan.headless || lacks_secret(plan))),
+    }
+}
+
+/// The code flow, with a redirect to this machine (RFC 8252) or a pasted one.
+async fn by_redirect(
+    plan: &Plan,
+    (server, client_id): (&Server, &str),
+    (transport, clock): (&dyn Transport, &dyn Clock),
+    progress: &(impl Fn(Progress) + Send),
+    pasted: &mut mpsc::Receiver<Pasted>,
+) -> Result<(Definition, TokenResponse, Now), ErrorBody> {
+    let name = plan.provider.name.as_str();
+    if lacks_secret(plan) {
+        return Err(failure::no_secret(name));
+    }
     let quirks = &plan.provider.quirks;
     let port = plan.callback_port.or(quirks.redirect_port);
     let bound = Listener::bind(&quirks.redirect_host, &quirks.redirect_path, port).await;
     let mut listener = bound.map_err(|error| failure::bind(name, &error))?;
-    let definition = define(&plan, &server, client_id, listener.redirect_uri());
+    let definition = define(plan, server, client_id, Some(listener.redirect_uri()));
 
-    let request = request(&plan, &server, &definition)?;
+    let request = request(plan, server, &definition)?;
     let redirect_uri = listener.redirect_uri().to_owned();
     progress(Progress::OpenUrl { url: request.url, host: request.host, redirect_uri });
-    let redirected = tokio::time::timeout(plan.patience, redirected(&mut listener, &mut pasted, &request.expected));
+    let redirected = tokio::time::timeout(plan.patience, redirected(&mut listener, pasted, &request.expected));
     let code = redirected.await.map_err(|_| failure::too_late(name))?.map_err(|error| failure::redirect(name, &error))?;
     drop(listener);
 
     progress(Progress::Exchanging);
-    let wanted = Wanted { plan: &plan, definition: &definition, transport: &*transport, clock: &*clock };
+    let wanted = Wanted { plan, definition: &definition, transport, clock };
     let (response, sent_at) = wanted.exchange((&code, &request.verifier)).await.map_err(|error| failure::token(name, &error))?;
-    let Identity { account, subject } = wanted.identity(&response).await;
-    let account = account.or_else(|| subject.clone());
-    Ok(Outcome { definition, response, sent_at, account, subject })
+    Ok((definition, response, sent_at))
 }
 
 /// A pasted redirect URL, and where the answer goes.
@@ -116,17 +171,12 @@ pub struct Pasted {
 /// How long after a failure to connect the code is sent again: it is good for one use, and was not used.
 const EXCHANGE_PAUSES: [Duration; 3] = [Duration::from_millis(250), Duration::from_secs(1), Duration::from_secs(3)];
 
-/// What a person must provide before a login can start.
-fn ready(plan: &Plan) -> Result<&str, ErrorBody> {
-    let provider = &plan.provider;
-    let client_id = provider.client_id.as_deref().filter(|id| !id.is_empty()).ok_or_else(|| failure::no_client_id(&provider.name))?;
-    if provider.quirks.needs_client_secret && plan.client_secret.is_none() {
-        return Err(failure::no_secret(&provider.name));
-    }
-    Ok(client_id)
+/// Whether the code flow lacks the client secret that the provider wants.
+fn lacks_secret(plan: &Plan) -> bool {
+    plan.provider.quirks.needs_client_secret && plan.client_secret.is_none()
 }
 
-fn define(plan: &Plan, server: &Server, client_id: &str, redirect_uri: &str) -> Definition {
+fn define(plan: &Plan, server: &Server, client_id: &str, redirect_uri: Option<&str>) -> Definition {
     let listed = server.metadata.as_ref().and_then(|metadata| metadata.token_endpoint_auth_methods_supported.as_deref());
     // Without a secret there was nothing to prove, and one that is stored later shall be used as the preset says.
     let found = listed.filter(|_| plan.client_secret.is_some());
@@ -138,7 +188,7 @@ fn define(plan: &Plan, server: &Server, client_id: &str, redirect_uri: &str) -> 
         revocation_endpoint: server.revocation.clone(),
         userinfo_endpoint: server.userinfo.clone(),
         client_id: Some(client_id.to_owned()),
-        redirect_uri: Some(redirect_uri.to_owned()),
+        redirect_uri: redirect_uri.map(str::to_owned),
         client_auth: found.map(|listed| token::client_auth(&plan.provider.quirks, Some(listed), true)),
     }
 }

@@ -145,6 +145,8 @@ pub struct Endpoints {
     pub token: Option<String>,
     /// RFC 7009.
     pub revocation: Option<String>,
+    /// RFC 8628.
+    pub device: Option<String>,
     /// OpenID Connect Core section 5.3, or a preset's own account endpoint.
     pub userinfo: Option<String>,
 }

@@ -182,12 +182,28 @@ pub struct LoginRequest {
     /// The port of the loopback redirect; absent: the provider's, else any free one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub callback_port: Option<u16>,
+    /// The flow; absent: the code flow, or the device flow where that suits better.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub flow: Option<LoginFlow>,
+    /// The person's browser is on another machine: the device flow suits better where the provider has one.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub headless: bool,
     /// Whether this subscriber can open a browser.
     #[serde(default)]
     pub browser: bool,
     /// Whether the login ends when this subscriber goes and nobody else waits.
     #[serde(default)]
     pub interactive: bool,
+}
+
+/// How a person logs in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LoginFlow {
+    /// With a browser that is sent back to this machine (RFC 6749 section 4.1, RFC 7636, RFC 8252).
+    Code,
+    /// With a code that is typed at a page on any machine (RFC 8628).
+    Device,
 }
 
 /// One event of a login: a JSON line of the answer to `POST /v1/logins`.
@@ -211,6 +227,22 @@ pub enum LoginEvent {
         host: String,
         /// The redirect URI that it carries, as it must be registered.
         redirect_uri: String,
+        /// Whether this subscriber shall open the browser.
+        open: bool,
+    },
+    /// The person must type this code at this page, on any machine.
+    EnterCode {
+        /// The code: visible ASCII.
+        user_code: String,
+        /// The page.
+        verification_uri: String,
+        /// The page with the code in it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        verification_uri_complete: Option<String>,
+        /// The host of both, in ASCII (punycode).
+        host: String,
+        /// The seconds that the code is good.
+        expires_in: u64,
         /// Whether this subscriber shall open the browser.
         open: bool,
     },

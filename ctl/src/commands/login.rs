@@ -7,7 +7,7 @@ mod wait;
 
 use std::sync::Arc;
 
-use mcp_auth_proto::{Client, ClientError, GrantName, GrantSummary, LoginEvent, LoginRequest};
+use mcp_auth_proto::{Client, ClientError, GrantName, GrantSummary, LoginEvent, LoginFlow, LoginRequest};
 
 use self::wait::Wait;
 use super::{account, scopes, validity};
@@ -22,6 +22,7 @@ Examples:
   mcp-authctl login github
   mcp-authctl login github --account work        a second account, as github:work
   mcp-authctl login github --scope repo --scope read:org
+  mcp-authctl login github --device              type a code at a page, on this machine or your phone
   mcp-authctl login github --no-browser          over SSH: open the URL elsewhere, paste the last page's address here
   ssh -L 8765:127.0.0.1:8765 host mcp-authctl login github --no-browser --callback-port 8765")]
 pub(crate) struct Args {
@@ -36,6 +37,9 @@ pub(crate) struct Args {
     /// Do not open a browser; print the URL, and read the address of the last page from stdin
     #[arg(long)]
     no_browser: bool,
+    /// Log in by typing a code at a page on any device (RFC 8628)
+    #[arg(long, conflicts_with_all = ["no_browser", "callback_port"])]
+    device: bool,
     /// The port for the redirect, to forward it over SSH
     #[arg(long, value_name = "N")]
     callback_port: Option<u16>,
@@ -45,9 +49,11 @@ pub(crate) fn run(args: Args, client: Client, json: bool) -> Result<(), Failure>
     let client = Arc::new(client);
     let request = LoginRequest {
         provider: args.name.to_string(),
-        account: args.account,
+        account: args.account.clone(),
         scopes: (!args.scopes.is_empty()).then(|| args.scopes.clone()),
         callback_port: args.callback_port,
+        flow: flow(&args),
+        headless: !browser::available(),
         browser: !args.no_browser && browser::available(),
         interactive: true,
     };
@@ -61,6 +67,13 @@ pub(crate) fn run(args: Args, client: Client, json: bool) -> Result<(), Failure>
                 wait.began(id);
             }
             LoginEvent::OpenUrl { url, host, open, .. } => show_url(&url, &host, open && request.browser, &mut wait)?,
+            LoginEvent::EnterCode { user_code, verification_uri, verification_uri_complete, host, expires_in, open } => {
+                wait.over();
+                let page =
+                    Page { user_code: &user_code, uri: &verification_uri, complete: verification_uri_complete.as_deref(), host: &host };
+                page.show(expires_in, open && request.browser)?;
+                wait.begin_elsewhere();
+            }
             LoginEvent::Exchanging => wait.over(),
             LoginEvent::Done { grant } => {
                 wait.over();
@@ -75,6 +88,62 @@ pub(crate) fn run(args: Args, client: Client, json: bool) -> Result<(), Failure>
     Err(Failure::Gone("the login was done"))
 }
 
+/// What the options ask for; a redirect port or a pasted address mean the code flow.
+fn flow(args: &Args) -> Option<LoginFlow> {
+    if args.device { Some(LoginFlow::Device) } else { (args.no_browser || args.callback_port.is_some()).then_some(LoginFlow::Code) }
+}
+
+/// Where a device flow sends the person, and what they type there.
+struct Page<'a> {
+    user_code: &'a str,
+    uri: &'a str,
+    complete: Option<&'a str>,
+    host: &'a str,
+}
+
+impl Page<'_> {
+    fn show(&self, expires_in: u64, open: bool) -> Result<(), Failure> {
+        let complete = self.complete.unwrap_or(self.uri);
+        if !browser::is_web_address(self.uri) || !browser::is_web_address(complete) {
+            return Err(Failure::OddAddress);
+        }
+        let host = field(self.host);
+        output::note(&format!("open this page on any device: (it belongs to {host})\n{}", self.uri));
+        output::note(&format!("and type this code: {}   (good for {})", field(self.user_code), output::span(expires_in)));
+        // RFC 8628 section 5.4: the person is to know that they started this themselves.
+        output::note("type it only if you started this login yourself");
+        if output::can_count()
+            && let Some(picture) = qr(complete)
+        {
+            output::note(&picture);
+        }
+        if open {
+            open_browser(complete);
+        }
+        Ok(())
+    }
+}
+
+/// The address as a picture of half blocks, dark on light whatever the terminal's colours are; `None` when it is too long.
+fn qr(address: &str) -> Option<String> {
+    let code = qrcode::QrCode::with_error_correction_level(address, qrcode::EcLevel::L).ok()?;
+    (code.width() <= LARGEST_QR).then(|| {
+        // Inverted: on a dark terminal the light modules are what is drawn.
+        let colours = (qrcode::render::unicode::Dense1x2::Light, qrcode::render::unicode::Dense1x2::Dark);
+        code.render().dark_color(colours.0).light_color(colours.1).build()
+    })
+}
+
+/// The most modules in a row that fit beside each other in a terminal of 80 columns, with the quiet zone.
+const LARGEST_QR: usize = 70;
+
+fn open_browser(url: &str) {
+    match browser::open(url) {
+        Ok(child) => wait::watch(child),
+        Err(error) => output::warning(&format!("no browser could be started ({error}), open the URL yourself")),
+    }
+}
+
 fn show_url(url: &str, host: &str, open: bool, wait: &mut Wait) -> Result<(), Failure> {
     wait.over();
     if !browser::is_web_address(url) {
@@ -82,10 +151,7 @@ fn show_url(url: &str, host: &str, open: bool, wait: &mut Wait) -> Result<(), Fa
     }
     output::note(&format!("open this URL: (it leads to {})\n{url}", field(host)));
     if open {
-        match browser::open(url) {
-            Ok(child) => wait::watch(child),
-            Err(error) => output::warning(&format!("no browser could be started ({error}), open the URL yourself")),
-        }
+        open_browser(url);
     }
     wait.begin();
     Ok(())

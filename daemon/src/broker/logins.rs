@@ -35,8 +35,8 @@ struct Running {
     task: AbortHandle,
     pasted: mpsc::Sender<Pasted>,
     subscribers: BTreeMap<u64, Subscriber>,
-    /// The URL to open, once it is known.
-    url: Option<(String, String, String)>,
+    /// What the person must do (`OpenUrl`, `EnterCode`), once it is known.
+    errand: Option<LoginEvent>,
     /// Who was told to open it.
     opener: Option<u64>,
     /// The tokens have come and are being saved.
@@ -135,7 +135,8 @@ impl Core {
         scopes.extend(provider.refresh_scopes.iter().filter(|scope| !scopes.contains(scope)).cloned().collect::<Vec<_>>());
         let secret = self.secret_of(&provider);
         let resource = self.grants.get(&grant).and_then(|held| held.record().resource.clone());
-        Ok((grant, Plan { provider, client_secret: secret, scopes, resource, callback_port: request.callback_port, patience: PATIENCE }))
+        let (callback_port, flow, headless) = (request.callback_port, request.flow, request.headless);
+        Ok((grant, Plan { provider, client_secret: secret, scopes, resource, callback_port, flow, headless, patience: PATIENCE }))
     }
 
     fn running_login(&self, grant: &GrantName, scopes: &[String]) -> Option<String> {
@@ -165,7 +166,7 @@ impl Core {
             let fault = || Err(ErrorBody::new(ErrorCode::InternalError, "the login failed by a fault of the daemon").hint("report it"));
             core.login_ended(&of, outcome.unwrap_or_else(fault), resource, asked);
         });
-        let running = Running { grant, scopes, task, pasted, subscribers: BTreeMap::new(), url: None, opener: None, saving: false };
+        let running = Running { grant, scopes, task, pasted, subscribers: BTreeMap::new(), errand: None, opener: None, saving: false };
         self.logins.running.insert(id.clone(), running);
         id
     }
@@ -191,22 +192,25 @@ impl Core {
         if let Some(running) = self.logins.running.get_mut(&id) {
             let (browser, interactive, watch) = (request.browser, request.interactive, watch.abort_handle());
             running.subscribers.insert(number, Subscriber { events, browser, interactive, watch });
-            running.tell_url(number);
+            running.tell_errand(number);
         }
         stream
     }
 
     fn login_progress(&mut self, id: &str, progress: Progress) {
         let Some(running) = self.logins.running.get_mut(id) else { return };
-        match progress {
-            Progress::OpenUrl { url, host, redirect_uri } => {
-                running.url = Some((url, host, redirect_uri));
-                let numbers: Vec<_> = running.subscribers.keys().copied().collect();
-                for number in numbers {
-                    running.tell_url(number);
-                }
+        let errand = match progress {
+            Progress::OpenUrl { url, host, redirect_uri } => LoginEvent::OpenUrl { url, host, redirect_uri, open: false },
+            Progress::EnterCode { user_code, verification_uri, verification_uri_complete, host, lifetime } => {
+                let expires_in = lifetime.as_secs();
+                LoginEvent::EnterCode { user_code, verification_uri, verification_uri_complete, host, expires_in, open: false }
             }
-            Progress::Exchanging => running.tell(&LoginEvent::Exchanging),
+            Progress::Exchanging => return running.tell(&LoginEvent::Exchanging),
+        };
+        running.errand = Some(errand);
+        let numbers: Vec<_> = running.subscribers.keys().copied().collect();
+        for number in numbers {
+            running.tell_errand(number);
         }
     }
 
@@ -245,7 +249,7 @@ impl Core {
         if running.opener == Some(number) {
             running.opener = None;
             if let Some(next) = running.subscribers.iter().find(|(_, s)| s.browser).map(|(number, _)| *number) {
-                running.tell_url(next);
+                running.tell_errand(next);
             }
         }
         if running.subscribers.is_empty() && left.interactive && !running.saving {
@@ -271,14 +275,16 @@ impl Running {
         }
     }
 
-    /// Tells one subscriber the URL, once it is known; the first that can opens the browser.
-    fn tell_url(&mut self, number: u64) {
-        let (Some((url, host, redirect_uri)), Some(subscriber)) = (&self.url, self.subscribers.get(&number)) else { return };
-        let open = subscriber.browser && self.opener.is_none_or(|opener| opener == number);
-        if open {
+    /// Tells one subscriber what the person must do, once it is known; the first that can opens the browser.
+    fn tell_errand(&mut self, number: u64) {
+        let (Some(mut event), Some(subscriber)) = (self.errand.clone(), self.subscribers.get(&number)) else { return };
+        let first = subscriber.browser && self.opener.is_none_or(|opener| opener == number);
+        if first {
             self.opener = Some(number);
         }
-        let event = LoginEvent::OpenUrl { url: url.clone(), host: host.clone(), redirect_uri: redirect_uri.clone(), open };
+        if let LoginEvent::OpenUrl { open, .. } | LoginEvent::EnterCode { open, .. } = &mut event {
+            *open = first;
+        }
         // Whoever has gone is removed when that is heard of.
         let _ = subscriber.events.send(event);
     }

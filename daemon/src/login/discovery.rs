@@ -14,6 +14,7 @@ pub(super) struct Server {
     pub(super) token: String,
     pub(super) revocation: Option<String>,
     pub(super) userinfo: Option<String>,
+    pub(super) device: Option<String>,
     /// What it says of itself, if it had to be asked.
     pub(super) metadata: Option<AuthorizationServerMetadata>,
 }
@@ -23,9 +24,9 @@ const TIMEOUT: std::time::Duration = std::time::Duration::from_secs(15);
 
 /// Finds the server. Its metadata is fetched only where an endpoint is missing, and never overrides a fixed one.
 pub(super) async fn find(provider: &Provider, transport: &dyn Transport) -> Result<Server, ErrorBody> {
-    let Endpoints { authorization, token, revocation, userinfo } = provider.endpoints.clone();
+    let Endpoints { authorization, token, revocation, userinfo, device } = provider.endpoints.clone();
     if let (Some(authorization), Some(token)) = (authorization.clone(), token.clone()) {
-        return Ok(Server { authorization, token, revocation, userinfo, metadata: None });
+        return Ok(Server { authorization, token, revocation, userinfo, device, metadata: None });
     }
     let issuer = provider.issuer.as_deref().ok_or_else(|| failure::no_endpoints(&provider.name))?;
     let metadata = fetch(&provider.name, issuer, transport).await?;
@@ -35,6 +36,7 @@ pub(super) async fn find(provider: &Provider, transport: &dyn Transport) -> Resu
         token: token.unwrap_or_else(|| metadata.token_endpoint.clone()),
         revocation: revocation.or_else(|| metadata.revocation_endpoint.clone()),
         userinfo: userinfo.or_else(|| metadata.userinfo_endpoint.clone()),
+        device: device.or_else(|| metadata.device_authorization_endpoint.clone()),
         metadata: Some(metadata),
     })
 }

@@ -5,6 +5,7 @@ use mcp_auth_proto::{ErrorBody, ErrorCode};
 use super::pasted::PasteError;
 use super::redirect::BindError;
 use crate::oauth::authorize::{AuthorizeError, RedirectError};
+use crate::oauth::device::DeviceError;
 use crate::oauth::metadata::MetadataError;
 use crate::oauth::token::TokenError;
 use crate::transport::TransportError;
@@ -116,6 +117,31 @@ pub(super) fn token(provider: &str, error: &TokenError) -> ErrorBody {
         }
         TokenError::NotSent(_) | TokenError::Lost(_) | TokenError::Unusable(_) => body(ErrorCode::ProviderUnreachable).hint(again),
     }
+}
+
+/// A device flow that did not start.
+pub(super) fn device(provider: &str, error: &DeviceError) -> ErrorBody {
+    let body = |code| ErrorBody::new(code, format!("cannot log in with {provider}: {error}"));
+    match error {
+        DeviceError::Refused { code, .. } if code == "device_flow_disabled" => {
+            body(ErrorCode::Conflict).hint("enable the device flow in the settings of the app that the client id belongs to")
+        }
+        DeviceError::Refused { code, .. } if code == "invalid_scope" => body(ErrorCode::Conflict).hint(check_scopes(provider)),
+        DeviceError::Refused { .. } => body(ErrorCode::Conflict).hint(check_client(provider)),
+        DeviceError::Unusable(_) => body(ErrorCode::ProviderUnreachable).hint(format!("`mcp-authctl login {provider}` tries again")),
+    }
+}
+
+/// There is no device authorization endpoint.
+pub(super) fn no_device(provider: &str) -> ErrorBody {
+    ErrorBody::new(ErrorCode::Conflict, format!("{provider} has no device flow that is known"))
+        .hint(format!("`mcp-authctl login {provider} --no-browser` logs in with a browser on another machine"))
+}
+
+/// The person refused.
+pub(super) fn denied(provider: &str) -> ErrorBody {
+    ErrorBody::new(ErrorCode::LoginRequired, format!("the login with {provider} was refused (access_denied)"))
+        .hint(format!("`mcp-authctl login {provider}` tries again"))
 }
 
 pub(super) fn too_late(provider: &str) -> ErrorBody {

@@ -1,5 +1,8 @@
 //! Whole logins: the real listener, a scripted provider.
 
+#[path = "device_tests.rs"]
+mod device_flow;
+
 use std::collections::HashMap;
 use std::sync::Mutex;
 
@@ -82,6 +85,8 @@ fn plan() -> Plan {
         scopes: vec!["read".into()],
         resource: None,
         callback_port: None,
+        flow: None,
+        headless: false,
         patience: Duration::from_secs(60),
     }
 }

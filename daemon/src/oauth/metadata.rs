@@ -18,6 +18,8 @@ pub struct AuthorizationServerMetadata {
     pub token_endpoint: String,
     /// RFC 7009.
     pub revocation_endpoint: Option<String>,
+    /// RFC 8628 section 4.
+    pub device_authorization_endpoint: Option<String>,
     /// OpenID Connect Core section 5.3.
     pub userinfo_endpoint: Option<String>,
     /// `None`: not told.
@@ -107,6 +109,7 @@ pub fn check(issuer: &str, response: &Response) -> Result<AuthorizationServerMet
         authorization_endpoint: required("authorization_endpoint")?,
         token_endpoint: required("token_endpoint")?,
         revocation_endpoint: optional("revocation_endpoint")?,
+        device_authorization_endpoint: optional("device_authorization_endpoint")?,
         userinfo_endpoint: optional("userinfo_endpoint")?,
         scopes_supported: list("scopes_supported"),
         token_endpoint_auth_methods_supported: list("token_endpoint_auth_methods_supported"),

@@ -3,6 +3,7 @@
 
 pub mod authorize;
 pub mod challenge;
+pub mod device;
 pub mod identity;
 pub mod metadata;
 pub mod revoke;

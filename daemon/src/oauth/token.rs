@@ -138,7 +138,7 @@ pub(super) fn client<'a>(definition: &'a Definition, quirks: &Quirks, secret: Op
     Some(Client { id: definition.client_id.as_deref()?, auth, secret })
 }
 
-fn push_resource<'a>(fields: &mut Vec<(&str, Field<'a>)>, quirks: &Quirks, resource: Option<&'a str>) {
+pub(super) fn push_resource<'a>(fields: &mut Vec<(&str, Field<'a>)>, quirks: &Quirks, resource: Option<&'a str>) {
     if let Some(resource) = resource.filter(|_| quirks.send_resource) {
         fields.push(("resource", Field::Text(resource)));
     }

@@ -86,6 +86,7 @@ impl Preset {
         let held = [
             ("userinfo_endpoint", &config.userinfo_endpoint, &whole.userinfo_endpoint),
             ("revocation_endpoint", &config.revocation_endpoint, &whole.revocation_endpoint),
+            ("device_authorization_endpoint", &config.device_authorization_endpoint, &whole.device_authorization_endpoint),
         ];
         match held.iter().find(|(_, config, whole)| config.is_none() && whole.is_some()) {
             Some((other, ..)) => Err(self.mixture("token_endpoint", token, other)),
@@ -145,6 +146,7 @@ fn below(file: &File, config: &Table) -> Table {
         &mut preset.token_endpoint,
         &mut preset.revocation_endpoint,
         &mut preset.userinfo_endpoint,
+        &mut preset.device_authorization_endpoint,
         &mut preset.registration_url,
     ];
     for text in templates.into_iter().flatten() {

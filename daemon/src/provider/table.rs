@@ -28,6 +28,7 @@ pub struct Table {
     pub(super) token_endpoint: Text,
     pub(super) revocation_endpoint: Text,
     pub(super) userinfo_endpoint: Text,
+    pub(super) device_authorization_endpoint: Text,
     pub(super) client_id: Text,
     client_secret_command: Option<Spanned<Vec<String>>>,
     scopes: Texts,
@@ -98,6 +99,7 @@ impl Table {
             token_endpoint: self.token_endpoint.or(below.token_endpoint),
             revocation_endpoint: self.revocation_endpoint.or(below.revocation_endpoint),
             userinfo_endpoint: self.userinfo_endpoint.or(below.userinfo_endpoint),
+            device_authorization_endpoint: self.device_authorization_endpoint.or(below.device_authorization_endpoint),
             client_id: self.client_id.or(below.client_id),
             client_secret_command: self.client_secret_command.or(below.client_secret_command),
             scopes: self.scopes.or(below.scopes),
@@ -134,6 +136,7 @@ impl Table {
         one("token_endpoint", &self.token_endpoint, check::endpoint)?;
         one("revocation_endpoint", &self.revocation_endpoint, check::endpoint)?;
         one("userinfo_endpoint", &self.userinfo_endpoint, check::endpoint)?;
+        one("device_authorization_endpoint", &self.device_authorization_endpoint, check::endpoint)?;
         one("registration_url", &self.registration_url, check::endpoint)?;
         one("client_id", &self.client_id, check::printable)?;
         each("scopes", &self.scopes, check::scope)?;
@@ -168,6 +171,7 @@ impl Table {
                 token: text(self.token_endpoint),
                 revocation: text(self.revocation_endpoint),
                 userinfo: text(self.userinfo_endpoint),
+                device: text(self.device_authorization_endpoint),
             },
             client_id: text(self.client_id),
             client_secret_command: self.client_secret_command.map(Spanned::into_inner),

@@ -52,6 +52,15 @@ impl Wait {
         }
     }
 
+    /// The person is busy at a page that does not come back here.
+    pub(super) fn begin_elsewhere(&mut self) {
+        if output::can_count() {
+            self.counter = Some(count());
+        } else {
+            output::note("waiting until that is done (Ctrl-C cancels)");
+        }
+    }
+
     /// Nothing is waited for any more.
     pub(super) fn over(&mut self) {
         if let Some((stop, thread)) = self.counter.take() {

@@ -41,7 +41,7 @@ fn a_login_tells_the_url_and_what_was_granted() {
          logged in to github as octocat (scopes: repo, gist), valid until 2026-12-01T10:00:00Z (8 h)\n"
     );
     assert_eq!((run.code, &*run.stdout, &*run.stderr), (Some(0), "", &*expected));
-    let asked = r#"POST /v1/logins {"provider":"github","scopes":["repo","read:org"],"browser":false,"interactive":true}"#;
+    let asked = r#"POST /v1/logins {"provider":"github","scopes":["repo","read:org"],"headless":true,"browser":false,"interactive":true}"#;
     assert_eq!(daemon.asked(), asked);
 }
 
@@ -54,6 +54,28 @@ fn the_grant_is_the_data_of_a_login() {
     assert_eq!((run.code, &grant["account"]), (Some(0), &"octocat".into()));
     let asked = daemon.asked();
     assert!(asked.contains(r#""account":"work","callback_port":8765"#), "{asked}");
+}
+
+fn enter_code(page: &str, code: &str) -> String {
+    format!(
+        r#"{{"event":"enter_code","user_code":"{code}","verification_uri":"{page}","verification_uri_complete":"{page}?user_code={code}","host":"github.com","expires_in":900,"open":false}}"#
+    )
+}
+
+#[test]
+fn a_device_login_shows_page_and_code() {
+    let (daemon, events) = Daemon::with_login(nothing_else);
+    for event in [STARTED, &enter_code("https://github.com/login/device", "WDJB-MJHT"), &done("[]")] {
+        events.send(event.to_owned()).unwrap();
+    }
+    let run = daemon.run(&["login", "github", "--device"]);
+    let expected = "open this page on any device: (it belongs to github.com)\nhttps://github.com/login/device\n\
+         and type this code: WDJB-MJHT   (good for 15 min)\ntype it only if you started this login yourself\n\
+         waiting until that is done (Ctrl-C cancels)\n\
+         logged in to github as octocat (scopes: none told), valid until 2026-12-01T10:00:00Z (8 h)\n";
+    assert_eq!((run.code, &*run.stdout, &*run.stderr), (Some(0), "", expected));
+    let asked = r#"POST /v1/logins {"provider":"github","flow":"device","headless":true,"browser":false,"interactive":true}"#;
+    assert_eq!(daemon.asked(), asked);
 }
 
 #[test]
@@ -74,9 +96,12 @@ fn a_login_that_fails_or_breaks_off_says_so() {
 
 #[test]
 fn what_is_no_web_address_is_neither_shown_nor_opened() {
-    for url in ["javascript:alert(1)", "file:///etc/passwd", "-flag", r"https://a/\u001b[2J", "https://a b"] {
+    for url in ["javascript:alert(1)", "file:///etc/passwd", "-flag", r"https://a/\u001b[2J", "https://a b"]
+        .iter()
+        .flat_map(|url| [open_url(url, true), enter_code(url, "WDJB-MJHT")])
+    {
         let (daemon, events) = Daemon::with_login(nothing_else);
-        events.send(open_url(url, true)).unwrap();
+        events.send(url).unwrap();
         let mut command = daemon.command(&["login", "github"]);
         command.env("BROWSER", "/nonexistent/browser");
         let run = wait(piped(&mut command));

@@ -7,6 +7,7 @@
 mod crowds;
 mod kills;
 mod lost;
+mod oidc_agent;
 mod report;
 
 use std::process::ExitCode;
@@ -25,7 +26,7 @@ Usage: tests/faults [--quick] [--case T1,T7] [--rounds N] [--markdown] [--list]
 
 /// Every case, in the order of the table.
 fn cases() -> Vec<Case> {
-    let mut cases = [kills::CASES, crowds::CASES, lost::CASES].concat();
+    let mut cases = [kills::CASES, crowds::CASES, lost::CASES, oidc_agent::CASES].concat();
     cases.sort_by_key(|case| case.id[1..].parse::<u32>().unwrap());
     cases
 }

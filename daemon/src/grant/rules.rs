@@ -247,6 +247,26 @@ fn an_asker_waits_two_fifteen_or_thirty_seconds() {
 }
 
 #[test]
+fn a_token_that_is_expired_on_arrival_brings_its_refresh_token_and_leaves_the_one_before_in_service() {
+    for lifetime in [Duration::ZERO, S] {
+        let mut scene = Scene::new(&PLAIN, Some(HOUR));
+        scene.pass(3400 * S);
+        scene.give(Input::Woke);
+        let sent_at = scene.now;
+        scene.pass(2 * S);
+        let attempt = scene.running.take().expect("an attempt runs");
+        let late = response("at-2", Some("rt-2"), Some(lifetime));
+        scene.give(Input::Refreshed(attempt.ticket, sent_at, Ok(late)));
+        scene.saved(Ok(()));
+        assert_eq!(scene.plainly(), Said::Token("at-1", Some(198)), "{lifetime:?}");
+        assert!(scene.planned_in().is_some_and(|wait| wait >= S), "a hot loop: {:?}", scene.planned_in());
+        scene.live(10 * S);
+        let again = scene.running.take().expect("it is tried again");
+        assert_eq!(*again.refresh_token.expose(), *"rt-2", "the old refresh token is used up");
+    }
+}
+
+#[test]
 fn an_asker_whose_old_token_expires_meanwhile_waits_for_the_attempt_like_everybody_without_one() {
     let mut scene = Scene::new(&PLAIN, Some(HOUR));
     scene.pass(3599 * S);

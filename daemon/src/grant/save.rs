@@ -2,7 +2,8 @@
 
 use super::record::{GrantRecord, Token};
 use super::{
-    Arrival, Cause, Current, Effect, Grant, Login, News, Phase, Purpose, SAVE_PATIENCE, SAVE_RETRY, Ticket, Trouble, Unsaved, plan,
+    Arrival, Cause, Current, EXPIRED_ON_ARRIVAL, Effect, Grant, Login, News, Phase, Purpose, SAVE_PATIENCE, SAVE_RETRY, Ticket, Trouble,
+    Unsaved, plan,
 };
 use crate::clock::Now;
 use crate::oauth::token::TokenResponse;
@@ -100,7 +101,7 @@ impl Grant {
         let expired_on_arrival = self.current.deadline.is_some_and(|deadline| deadline <= now.boot);
         let fault = match &cause {
             Arrival::HalfRefresh(fault) => Some(fault.clone()),
-            Arrival::Refresh if expired_on_arrival => Some("the provider's new token was expired on arrival".into()),
+            Arrival::Refresh if expired_on_arrival => Some(EXPIRED_ON_ARRIVAL.into()),
             Arrival::Login | Arrival::Refresh => None,
         };
         if fault.is_some() && self.record.refresh_token.is_some() {

@@ -130,6 +130,14 @@ impl Room {
         self.answering(Running::start(command, "daemon", false))
     }
 
+    /// Starts the daemon through a command that ends by running it, such as `unshare --net`, and waits until it answers.
+    #[track_caller]
+    pub fn start_within(&self, words: &[&str]) -> Daemon<'_> {
+        let mut command = self.command(Path::new(words[0]));
+        command.args(&words[1..]).arg(binary(self.daemon));
+        self.answering(Running::start(command, "daemon", false))
+    }
+
     #[track_caller]
     fn answering(&self, running: Running) -> Daemon<'_> {
         let mut daemon = Daemon { room: self, running };

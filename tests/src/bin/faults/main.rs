@@ -4,15 +4,21 @@
 
 #![allow(clippy::unwrap_used, clippy::print_stdout, clippy::print_stderr)]
 
+mod answers;
 mod crowds;
+mod hostile;
 mod kills;
 mod lost;
 mod oidc_agent;
+mod outage;
+mod provider;
 mod report;
+mod side;
 
 use std::process::ExitCode;
 
 use report::{Case, Report};
+use side::side_by_side;
 
 const HELP: &str = "\
 Usage: tests/faults [--quick] [--case T1,T7] [--rounds N] [--markdown] [--list]
@@ -26,7 +32,9 @@ Usage: tests/faults [--quick] [--case T1,T7] [--rounds N] [--markdown] [--list]
 
 /// Every case, in the order of the table.
 fn cases() -> Vec<Case> {
-    let mut cases = [kills::CASES, crowds::CASES, lost::CASES, oidc_agent::CASES].concat();
+    let mut cases =
+        [kills::CASES, crowds::CASES, lost::CASES, answers::CASES, provider::CASES, hostile::CASES, outage::CASES, oidc_agent::CASES]
+            .concat();
     cases.sort_by_key(|case| case.id[1..].parse::<u32>().unwrap());
     cases
 }

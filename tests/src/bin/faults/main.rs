@@ -5,10 +5,16 @@
 #![allow(clippy::unwrap_used, clippy::print_stdout, clippy::print_stderr)]
 
 mod crowds;
+mod ends;
+mod keys;
 mod kills;
+mod life;
 mod lost;
 mod oidc_agent;
 mod report;
+mod soak;
+mod time;
+mod traces;
 
 use std::process::ExitCode;
 
@@ -27,6 +33,7 @@ Usage: tests/faults [--quick] [--case T1,T7] [--rounds N] [--markdown] [--list]
 /// Every case, in the order of the table.
 fn cases() -> Vec<Case> {
     let mut cases = [kills::CASES, crowds::CASES, lost::CASES, oidc_agent::CASES].concat();
+    cases.extend([life::CASES, ends::CASES, keys::CASES, time::CASES, soak::CASES, traces::CASES].concat());
     cases.sort_by_key(|case| case.id[1..].parse::<u32>().unwrap());
     cases
 }

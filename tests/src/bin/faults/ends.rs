@@ -162,10 +162,11 @@ fn panics(report: &mut Report) {
             others.join().unwrap();
             outcome.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
         });
-        if number % 2 == 0 {
-            daemon.kill()
+        // New tokens are on their way to the disk then: killed in that instant, they are lost as at any kill before a save.
+        if at == At::Answered || number % 2 == 1 {
+            assert_eq!(daemon.stop().code, 0);
         } else {
-            assert_eq!(daemon.stop().code, 0)
+            daemon.kill();
         }
         let daemon = room.start();
         for grant in ["test", "test:work", "test:home"] {

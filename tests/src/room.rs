@@ -130,11 +130,11 @@ impl Room {
         self.answering(Running::start(command, "daemon", false))
     }
 
-    /// Starts the daemon through a command that ends by running it, such as `unshare --net`, and waits until it answers.
+    /// Starts the daemon under another program that becomes it (`unshare -T --boottime 60`), and waits until it answers.
     #[track_caller]
-    pub fn start_within(&self, words: &[&str]) -> Daemon<'_> {
-        let mut command = self.command(Path::new(words[0]));
-        command.args(&words[1..]).arg(binary(self.daemon));
+    pub fn start_under(&self, wrapper: &[&str]) -> Daemon<'_> {
+        let mut command = self.command(Path::new(wrapper[0]));
+        command.args(&wrapper[1..]).arg(binary(self.daemon));
         self.answering(Running::start(command, "daemon", false))
     }
 
@@ -180,7 +180,7 @@ impl Room {
         let mut command = self.command(&binary("mcp-authctl"));
         command.args(arguments);
         let verb = arguments.first().copied().unwrap_or("none");
-        (command, format!("ctl-{verb}"), verb == "token" && !arguments.contains(&"--fingerprint"))
+        (command, format!("ctl-{verb}"), matches!(verb, "token" | "headers") && !arguments.contains(&"--fingerprint"))
     }
 }
 

@@ -125,7 +125,7 @@ impl Grant {
 
 impl GrantRecord {
     /// Merges an answer: what it does not say stays as it was.
-    pub(super) fn merge(&mut self, response: TokenResponse, sent_at: Now) {
+    pub(crate) fn merge(&mut self, response: TokenResponse, sent_at: Now) {
         if response.unusable.is_none() {
             self.token = Token {
                 access_token: response.access_token,

@@ -6,14 +6,20 @@
 
 mod answers;
 mod crowds;
+mod ends;
 mod hostile;
+mod keys;
 mod kills;
+mod life;
 mod lost;
 mod oidc_agent;
 mod outage;
 mod provider;
 mod report;
 mod side;
+mod soak;
+mod time;
+mod traces;
 
 use std::process::ExitCode;
 
@@ -32,9 +38,23 @@ Usage: tests/faults [--quick] [--case T1,T7] [--rounds N] [--markdown] [--list]
 
 /// Every case, in the order of the table.
 fn cases() -> Vec<Case> {
-    let mut cases =
-        [kills::CASES, crowds::CASES, lost::CASES, answers::CASES, provider::CASES, hostile::CASES, outage::CASES, oidc_agent::CASES]
-            .concat();
+    let mut cases = [
+        answers::CASES,
+        crowds::CASES,
+        ends::CASES,
+        hostile::CASES,
+        keys::CASES,
+        kills::CASES,
+        life::CASES,
+        lost::CASES,
+        oidc_agent::CASES,
+        outage::CASES,
+        provider::CASES,
+        soak::CASES,
+        time::CASES,
+        traces::CASES,
+    ]
+    .concat();
     cases.sort_by_key(|case| case.id[1..].parse::<u32>().unwrap());
     cases
 }

@@ -219,7 +219,7 @@ fn not_reached(fault: Fault, words: &str) -> (String, Duration) {
     let front = TlsFront::of(behind);
     let room = room_behind(&rogue, &front, fault);
     let own_names = ["unshare", "--mount", "sh", "-c", OWN_NAMES, "sh"];
-    let mut daemon = room.start_within(&own_names);
+    let mut daemon = room.start_under(&own_names);
     daemon.log_in("test", "alice");
     let token = daemon.token("test");
     match fault {
@@ -231,7 +231,7 @@ fn not_reached(fault: Fault, words: &str) -> (String, Duration) {
         Fault::NoNetwork => {
             daemon.stop();
             names(&room, "203.0.113.9 as.test\n");
-            daemon = room.start_within(&["unshare", "--mount", "--net", "sh", "-c", OWN_NAMES, "sh"]);
+            daemon = room.start_under(&["unshare", "--mount", "--net", "sh", "-c", OWN_NAMES, "sh"]);
         }
     }
     let refused = room.ctl(&["refresh", "test"]).fails_with(5).says("cannot connect to as.test").says(words);
@@ -242,7 +242,7 @@ fn not_reached(fault: Fault, words: &str) -> (String, Duration) {
     names(&room, NAMED);
     if fault == Fault::NoNetwork {
         daemon.stop();
-        daemon = room.start_within(&own_names);
+        daemon = room.start_under(&own_names);
         // Nothing is due after a restart, so somebody has to want it.
         assert_eq!(crate::provider::refresh(&daemon, "test"), 200);
     }
@@ -309,7 +309,7 @@ fn start_offline(valid: bool, loopback: bool) -> Duration {
     wait_until("the token's end", PATIENCE, || (valid || newest.at.elapsed() > S * 2).then_some(()));
     let up = if loopback { "ip link set lo up && exec \"$@\"" } else { "exec \"$@\"" };
     let began = Instant::now();
-    let daemon = room.start_within(&["unshare", "--net", "sh", "-c", up, "sh"]);
+    let daemon = room.start_under(&["unshare", "--net", "sh", "-c", up, "sh"]);
     let answer = daemon.ask("test");
     let took = began.elapsed();
     if valid {

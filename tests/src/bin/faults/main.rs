@@ -7,8 +7,14 @@
 mod crowds;
 mod kills;
 mod lost;
+mod names;
+mod neighbours;
+mod odd;
 mod oidc_agent;
+mod places;
 mod report;
+mod stalls;
+mod texts;
 
 use std::process::ExitCode;
 
@@ -26,7 +32,8 @@ Usage: tests/faults [--quick] [--case T1,T7] [--rounds N] [--markdown] [--list]
 
 /// Every case, in the order of the table.
 fn cases() -> Vec<Case> {
-    let mut cases = [kills::CASES, crowds::CASES, lost::CASES, oidc_agent::CASES].concat();
+    let all = [kills::CASES, crowds::CASES, lost::CASES, oidc_agent::CASES, neighbours::CASES, places::CASES];
+    let mut cases = [all.concat(), [stalls::CASES, names::CASES, odd::CASES, texts::CASES].concat()].concat();
     cases.sort_by_key(|case| case.id[1..].parse::<u32>().unwrap());
     cases
 }

@@ -38,7 +38,12 @@ fn each_refused(report: &mut Report, traps: &[Trap]) {
             let mut room = owners_room();
             (trap.lay)(&mut room);
             let before = Listing::of(&room.path(""));
-            room.spawn().wait().fails_with(trap.code).says(trap.says);
+            let mut daemon = room.spawn();
+            wait_until(trap.name, PATIENCE, || {
+                assert!(!daemon.said().contains(" ready "), "{}: it starts", trap.name);
+                (!daemon.is_alive()).then_some(())
+            });
+            daemon.wait().fails_with(trap.code).says(trap.says);
             let changes = before.changes(&Listing::of(&room.path("")), &room.path("state"));
             assert!(changes.is_empty(), "{}: {changes:?}", trap.name);
         });

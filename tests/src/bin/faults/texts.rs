@@ -87,9 +87,12 @@ fn addresses(report: &mut Report) {
             match host {
                 Some(host) => opened(&room, &shown, host, position),
                 None => {
-                    let output = room.ctl(&["login", "test"]);
-                    assert!(!output.stderr.contains("open this URL"), "{shown}: {output:?}");
-                    output.fails_with(1);
+                    let mut login = room.ctl_spawn(&["login", "test"]);
+                    wait_until("a refusal", PATIENCE, || {
+                        assert!(!login.said().contains("open this URL"), "{shown}: {}", login.said());
+                        (!login.is_alive()).then_some(())
+                    });
+                    login.wait().fails_with(1);
                     assert!(!room.path("argv").exists(), "{shown}: the browser was opened");
                 }
             }

@@ -15,7 +15,7 @@ use crate::report::{Case, Report};
 /// The rows of the table.
 pub(crate) const CASES: &[Case] = &[
     Case { id: "T53", title: "clients that stall or flood: others wait under 10 ms, RAM is flat", rounds: 10, quick: 1, run: stalls },
-    Case { id: "T54", title: "10,000 connections: a clear refusal, no spin, then as before", rounds: 5, quick: 1, run: crowd },
+    Case { id: "T54", title: "10,000 connections: the rest refused, no spin, then as before", rounds: 5, quick: 1, run: crowd },
     Case { id: "T54", title: "64 file descriptors: no spin, then as before, no login lost", rounds: 5, quick: 1, run: few_descriptors },
 ];
 
@@ -218,7 +218,7 @@ fn crowd(report: &mut Report) {
         share * 100.0
     ));
     report.figure(format!("served again, with the 10,000 still there, {:.1} s later at most", back.as_secs_f64()));
-    report.figure(format!("a newcomer at the fullest moment: served {served} times, else refused with 429"));
+    report.figure(format!("a newcomer at the fullest moment: served {served} times, else refused with 429 or closed"));
 }
 
 /// Until an honest newcomer gets a token.

@@ -12,12 +12,18 @@ mod keys;
 mod kills;
 mod life;
 mod lost;
+mod names;
+mod neighbours;
+mod odd;
 mod oidc_agent;
 mod outage;
+mod places;
 mod provider;
 mod report;
 mod side;
 mod soak;
+mod stalls;
+mod texts;
 mod time;
 mod traces;
 
@@ -47,10 +53,16 @@ fn cases() -> Vec<Case> {
         kills::CASES,
         life::CASES,
         lost::CASES,
+        names::CASES,
+        neighbours::CASES,
+        odd::CASES,
         oidc_agent::CASES,
         outage::CASES,
+        places::CASES,
         provider::CASES,
         soak::CASES,
+        stalls::CASES,
+        texts::CASES,
         time::CASES,
         traces::CASES,
     ]

@@ -449,6 +449,10 @@ fn a_lost_header_is_not_taken_for_a_first_start() {
     assert!(matches!(setup(&vault, KeySourceKind::KeyFile, None), Err(VaultError::Locked { .. })));
     std::fs::write(home.vault().join("vault.json"), "{\"format\"").unwrap();
     assert!(reason(open(&vault).unwrap_err()).contains("is damaged"));
+    let header = r#"{"format":1,"vault_id":"00000000000000000000000000000000","key_id":"0000000000000000","key_source":"\u001b[2J"}"#;
+    std::fs::write(home.vault().join("vault.json"), header).unwrap();
+    let damaged = reason(open(&vault).unwrap_err());
+    assert!(damaged.contains("unknown variant `[2J`") && !damaged.contains(char::is_control), "{damaged:?}");
 }
 
 #[test]

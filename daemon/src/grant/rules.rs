@@ -595,6 +595,11 @@ fn what_the_disk_does_not_take_is_served_and_not_replaced_while_it_is_valid() {
     assert!(scene.running.is_none());
     scene.live(2 * MINUTE);
     assert!(scene.running.as_ref().is_some_and(|attempt| attempt.even_if_not_durable), "an expired one is");
+    scene.succeeds("at-3", Some(HOUR));
+    scene.told.clear();
+    scene.saved(Ok(()));
+    assert!(!scene.grant.is_not_durable());
+    assert!(scene.told.iter().any(|news| matches!(news, News::Durable)), "whoever heard of the disk hears that it works again");
 }
 
 #[test]

@@ -53,7 +53,14 @@ impl Grant {
     pub(super) fn saved(&mut self, ticket: Ticket, result: Result<(), String>, now: Now) -> Vec<Effect> {
         if matches!(&self.phase, Phase::Saving { ticket: saving, .. } if *saving == ticket) {
             return match result {
-                Ok(()) => self.adopt(now),
+                Ok(()) => {
+                    let healed = self.unsaved.is_some();
+                    let mut effects = self.adopt(now);
+                    if healed {
+                        effects.insert(0, Effect::Tell(News::Durable));
+                    }
+                    effects
+                }
                 Err(reason) => self.adopt_in_ram(None, reason, now),
             };
         }

@@ -356,6 +356,28 @@ fn a_full_disk_costs_the_reserve_first() {
 }
 
 #[test]
+fn a_reserve_that_a_crash_cut_short_is_made_whole() {
+    let home = Home::new();
+    let (vault, _) = home.opened();
+    let reserve = home.vault().join("reserve");
+    let whole = std::fs::metadata(&reserve).unwrap().len();
+    std::fs::write(&reserve, b"half").unwrap();
+    save(&vault, grant("github", 1)).unwrap();
+    call(|done| vault.lock(done)).unwrap();
+    assert_eq!(std::fs::metadata(&reserve).unwrap().len(), whole);
+}
+
+#[test]
+fn an_error_of_the_folder_is_told_as_the_system_names_it() {
+    let home = Home::with(KeySourceKind::KeyFile);
+    home.opened();
+    let mut held = hold(&home);
+    crash::fail_once("fsync folder", 5);
+    let told = held.store.change(&[Change::Save(grant("github", 1))]).remove(0).unwrap_err().to_string();
+    assert!(told.contains("Input/output error"), "{told}");
+}
+
+#[test]
 fn damaged_and_half_records_are_put_aside_and_the_others_work() {
     let home = Home::new();
     let (vault, _) = home.opened();

@@ -10,6 +10,7 @@
 mod binaries;
 mod browse;
 mod events;
+mod heard;
 mod http;
 mod keyring;
 mod leak;
@@ -26,6 +27,7 @@ mod wait;
 pub use binaries::{binary, chromium, kept_folder, node, require, require_root, source_folder};
 pub use browse::{Answer, Person};
 pub use events::Events;
+pub use heard::Heard;
 pub use http::{Connection, HttpAnswer, get, post_form, post_json, send_raw};
 pub use keyring::Keyring;
 pub use leak::{Finding, LeakSearch, MARKS, PASSPHRASE};

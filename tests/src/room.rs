@@ -16,8 +16,9 @@ use tempfile::TempDir;
 
 pub use neighbours::{AS_STRANGER, OWNER, STRANGER, give};
 
-use crate::binaries::bare_command;
+use crate::binaries::{bare_command, require};
 use crate::browse::{Answer, Person};
+use crate::heard::Heard;
 use crate::http::{Connection, HttpAnswer};
 use crate::rogue::Rogue;
 use crate::run::{Output, Running, run};
@@ -156,6 +157,15 @@ impl Room {
         self.answering(Running::start(command, "daemon", false))
     }
 
+    /// Starts the daemon under a tracer: its system calls go to the file `trace`, as `strace` writes them.
+    #[track_caller]
+    pub fn start_traced(&self, trace: &Path, calls: &str) -> Daemon<'_> {
+        let mut command = self.command(&require("strace", "strace"));
+        // -D: the process that is started is the daemon; the tracer stands beside it.
+        command.args(["-D", "-f", "-y", "-yy", "-x", "-s", "100000", "-e", calls, "-o"]).arg(trace).arg(self.program(self.daemon));
+        self.answering(Running::start(command, "daemon", false))
+    }
+
     #[track_caller]
     fn answering(&self, running: Running) -> Daemon<'_> {
         let mut daemon = Daemon { room: self, running };
@@ -288,6 +298,16 @@ impl Daemon<'_> {
         let (status, headers) = connection.read_head().unwrap();
         assert_eq!(status, 200, "the login did not start: {headers:?}; the daemon said: {}", self.running.said());
         LoginStream { connection, buffer: Vec::new(), seen: Vec::new() }
+    }
+
+    /// Follows `GET /v1/events` from now on.
+    #[track_caller]
+    pub fn follow(&self) -> Heard {
+        let mut connection = self.connect();
+        connection.send("GET", "/v1/events", &[], "").unwrap();
+        let (status, _) = connection.read_head().unwrap();
+        assert_eq!(status, 200, "no events");
+        Heard::of(connection)
     }
 
     /// SIGTERM, and its orderly end.

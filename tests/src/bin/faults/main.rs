@@ -6,6 +6,7 @@
 
 mod answers;
 mod crowds;
+mod disk;
 mod ends;
 mod hostile;
 mod keys;
@@ -47,6 +48,7 @@ fn cases() -> Vec<Case> {
     let mut cases = [
         answers::CASES,
         crowds::CASES,
+        disk::CASES,
         ends::CASES,
         hostile::CASES,
         keys::CASES,

@@ -19,6 +19,7 @@ mod odd;
 mod oidc_agent;
 mod outage;
 mod places;
+mod power;
 mod provider;
 mod report;
 mod side;
@@ -26,6 +27,7 @@ mod soak;
 mod stalls;
 mod texts;
 mod time;
+mod trace;
 mod traces;
 
 use std::process::ExitCode;
@@ -61,6 +63,7 @@ fn cases() -> Vec<Case> {
         oidc_agent::CASES,
         outage::CASES,
         places::CASES,
+        power::CASES,
         provider::CASES,
         soak::CASES,
         stalls::CASES,

@@ -29,6 +29,7 @@ mod texts;
 mod time;
 mod trace;
 mod traces;
+mod vault;
 
 use std::process::ExitCode;
 
@@ -70,6 +71,7 @@ fn cases() -> Vec<Case> {
         texts::CASES,
         time::CASES,
         traces::CASES,
+        vault::CASES,
     ]
     .concat();
     cases.sort_by_key(|case| case.id[1..].parse::<u32>().unwrap());

@@ -4,6 +4,7 @@
 //! [`Broker`] is the handle that the routes hold: each method posts one question and awaits its answer. `Core`
 //! is the state behind the mailbox; nothing but the messages of this file's loop touches it.
 
+mod aside;
 mod attempt;
 mod core;
 mod gate;

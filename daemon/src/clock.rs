@@ -94,6 +94,9 @@ pub struct SystemClock;
 impl Clock for SystemClock {
     fn now(&self) -> Now {
         let wall = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-        Now { boot: crate::platform::boot_time(), wall: Wall(i64::try_from(wall.as_millis()).unwrap_or(i64::MAX)) }
+        Now {
+            boot: crate::platform::boot_time() + crate::failpoint::slept(),
+            wall: Wall(i64::try_from(wall.as_millis()).unwrap_or(i64::MAX)),
+        }
     }
 }

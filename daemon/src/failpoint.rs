@@ -1,11 +1,11 @@
 //! Named steps at which the fault suite lets the daemon die or the disk fail: in builds with the feature `failpoints` only.
 //!
 //! The file that `MCP_AUTHD_FAILPOINTS` names is read at every step, so a running daemon can be armed and disarmed. One line
-//! each, `STEP=ACTION`, with the actions `kill` (SIGKILL), `panic`, `error CODE` (an OS error) and `wait MILLISECONDS`.
-//! In every other build the functions here are empty.
+//! each, `STEP=ACTION`, with the actions `kill` (SIGKILL), `panic`, `error CODE` (an OS error) and `wait MILLISECONDS`;
+//! `boottime=ahead MILLISECONDS` is a suspend that has just ended. In every other build the functions here are empty.
 
 #[cfg(feature = "failpoints")]
-pub(crate) use armed::{at, at_file};
+pub(crate) use armed::{at, at_file, slept};
 
 /// A step without a failpoint.
 #[cfg(not(feature = "failpoints"))]
@@ -17,6 +17,13 @@ pub(crate) fn at(_: std::fmt::Arguments<'_>) {}
 #[inline]
 pub(crate) fn at_file(_: &str, _: &std::path::Path) -> std::io::Result<()> {
     Ok(())
+}
+
+/// How long the machine has slept, besides what it has.
+#[cfg(not(feature = "failpoints"))]
+#[inline]
+pub(crate) fn slept() -> std::time::Duration {
+    std::time::Duration::ZERO
 }
 
 #[cfg(feature = "failpoints")]
@@ -32,10 +39,8 @@ mod armed {
     }
 
     fn meet(step: Arguments<'_>) -> io::Result<()> {
-        let Some(list) = std::env::var_os("MCP_AUTHD_FAILPOINTS") else { return Ok(()) };
-        let (list, step) = (std::fs::read_to_string(list).unwrap_or_default(), step.to_string());
-        let armed = |line: &str| line.split_once('=').filter(|(name, _)| *name == step).map(|(_, action)| action.to_owned());
-        let Some(action) = list.lines().find_map(armed) else { return Ok(()) };
+        let step = step.to_string();
+        let Some(action) = action(&step) else { return Ok(()) };
         match action.split_once(' ').unwrap_or((&action, "")) {
             ("kill", _) => die(),
             ("panic", _) => panic!("the failpoint `{step}`"),
@@ -44,6 +49,17 @@ mod armed {
             _ => panic!("the failpoint `{step}` has the unknown action `{action}`"),
         }
         Ok(())
+    }
+
+    fn action(step: &str) -> Option<String> {
+        let list = std::fs::read_to_string(std::env::var_os("MCP_AUTHD_FAILPOINTS")?).unwrap_or_default();
+        list.lines().find_map(|line| line.split_once('=').filter(|(name, _)| *name == step).map(|(_, action)| action.to_owned()))
+    }
+
+    /// What the clock that counts suspend is ahead of the machine's.
+    pub(crate) fn slept() -> Duration {
+        let ahead = action("boottime").map(|action| action.strip_prefix("ahead ").and_then(|ms| ms.parse().ok()).expect("milliseconds"));
+        Duration::from_millis(ahead.unwrap_or(0))
     }
 
     /// A step with a file or the vault's folder: `record fsync`, `intents append`, `fsync folder`.

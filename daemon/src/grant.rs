@@ -45,6 +45,8 @@ const UNKNOWN_ASKED: Duration = Duration::from_secs(3600);
 const UNKNOWN_IDLE: Duration = Duration::from_secs(7 * 24 * 3600);
 /// A save that failed is tried again after this, doubling.
 const SAVE_RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
+/// What is wrong with an answer whose token has no life left.
+const EXPIRED_ON_ARRIVAL: &str = "the provider's new token was expired on arrival";
 
 /// Who asked; unique within the daemon.
 pub type Asker = u64;

@@ -3,6 +3,8 @@
 
 mod body;
 mod connection;
+#[cfg(all(unix, any(test, feature = "fuzzing")))]
+pub(crate) mod fuzz;
 mod guard;
 mod io;
 pub mod listener;

@@ -8,6 +8,8 @@ pub mod broker;
 pub mod clock;
 pub mod config;
 mod failpoint;
+#[cfg(all(unix, any(test, feature = "fuzzing")))]
+pub mod fuzzing;
 pub mod grant;
 pub mod ipc;
 pub mod logging;

@@ -17,6 +17,7 @@ use self::discovery::Server;
 use self::redirect::{Listener, Page};
 use crate::clock::{Clock, Now};
 use crate::grant::record::Definition;
+use crate::oauth::Sent;
 use crate::oauth::authorize::{self, Ask, Code, CodeVerifier, Expected, RedirectError, check_redirect};
 use crate::oauth::identity::{self, Audience, Identity};
 use crate::oauth::token::{self, TokenError, TokenResponse};
@@ -283,7 +284,9 @@ impl Wanted<'_> {
         let secret = self.plan.client_secret.as_ref();
         let request = token::exchange_code(self.definition, quirks, secret, proof, self.plan.resource.as_deref())
             .expect("a login's definition has a token endpoint, a client and a redirect URI");
-        let response = token::check(&self.transport.send(request).await.map_err(token::from_transport)?, quirks)?;
+        let sent = Sent::of(&request);
+        let response = self.transport.send(request).await.map_err(token::from_transport)?;
+        let response = token::check(&response, quirks).map_err(|error| error.without(&sent))?;
         match response.unusable {
             Some(fault) => Err(TokenError::Unusable(fault)),
             None => Ok(response),

@@ -66,6 +66,8 @@ enum StartError {
     Folder { folder: PathBuf, source: NotPrivate },
     #[error("the socket that was handed over is not usable: {0}")]
     Activation(std::io::Error),
+    #[error("other users cannot be told from ours: this user namespace does not map the user")]
+    Nameless,
     #[error(transparent)]
     System(#[from] std::io::Error),
 }
@@ -89,6 +91,7 @@ impl StartError {
             Self::Bind(_) | Self::SocketPath(_) => "set MCP_AUTHD_SOCKET to a short absolute path in a folder of your own".into(),
             Self::Config(_, hint) => hint.clone(),
             Self::Activation(_) => "look at the socket unit, or start mcp-authd without it".into(),
+            Self::Nameless => "start it outside, or map the user: unshare --map-current-user".into(),
             Self::System(_) => "MCP_AUTHD_LOG=debug mcp-authd tells more".into(),
         }
     }
@@ -100,6 +103,9 @@ const PREDECESSOR: Duration = Duration::from_secs(15);
 fn daemon() -> Result<(), StartError> {
     platform::harden()?;
     platform::raise_fd_limit()?;
+    if platform::is_nameless() {
+        return Err(StartError::Nameless);
+    }
     let places =
         Places::of_this_process().map_err(|error| StartError::Config(error.into(), "mcp-authd --help lists the variables".into()))?;
     logging::start(places.log.as_deref());

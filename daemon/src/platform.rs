@@ -36,7 +36,7 @@ pub use files::private_folder;
 pub(crate) use files::{create_new, make_folder, open_existing, private_file, sync_folder};
 pub use supervisor::{Notice, Signal, Signals, notify};
 pub use system::{
-    Bound, Listener, LockFile, Stream, accept, activated, bind, boot_time, harden, hung_up, listen, lock_file, own_uid, peer,
+    Bound, Listener, LockFile, Stream, accept, activated, bind, boot_time, harden, hung_up, is_nameless, listen, lock_file, own_uid, peer,
     raise_fd_limit,
 };
 

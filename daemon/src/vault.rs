@@ -4,6 +4,8 @@
 //! It knows nothing of grants: a record is an id, a generation and bytes.
 
 mod files;
+#[cfg(all(unix, any(test, feature = "fuzzing")))]
+pub(crate) mod fuzz;
 mod header;
 mod hex;
 mod intents;

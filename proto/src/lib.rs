@@ -18,6 +18,8 @@ mod error;
 mod name;
 mod secret;
 mod socket;
+#[cfg(unix)]
+mod user;
 mod wire;
 
 #[cfg(feature = "async")]
@@ -28,6 +30,8 @@ pub use error::{ErrorBody, ErrorCode};
 pub use name::{GrantName, NameError};
 pub use secret::Secret;
 pub use socket::{SOCKET_ENV, SocketPathError, socket_path};
+#[cfg(unix)]
+pub use user::nameless_uid;
 pub use wire::*;
 
 /// The version of this protocol, raised when an old client could misread an answer. Shown by `GET /v1/status`.

@@ -141,6 +141,19 @@ impl Connection {
     }
 }
 
+/// Sends bytes as they are over the Unix socket, closes the sending half, and reads until the other side closes.
+#[track_caller]
+pub fn send_raw(socket: &Path, bytes: &[u8]) -> String {
+    let mut stream = UnixStream::connect(socket).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+    // Who is refused early hears why, though not all was taken.
+    let _ = stream.write_all(bytes);
+    let _ = stream.shutdown(std::net::Shutdown::Write);
+    let mut answer = Vec::new();
+    let _ = stream.read_to_end(&mut answer);
+    String::from_utf8_lossy(&answer).into_owned()
+}
+
 /// `GET` of a loopback URL, redirects not followed.
 #[track_caller]
 pub fn get(url: &Url, headers: &[(&str, &str)]) -> HttpAnswer {

@@ -77,6 +77,13 @@ impl Keyring {
         }
     }
 
+    /// The keyring hangs (`true`): whoever asks it waits. Or it goes on.
+    pub fn hang(&self, hangs: bool) {
+        let signal = if hangs { rustix::process::Signal::STOP } else { rustix::process::Signal::CONT };
+        let daemon = self.daemon.as_ref().expect("a keyring runs");
+        rustix::process::kill_process(rustix::process::Pid::from_child(daemon), signal).unwrap();
+    }
+
     /// The file with the secrets, to take away and bring back while the keyring does not run.
     pub fn file(&self) -> PathBuf {
         self.home.join(".local/share/keyrings/login.keyring")

@@ -9,23 +9,35 @@
 
 mod binaries;
 mod browse;
+mod events;
+mod heard;
 mod http;
 mod keyring;
 mod leak;
+mod listing;
+mod process;
 pub mod rogue;
 mod room;
 mod run;
 mod server;
+mod terminal;
+mod tls;
 mod wait;
 
 pub use binaries::{binary, chromium, kept_folder, node, require, require_root, source_folder};
 pub use browse::{Answer, Person};
-pub use http::{Connection, HttpAnswer, get, post_form, post_json};
+pub use events::Events;
+pub use heard::Heard;
+pub use http::{Connection, HttpAnswer, get, post_form, post_json, send_raw};
 pub use keyring::Keyring;
 pub use leak::{Finding, LeakSearch, MARKS, PASSPHRASE};
-pub use room::{Daemon, LoginStream, Room, provider_table};
+pub use listing::Listing;
+pub use process::{memory_kib, open_files, processor_time};
+pub use room::{AS_STRANGER, Daemon, LoginStream, OWNER, Room, STRANGER, give, provider_table};
 pub use run::{Output, Running, run};
 pub use server::{Counters, GrantTypeCounters, Issued, Server};
+pub use terminal::OnTerminal;
+pub use tls::{Identity, TlsFront};
 pub use wait::{now_ms, wait_until};
 
 /// The first 8 hex digits of a token's SHA-256: the same as the daemon and the authorization server show.

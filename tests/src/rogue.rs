@@ -168,6 +168,11 @@ impl Rogue {
         self.shared.lock().grants.is_active(token, Instant::now())
     }
 
+    /// A login that was done elsewhere: its first refresh token.
+    pub fn hand_out(&self) -> String {
+        self.shared.lock().grants.hand_out()
+    }
+
     /// Another client uses the newest refresh token of the `family`-th login (from 0), as a thief or a second machine does.
     pub fn steal(&self, family: usize) {
         self.shared.lock().grants.steal(family);
@@ -299,6 +304,7 @@ fn metadata(issuer: &str) -> Value {
         "token_endpoint": format!("{issuer}/token"),
         "revocation_endpoint": format!("{issuer}/revoke"),
         "userinfo_endpoint": format!("{issuer}/me"),
+        "scopes_supported": ["mcp:read"],
         "response_types_supported": ["code"],
         "grant_types_supported": ["authorization_code", "refresh_token"],
         "code_challenge_methods_supported": ["S256"],

@@ -1,7 +1,10 @@
 //! A room of its own for one test: a home, a state folder, a runtime folder, a config, and the real programs in it.
 
+mod neighbours;
+
 use std::fs::Permissions;
 use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -11,12 +14,16 @@ use rustix::process::Signal;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::binaries::{bare_command, binary};
+pub use neighbours::{AS_STRANGER, OWNER, STRANGER, give};
+
+use crate::binaries::{bare_command, require};
 use crate::browse::{Answer, Person};
+use crate::heard::Heard;
 use crate::http::{Connection, HttpAnswer};
 use crate::rogue::Rogue;
 use crate::run::{Output, Running, run};
 use crate::server::Server;
+use crate::terminal::OnTerminal;
 use crate::wait::wait_until;
 
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -27,6 +34,10 @@ pub struct Room {
     folder: TempDir,
     environment: Vec<(String, String)>,
     daemon: &'static str,
+    /// The user as whom the programs run, if it is not the test's own.
+    owner: Option<u32>,
+    /// The words before a daemon's own path.
+    launcher: Vec<String>,
 }
 
 impl Room {
@@ -42,7 +53,7 @@ impl Room {
     #[track_caller]
     pub fn without_key_source(config: &str) -> Self {
         let folder = tempfile::Builder::new().prefix("authd").tempdir().unwrap();
-        let mut room = Self { folder, environment: Vec::new(), daemon: "mcp-authd" };
+        let mut room = Self { folder, environment: Vec::new(), daemon: "mcp-authd", owner: None, launcher: Vec::new() };
         for name in ["home", "state", "run"] {
             std::fs::create_dir(room.path(name)).unwrap();
             std::fs::set_permissions(room.path(name), Permissions::from_mode(0o700)).unwrap();
@@ -98,6 +109,11 @@ impl Room {
         self.environment.push((variable.to_owned(), value.to_owned()));
     }
 
+    /// What a variable is set to.
+    pub fn variable(&self, name: &str) -> Option<String> {
+        self.environment.iter().find(|(found, _)| found == name).map(|(_, value)| value.clone())
+    }
+
     /// Takes a variable away.
     pub fn unset(&mut self, variable: &str) {
         self.environment.retain(|(name, _)| name != variable);
@@ -112,6 +128,9 @@ impl Room {
     pub fn command(&self, program: &Path) -> Command {
         let mut command = bare_command(program);
         command.envs(self.environment.iter().cloned()).current_dir(self.folder.path());
+        if let Some(uid) = self.owner {
+            command.uid(uid).gid(uid);
+        }
         command
     }
 
@@ -125,8 +144,25 @@ impl Room {
     #[track_caller]
     pub fn start_activated(&self) -> Daemon<'_> {
         std::fs::create_dir_all(self.socket().parent().unwrap()).unwrap();
-        let mut command = self.command(&binary("activate"));
-        command.arg(self.socket()).arg(binary(self.daemon));
+        let mut command = self.command(&self.program("activate"));
+        command.arg(self.socket()).arg(self.program(self.daemon));
+        self.answering(Running::start(command, "daemon", false))
+    }
+
+    /// Starts the daemon under another program that becomes it (`unshare -T --boottime 60`), and waits until it answers.
+    #[track_caller]
+    pub fn start_under(&self, wrapper: &[&str]) -> Daemon<'_> {
+        let mut command = self.command(Path::new(wrapper[0]));
+        command.args(&wrapper[1..]).arg(self.program(self.daemon));
+        self.answering(Running::start(command, "daemon", false))
+    }
+
+    /// Starts the daemon under a tracer: its system calls go to the file `trace`, as `strace` writes them.
+    #[track_caller]
+    pub fn start_traced(&self, trace: &Path, calls: &str) -> Daemon<'_> {
+        let mut command = self.command(&require("strace", "strace"));
+        // -D: the process that is started is the daemon; the tracer stands beside it.
+        command.args(["-D", "-f", "-y", "-yy", "-x", "-s", "100000", "-e", calls, "-o"]).arg(trace).arg(self.program(self.daemon));
         self.answering(Running::start(command, "daemon", false))
     }
 
@@ -136,7 +172,8 @@ impl Room {
         wait_until("an answer of the daemon", PATIENCE, || {
             assert!(daemon.running.is_alive(), "the daemon ended: {}", daemon.running.said());
             let answer = Connection::unix(&self.socket()).and_then(|mut connection| connection.request("GET", "/v1/status", &[], ""));
-            answer.ok().filter(|answer| answer.status == 200)
+            // In another user's room the test is root, who gets a sentence.
+            answer.ok().filter(|answer| answer.status == 200 || self.owner.is_some())
         });
         daemon.running.keep_proc("ready");
         daemon
@@ -145,7 +182,10 @@ impl Room {
     /// Starts a daemon and does not wait.
     #[track_caller]
     pub fn spawn(&self) -> Running {
-        Running::start(self.command(&binary(self.daemon)), "daemon", false)
+        let mut words = self.launcher.iter().map(PathBuf::from).chain([self.program(self.daemon)]);
+        let mut command = self.command(&words.next().expect("a daemon"));
+        command.args(words);
+        Running::start(command, "daemon", false)
     }
 
     /// Runs `mcp-authctl` to its end.
@@ -168,11 +208,19 @@ impl Room {
         Running::start(command, &label, holds_a_token)
     }
 
+    /// Runs `mcp-authctl` on a terminal and leaves it running.
+    #[track_caller]
+    pub fn ctl_on_terminal(&self, arguments: &[&str]) -> OnTerminal {
+        let (command, label, _) = self.ctl_command(arguments);
+        OnTerminal::start(command, &label)
+    }
+
+    /// `mcp-authctl` in the room's environment, its label, and whether its stdout holds a token.
     fn ctl_command(&self, arguments: &[&str]) -> (Command, String, bool) {
-        let mut command = self.command(&binary("mcp-authctl"));
+        let mut command = self.command(&self.program("mcp-authctl"));
         command.args(arguments);
         let verb = arguments.first().copied().unwrap_or("none");
-        (command, format!("ctl-{verb}"), verb == "token" && !arguments.contains(&"--fingerprint"))
+        (command, format!("ctl-{verb}"), matches!(verb, "token" | "headers") && !arguments.contains(&"--fingerprint"))
     }
 }
 
@@ -250,6 +298,16 @@ impl Daemon<'_> {
         let (status, headers) = connection.read_head().unwrap();
         assert_eq!(status, 200, "the login did not start: {headers:?}; the daemon said: {}", self.running.said());
         LoginStream { connection, buffer: Vec::new(), seen: Vec::new() }
+    }
+
+    /// Follows `GET /v1/events` from now on.
+    #[track_caller]
+    pub fn follow(&self) -> Heard {
+        let mut connection = self.connect();
+        connection.send("GET", "/v1/events", &[], "").unwrap();
+        let (status, _) = connection.read_head().unwrap();
+        assert_eq!(status, 200, "no events");
+        Heard::of(connection)
     }
 
     /// SIGTERM, and its orderly end.

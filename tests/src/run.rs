@@ -70,17 +70,25 @@ impl Running {
     /// Starts `command`. With `stdout_holds_a_token` its stdout is left out of the leak search: the one place for a token.
     #[track_caller]
     pub(crate) fn start(mut command: Command, label: &str, stdout_holds_a_token: bool) -> Self {
-        // A run in the background has SIGINT ignored, and so would its children: what is caught here is back to normal there.
-        signal_hook::flag::register(signal_hook::consts::SIGINT, std::sync::Arc::default()).unwrap();
         let label = next_label(label);
         let stdout = label.with_extension(if stdout_holds_a_token { "token" } else { "stdout" });
         let stderr = label.with_extension("stderr");
-        let child = command
-            .stdin(Stdio::piped())
-            .stdout(File::create(&stdout).unwrap())
-            .stderr(File::create(&stderr).unwrap())
-            .spawn()
-            .unwrap_or_else(|error| panic!("cannot start {command:?}: {error}"));
+        command.stdin(Stdio::piped()).stdout(File::create(&stdout).unwrap()).stderr(File::create(&stderr).unwrap());
+        Self::spawn(&mut command, label, stdout, stderr)
+    }
+
+    /// Starts `command`, whose input and output are somewhere else.
+    #[track_caller]
+    pub(crate) fn attached(command: &mut Command, label: &str) -> Self {
+        let label = next_label(label);
+        Self::spawn(command, label.clone(), label.with_extension("stdout"), label.with_extension("stderr"))
+    }
+
+    #[track_caller]
+    fn spawn(command: &mut Command, label: PathBuf, stdout: PathBuf, stderr: PathBuf) -> Self {
+        // A run in the background has SIGINT ignored, and so would its children: what is caught here is back to normal there.
+        signal_hook::flag::register(signal_hook::consts::SIGINT, std::sync::Arc::default()).unwrap();
+        let child = command.spawn().unwrap_or_else(|error| panic!("cannot start {command:?}: {error}"));
         let running = Self { child, stdout, stderr, label };
         running.keep_proc("start");
         running

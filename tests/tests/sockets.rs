@@ -11,31 +11,10 @@ use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use mcp_auth_tests::{Daemon, Room, Server, binary, require_root, wait_until};
+use mcp_auth_tests::{AS_STRANGER, Daemon, Room, STRANGER, Server, require_root, send_raw, wait_until};
 use serde_json::{Value, json};
 
-const NOBODY: u32 = 65534;
 const ROUNDS: u32 = 500;
-
-/// Opens the way to the socket for everybody: every folder on the way 0755, the socket itself 0777.
-fn open_to_everybody(room: &Room) {
-    for folder in ["", "run", "run/mcp-authd"] {
-        fs::set_permissions(room.path(folder), Permissions::from_mode(0o755)).unwrap();
-    }
-    fs::set_permissions(room.socket(), Permissions::from_mode(0o777)).unwrap();
-}
-
-/// Runs the probe as another user, from a copy that this user may read.
-fn probe_as(uid: u32, room: &Room) -> Value {
-    let copy = room.path("probe");
-    fs::copy(binary("probe"), &copy).unwrap();
-    fs::set_permissions(&copy, Permissions::from_mode(0o755)).unwrap();
-    let mut command = Command::new(copy);
-    command.arg(room.socket()).arg(ROUNDS.to_string()).uid(uid).gid(uid).current_dir("/");
-    let output = command.output().unwrap();
-    assert!(output.status.success(), "{output:?}");
-    serde_json::from_slice(&output.stdout).unwrap()
-}
 
 #[test]
 fn another_user_is_refused_every_time_on_a_socket_that_is_open_to_everybody() {
@@ -44,8 +23,8 @@ fn another_user_is_refused_every_time_on_a_socket_that_is_open_to_everybody() {
     let room = Room::at(&server);
     let daemon = room.start();
     daemon.log_in("test", "alice");
-    open_to_everybody(&room);
-    let counted = probe_as(NOBODY, &room);
+    room.open_to_everybody();
+    let counted = room.knock_as(&AS_STRANGER, ROUNDS);
     println!("{ROUNDS} connections of another user: {counted}");
     assert_eq!((&counted["tokens"], &counted["answered"]), (&json!(0), &json!(0)), "{counted}");
     assert_eq!(counted["refused"], json!(ROUNDS));
@@ -63,14 +42,16 @@ fn the_socket_and_its_folder_are_ours_alone() {
     }
 }
 
-/// The slowest of many answers on fresh connections.
-fn slowest(daemon: &Daemon<'_>) -> Duration {
+/// The median and the slowest of many answers on fresh connections.
+fn median_and_slowest(daemon: &Daemon<'_>) -> (Duration, Duration) {
     let time = |_| {
         let start = Instant::now();
         daemon.token("test");
         start.elapsed()
     };
-    (0..100).map(time).max().unwrap()
+    let mut times: Vec<Duration> = (0..100).map(time).collect();
+    times.sort();
+    (times[50], times[99])
 }
 
 #[test]
@@ -86,9 +67,10 @@ fn clients_that_send_half_a_request_delay_nobody_and_are_closed() {
         stream.write_all(half.as_bytes()).unwrap();
         stream.set_nonblocking(true).unwrap();
     }
-    let slowest = slowest(&daemon);
-    println!("100 clients with half a request: the slowest of 100 answers for others took {slowest:?}");
-    assert!(slowest < Duration::from_millis(50), "{slowest:?}");
+    let (median, slowest) = median_and_slowest(&daemon);
+    println!("100 clients with half a request: of 100 answers for others the median took {median:?}, the slowest {slowest:?}");
+    // The slowest says how busy the machine is.
+    assert!(median < Duration::from_millis(10), "{median:?}");
     // A head must come in 5 s; a body has its own limit.
     wait_until("the end of every stalled connection", Duration::from_secs(40), || {
         stalled.retain_mut(|stream| {
@@ -105,17 +87,6 @@ fn clients_that_send_half_a_request_delay_nobody_and_are_closed() {
     daemon.token("test");
 }
 
-/// Sends bytes as they are and reads until the daemon closes or has answered.
-fn raw(room: &Room, bytes: &[u8]) -> String {
-    let mut stream = UnixStream::connect(room.socket()).unwrap();
-    stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
-    let _ = stream.write_all(bytes);
-    let _ = stream.shutdown(std::net::Shutdown::Write);
-    let mut answer = Vec::new();
-    let _ = stream.read_to_end(&mut answer);
-    String::from_utf8_lossy(&answer).into_owned()
-}
-
 #[test]
 fn requests_over_a_limit_get_a_clear_answer_and_nobody_else_notices() {
     let server = Server::with_lifetime(300);
@@ -126,10 +97,10 @@ fn requests_over_a_limit_get_a_clear_answer_and_nobody_else_notices() {
     let long_head = head(&format!("x: {}", "y".repeat(20_000)));
     let long_body = format!("{}{}", head("content-length: 100000"), " ".repeat(100_000));
     for (bytes, status) in [(long_head, "431"), (long_body, "413"), (head("content-length: 4294967296"), "413")] {
-        let answer = raw(&room, bytes.as_bytes());
+        let answer = send_raw(&room.socket(), bytes.as_bytes());
         assert!(answer.starts_with(&format!("HTTP/1.1 {status}")), "{status}: {answer}");
     }
-    assert!(raw(&room, b"\x16\x03\x01 not HTTP at all\r\n\r\n").starts_with("HTTP/1.1 400"));
+    assert!(send_raw(&room.socket(), b"\x16\x03\x01 not HTTP at all\r\n\r\n").starts_with("HTTP/1.1 400"));
     daemon.token("test");
 }
 
@@ -142,7 +113,7 @@ fn what_a_browser_would_send_is_refused() {
         assert_eq!((answer.status, answer.json()["error"].as_str()), (403, Some("access_denied")), "{header:?}");
     }
     for host in ["evil.example", "127.0.0.1", "mcp-authd.evil.example"] {
-        let answer = raw(&room, format!("GET /v1/status HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n\r\n").as_bytes());
+        let answer = send_raw(&room.socket(), format!("GET /v1/status HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n\r\n").as_bytes());
         assert!(answer.starts_with("HTTP/1.1 403") || answer.starts_with("HTTP/1.1 400"), "{host}: {answer}");
     }
     let fetch = daemon.connect().request("GET", "/v1/status", &[("sec-fetch-mode", "cors")], "").unwrap();
@@ -184,7 +155,7 @@ fn a_socket_folder_that_is_somebody_elses_is_refused_and_left_alone() {
     let room = Room::with_config("");
     let folder = room.socket().parent().unwrap().to_owned();
     fs::create_dir_all(&folder).unwrap();
-    chown(&folder, Some(NOBODY), Some(NOBODY)).unwrap();
+    chown(&folder, Some(STRANGER), Some(STRANGER)).unwrap();
     room.spawn().wait().fails_with(1).says(folder.to_str().unwrap());
     assert!(folder.is_dir());
 }
@@ -204,8 +175,8 @@ fn the_command_line_refuses_a_socket_that_another_user_listens_on() {
     command
         .arg(format!("UNIX-LISTEN:{},fork,mode=777", room.socket().display()))
         .arg("OPEN:/dev/null")
-        .uid(NOBODY)
-        .gid(NOBODY)
+        .uid(STRANGER)
+        .gid(STRANGER)
         .current_dir("/");
     let mut impostor = command.spawn().unwrap();
     wait_until("the impostor's socket", Duration::from_secs(5), || room.socket().exists().then_some(()));

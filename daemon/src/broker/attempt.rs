@@ -11,7 +11,7 @@ use crate::failpoint;
 use crate::grant::record::{Definition, GrantRecord};
 use crate::grant::{Attempt, AttemptError, Verdict};
 use crate::oauth::token::{TokenError, TokenResponse};
-use crate::oauth::{identity, revoke, token};
+use crate::oauth::{Sent, identity, revoke, token};
 use crate::provider::{Provider, secret_command};
 use crate::secret::{AccessToken, ClientSecret};
 use crate::transport::Transport;
@@ -73,13 +73,14 @@ pub(super) async fn refresh(
         let error = TokenError::Unusable("the grant has no token endpoint".into());
         return (started, Err(AttemptError::Provider(error)));
     };
+    let sent = Sent::of(&request);
     suspended.mark_unchanged();
     let sent_at = way.clock.now();
     let result = tokio::select! {
         answer = way.transport.send(request) => match answer {
             Ok(response) => {
                 failpoint::at(format_args!("answer read"));
-                token::check(&response, quirks)
+                token::check(&response, quirks).map_err(|error| error.without(&sent))
             }
             Err(error) => Err(token::from_transport(error)),
         },
@@ -121,8 +122,9 @@ pub(super) async fn revoke(way: Way, record: GrantRecord) -> Result<bool, String
     let any = !requests.is_empty();
     let mut outcome = Ok(any);
     for request in requests {
+        let sent = Sent::of(&request);
         let said = match way.transport.send(request).await {
-            Ok(response) => revoke::check(&response).map_err(|error| error.to_string()),
+            Ok(response) => revoke::check(&response).map_err(|error| sent.strike(&error.to_string())),
             Err(error) => return Err(error.to_string()),
         };
         outcome = outcome.and(said.map(|()| any));

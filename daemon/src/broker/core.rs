@@ -6,10 +6,11 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use mcp_auth_proto as wire;
-use mcp_auth_proto::{ErrorBody, ErrorCode, GrantName, TokenAnswer};
+use mcp_auth_proto::{ErrorBody, GrantName, TokenAnswer};
 use tokio::sync::{mpsc, watch};
 use tokio::task::AbortHandle;
 
+use super::aside;
 use super::attempt::{self, Way};
 use super::gate::Gate;
 use super::lane::Lane;
@@ -40,8 +41,10 @@ pub(crate) struct Core {
     pub(super) mailbox: mpsc::UnboundedSender<Message>,
     pub(super) gate: Gate,
     pub(super) grants: BTreeMap<GrantName, Grant>,
-    /// Grants whose state machine panicked; their records are untouched.
+    /// Grants whose state machine panicked; their records are on disk.
     pub(super) set_aside: BTreeSet<GrantName>,
+    /// How many of their newest tokens are on their way there.
+    pub(super) rescues: usize,
     /// Logged out, but the disk has not let go of their records; with what came of the revocation.
     pub(super) undeleted: BTreeMap<GrantName, (wire::Revocation, Option<String>)>,
     pub(super) askers: HashMap<Asker, (GrantName, Reply<TokenAnswer>)>,
@@ -81,6 +84,7 @@ impl Core {
             gate: Gate::default(),
             grants: BTreeMap::new(),
             set_aside: BTreeSet::new(),
+            rescues: 0,
             undeleted: BTreeMap::new(),
             askers: HashMap::new(),
             agenda: Agenda::default(),
@@ -139,6 +143,7 @@ impl Core {
         let Some(grant) = self.grants.get_mut(name) else { return };
         // Every type in an input shows its secrets as `[redacted]`.
         tracing::trace!(grant = %name, ?input);
+        let brought = aside::brought(grant, &input);
         let handle = || {
             failpoint::at(format_args!("handle {name}"));
             grant.handle(input, now)
@@ -149,7 +154,7 @@ impl Core {
                 self.agenda.set(name, wake);
                 self.carry_out(name, effects);
             }
-            Err(_) => self.put_aside(name),
+            Err(_) => self.put_aside(name, brought),
         }
     }
 
@@ -196,6 +201,11 @@ impl Core {
     pub(super) fn release(&mut self, name: &GrantName) -> Option<Grant> {
         self.give(name, Input::LoggedOut);
         self.unstored(name);
+        self.forget(name)
+    }
+
+    /// Lets a grant go without a word to it.
+    pub(super) fn forget(&mut self, name: &GrantName) -> Option<Grant> {
         self.agenda.set(name, None);
         self.grants.remove(name)
     }
@@ -210,26 +220,6 @@ impl Core {
         if let Some((name, _)) = self.askers.remove(&asker) {
             self.give(&name, Input::Cancelled(asker));
         }
-    }
-
-    fn put_aside(&mut self, name: &GrantName) {
-        tracing::error!(grant = %name, "the grant's state machine failed; it is set aside until the daemon restarts");
-        self.grants.remove(name);
-        self.agenda.set(name, None);
-        self.set_aside.insert(name.clone());
-        self.unstored(name);
-        let lost: Vec<_> = self.askers.iter().filter(|(_, (of, _))| of == name).map(|(asker, _)| *asker).collect();
-        for asker in lost {
-            if let Some((_, reply)) = self.askers.remove(&asker) {
-                // Whoever has gone meanwhile needs no answer.
-                let _ = reply.send(Err(Self::aside(name)));
-            }
-        }
-    }
-
-    pub(super) fn aside(name: &GrantName) -> ErrorBody {
-        ErrorBody::new(ErrorCode::InternalError, format!("`{name}` is set aside after a fault of the daemon; its record is unharmed"))
-            .hint("restart mcp-authd, and report the fault")
     }
 
     // ---- providers ----

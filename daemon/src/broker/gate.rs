@@ -386,7 +386,8 @@ impl Core {
     /// Goes on once every grant is at rest, or the time is up.
     pub(super) fn wind_down(&mut self) {
         let Some(winding) = &self.gate.winding else { return };
-        if winding.until <= self.now().boot || self.grants.values().all(Grant::is_at_rest) {
+        let at_rest = self.rescues == 0 && self.grants.values().all(Grant::is_at_rest);
+        if winding.until <= self.now().boot || at_rest {
             let winding = self.gate.winding.take();
             if let Some(winding) = winding {
                 (winding.then)(self);

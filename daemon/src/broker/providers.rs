@@ -9,6 +9,7 @@ use super::core::{Core, answer};
 use super::gate::refusal;
 use crate::config::{self, Config, ConfigError, ConfigErrorKind};
 use crate::grant::Input;
+use crate::oauth::text::clean;
 use crate::provider::Provider;
 use crate::secret::ClientSecret;
 use crate::vault::{Record, RecordId, RecordKind, VaultError};
@@ -175,7 +176,7 @@ impl Core {
 }
 
 pub(super) fn no_provider(name: &str) -> ErrorBody {
-    ErrorBody::new(ErrorCode::NotFound, format!("there is no provider `{name}`"))
+    ErrorBody::new(ErrorCode::NotFound, format!("there is no provider `{}`", clean(name)))
         .hint("mcp-authctl provider list, or mcp-authctl provider add --help")
 }
 
@@ -187,4 +188,15 @@ fn config_refusal(error: &ConfigError) -> ErrorBody {
     let mut body = ErrorBody::new(code, error.to_string());
     body.hint = error.hint().map(str::to_owned);
     body
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_name_of_no_provider_is_shown_without_what_hides_in_it() {
+        let said = no_provider("te\u{200b}st\u{1b}[2J").error_description;
+        assert_eq!(said, "there is no provider `test[2J`");
+    }
 }

@@ -258,3 +258,22 @@ async fn nobody_leads_a_provider_that_is_there_or_its_secret_to_another_server()
     let providers = house.broker.providers().await.unwrap();
     assert!(!providers.iter().find(|provider| provider.name == "corp").unwrap().has_client_secret, "a secret went along");
 }
+
+#[tokio::test]
+async fn a_grant_that_panics_over_its_new_tokens_has_them_on_disk() {
+    let mut house = House::with(&["corp"]).await;
+    let asking = house.aside(|broker| token(broker, "corp")).await;
+    let (_, provider) = house.requests.recv().await.unwrap();
+    let name: GrantName = "corp".parse().unwrap();
+    let (of, now) = (name.clone(), SystemClock.now());
+    let answer = crate::oauth::token::check(&tokens("at-2", "rt-2").unwrap(), &crate::provider::Quirks::default()).unwrap();
+    house.core(move |core| core.put_aside(&of, Some((answer, now)))).await;
+    assert_eq!(asking.await.unwrap(), Err(ErrorCode::InternalError));
+    assert_eq!(token(house.broker.clone(), "corp").await, Err(ErrorCode::InternalError));
+    // The answer of the attempt finds nobody, and the end waits for the disk.
+    provider.send(tokens("at-3", "rt-3")).unwrap();
+    house.broker.shutdown().await;
+    let opened = told(|done| house.vault.open(false, None, done)).await.unwrap();
+    let record = GrantRecord::from_plaintext(&opened.records[0].plaintext).unwrap();
+    assert_eq!((record.generation, record.refresh_token), (2, Some(RefreshToken::new("rt-2".into()))));
+}

@@ -202,8 +202,8 @@ impl World {
         let sent_at = self.now;
         let sent = attempt.refresh_token.expose().to_string();
         let bad = self.one_in(self.weather.bad_answers);
-        let fault = if bad { self.random.u32(1..10) } else { 0 };
-        let processed = matches!(fault, 0 | 1 | 9);
+        let fault = if bad { self.random.u32(1..11) } else { 0 };
+        let processed = matches!(fault, 0 | 1 | 9 | 10);
         let result = if processed { self.provider.refresh(&sent, self.weather, sent_at) } else { Ok(self.none()) };
         let overloaded = |after| TokenError::Overloaded { status: 503, retry_after: after };
         let result = match fault {
@@ -218,6 +218,7 @@ impl World {
                 unusable: Some("its token is of type DPoP, not Bearer".into()),
                 ..response
             }),
+            10 => result.map(|response| TokenResponse { lifetime: Some(Duration::ZERO), ..response }),
             7 => Err(TokenError::Refused { code: "invalid_client".into(), description: None }),
             _ => Err(TokenError::Unusable("html".into())),
         };
@@ -313,7 +314,7 @@ impl World {
     /// How long the provider must be left alone after this answer.
     fn expect_distance(&mut self, result: &Result<TokenResponse, AttemptError>) {
         let Err(AttemptError::Provider(error)) = result else {
-            let half = result.as_ref().is_ok_and(|response| response.unusable.is_some());
+            let half = result.as_ref().is_ok_and(|response| response.unusable.is_some() || response.lifetime == Some(Duration::ZERO));
             (self.not_before, self.lost_once) = (half.then(|| (self.now.boot + S, "a failure")), false);
             return;
         };

@@ -3,7 +3,10 @@
 use std::time::Duration;
 
 use super::record::Ended;
-use super::{Arrival, Attempt, AttemptError, Cause, Effect, Grant, News, Phase, Purpose, REFUSED_RETRY, SAVE_RETRY, Ticket, Waiter, plan};
+use super::{
+    Arrival, Attempt, AttemptError, Cause, EXPIRED_ON_ARRIVAL, Effect, Grant, News, Phase, Purpose, REFUSED_RETRY, SAVE_RETRY, Ticket,
+    Waiter, plan,
+};
 use crate::clock::{Boot, Now};
 use crate::oauth::token::{TokenError, TokenResponse};
 
@@ -26,7 +29,12 @@ impl Grant {
             return Vec::new();
         }
         match result {
-            Ok(response) => {
+            Ok(mut response) => {
+                if response.lifetime.is_some_and(|lifetime| sent_at.boot + lifetime <= now.boot) {
+                    // The token before may still be good: this answer counts for its new refresh token only.
+                    response.unusable.get_or_insert_with(|| EXPIRED_ON_ARRIVAL.into());
+                    response.scopes = None;
+                }
                 let mut record = self.record.clone();
                 let cause = response.unusable.clone().map_or(Arrival::Refresh, Arrival::HalfRefresh);
                 record.merge(response, sent_at);

@@ -247,6 +247,26 @@ fn an_asker_waits_two_fifteen_or_thirty_seconds() {
 }
 
 #[test]
+fn a_token_that_is_expired_on_arrival_brings_its_refresh_token_and_leaves_the_one_before_in_service() {
+    for lifetime in [Duration::ZERO, S] {
+        let mut scene = Scene::new(&PLAIN, Some(HOUR));
+        scene.pass(3400 * S);
+        scene.give(Input::Woke);
+        let sent_at = scene.now;
+        scene.pass(2 * S);
+        let attempt = scene.running.take().expect("an attempt runs");
+        let late = response("at-2", Some("rt-2"), Some(lifetime));
+        scene.give(Input::Refreshed(attempt.ticket, sent_at, Ok(late)));
+        scene.saved(Ok(()));
+        assert_eq!(scene.plainly(), Said::Token("at-1", Some(198)), "{lifetime:?}");
+        assert!(scene.planned_in().is_some_and(|wait| wait >= S), "a hot loop: {:?}", scene.planned_in());
+        scene.live(10 * S);
+        let again = scene.running.take().expect("it is tried again");
+        assert_eq!(*again.refresh_token.expose(), *"rt-2", "the old refresh token is used up");
+    }
+}
+
+#[test]
 fn an_asker_whose_old_token_expires_meanwhile_waits_for_the_attempt_like_everybody_without_one() {
     let mut scene = Scene::new(&PLAIN, Some(HOUR));
     scene.pass(3599 * S);
@@ -575,6 +595,11 @@ fn what_the_disk_does_not_take_is_served_and_not_replaced_while_it_is_valid() {
     assert!(scene.running.is_none());
     scene.live(2 * MINUTE);
     assert!(scene.running.as_ref().is_some_and(|attempt| attempt.even_if_not_durable), "an expired one is");
+    scene.succeeds("at-3", Some(HOUR));
+    scene.told.clear();
+    scene.saved(Ok(()));
+    assert!(!scene.grant.is_not_durable());
+    assert!(scene.told.iter().any(|news| matches!(news, News::Durable)), "whoever heard of the disk hears that it works again");
 }
 
 #[test]

@@ -2,7 +2,8 @@
 
 use super::record::{GrantRecord, Token};
 use super::{
-    Arrival, Cause, Current, Effect, Grant, Login, News, Phase, Purpose, SAVE_PATIENCE, SAVE_RETRY, Ticket, Trouble, Unsaved, plan,
+    Arrival, Cause, Current, EXPIRED_ON_ARRIVAL, Effect, Grant, Login, News, Phase, Purpose, SAVE_PATIENCE, SAVE_RETRY, Ticket, Trouble,
+    Unsaved, plan,
 };
 use crate::clock::Now;
 use crate::oauth::token::TokenResponse;
@@ -52,7 +53,14 @@ impl Grant {
     pub(super) fn saved(&mut self, ticket: Ticket, result: Result<(), String>, now: Now) -> Vec<Effect> {
         if matches!(&self.phase, Phase::Saving { ticket: saving, .. } if *saving == ticket) {
             return match result {
-                Ok(()) => self.adopt(now),
+                Ok(()) => {
+                    let healed = self.unsaved.is_some();
+                    let mut effects = self.adopt(now);
+                    if healed {
+                        effects.insert(0, Effect::Tell(News::Durable));
+                    }
+                    effects
+                }
                 Err(reason) => self.adopt_in_ram(None, reason, now),
             };
         }
@@ -100,7 +108,7 @@ impl Grant {
         let expired_on_arrival = self.current.deadline.is_some_and(|deadline| deadline <= now.boot);
         let fault = match &cause {
             Arrival::HalfRefresh(fault) => Some(fault.clone()),
-            Arrival::Refresh if expired_on_arrival => Some("the provider's new token was expired on arrival".into()),
+            Arrival::Refresh if expired_on_arrival => Some(EXPIRED_ON_ARRIVAL.into()),
             Arrival::Login | Arrival::Refresh => None,
         };
         if fault.is_some() && self.record.refresh_token.is_some() {
@@ -124,7 +132,7 @@ impl Grant {
 
 impl GrantRecord {
     /// Merges an answer: what it does not say stays as it was.
-    pub(super) fn merge(&mut self, response: TokenResponse, sent_at: Now) {
+    pub(crate) fn merge(&mut self, response: TokenResponse, sent_at: Now) {
         if response.unusable.is_none() {
             self.token = Token {
                 access_token: response.access_token,

@@ -62,7 +62,9 @@ pub(super) fn metadata(provider: &str, error: &MetadataError) -> ErrorBody {
         MetadataError::Html | MetadataError::Status(_) | MetadataError::Unreadable(_) => body.hint(format!(
             "check the network and the issuer, or set authorization_endpoint and token_endpoint under [providers.{provider}]"
         )),
-        MetadataError::Missing(_) | MetadataError::Endpoint { .. } => body,
+        MetadataError::Missing(name) | MetadataError::Endpoint { name, .. } => body.hint(format!(
+            "if the provider documents its {name}, set that under [providers.{provider}] in config.toml; if not, do not trust it"
+        )),
     }
 }
 
@@ -173,4 +175,24 @@ fn check_client(provider: &str) -> String {
 
 fn check_scopes(provider: &str) -> String {
     format!("check the scopes with `mcp-authctl provider show {provider}`, or name others: `mcp-authctl login {provider} --scope SCOPE`")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn metadata_that_is_refused_comes_with_a_hint() {
+        for error in [
+            MetadataError::Status(404),
+            MetadataError::Html,
+            MetadataError::Unreadable("x".into()),
+            MetadataError::IssuerMismatch { expected: "https://a".into(), found: "https://b".into() },
+            MetadataError::Missing("token_endpoint"),
+            MetadataError::Endpoint { name: "authorization_endpoint", reason: "it is not an https URL" },
+            MetadataError::NoS256,
+        ] {
+            assert!(metadata("test", &error).hint.is_some_and(|hint| !hint.is_empty()), "{error}");
+        }
+    }
 }

@@ -19,6 +19,7 @@ use hyper::header::{self, HeaderValue};
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::AbortHandle;
@@ -207,7 +208,7 @@ async fn accept(sockets: &[TcpListener]) -> io::Result<TcpStream> {
     std::future::poll_fn(any).await
 }
 
-async fn converse(stream: TcpStream, place: Arc<Place>, hits: mpsc::Sender<Hit>) {
+async fn converse(stream: impl AsyncRead + AsyncWrite + Unpin, place: Arc<Place>, hits: mpsc::Sender<Hit>) {
     let service = service_fn(move |request| {
         let (place, hits) = (place.clone(), hits.clone());
         async move { Ok::<_, Infallible>(respond(&request, &place, &hits).await) }
@@ -256,6 +257,10 @@ fn render(page: Page) -> Response<Full<Bytes>> {
     }
     response
 }
+
+#[cfg(all(unix, any(test, feature = "fuzzing")))]
+#[path = "redirect_fuzz.rs"]
+pub(crate) mod fuzz;
 
 #[cfg(test)]
 #[path = "redirect_tests.rs"]

@@ -15,6 +15,14 @@ use crate::transport::{Method, Request, SecretText};
 /// Room for every usual body, so that growing leaves no copy of a token behind.
 const ROOM: usize = 8 * 1024;
 
+/// What names a field, or is no secret in it.
+const OPEN: [&str; 9] =
+    ["grant_type", "redirect_uri", "client_id", "resource", "scope", "token_type_hint", "access_token", "credentials", "refresh_token"];
+/// The shortest secret that is looked for in an answer, in bytes: a shorter one could be a word.
+const SHORTEST: usize = 6;
+/// What stands there instead.
+const STRUCK: &str = "[redacted]";
+
 /// One field of a form.
 #[derive(Debug)]
 pub(super) enum Field<'a> {
@@ -30,6 +38,59 @@ pub(super) struct Client<'a> {
     pub(super) id: &'a str,
     pub(super) auth: ClientAuth,
     pub(super) secret: Option<&'a ClientSecret>,
+}
+
+/// The secrets of a request. Some providers repeat in their answer what they were sent, and that text is shown and logged.
+pub struct Sent(Vec<Zeroizing<String>>);
+
+impl std::fmt::Debug for Sent {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Sent([redacted])")
+    }
+}
+
+impl Sent {
+    /// What is secret in a request: its tokens, code, verifier and client secret, however they are sent.
+    pub fn of(request: &Request) -> Self {
+        let body = request.body.as_ref().map(|body| body.0.as_str()).unwrap_or_default();
+        let mut secrets: Vec<Zeroizing<String>> = if body.starts_with('{') {
+            body.split('"').map(|part| part.to_owned().into()).collect()
+        } else {
+            form_urlencoded::parse(body.as_bytes())
+                .filter(|(name, _)| !OPEN[..6].contains(&&**name))
+                .map(|(_, it)| it.into_owned().into())
+                .collect()
+        };
+        for (_, value) in request.headers.iter().filter(|(name, _)| *name == "authorization") {
+            secrets.extend(credentials(&value.0));
+        }
+        let encode = |secret: &Zeroizing<String>| form_urlencoded::byte_serialize(secret.as_bytes()).collect::<String>().into();
+        let encoded: Vec<_> = secrets.iter().map(encode).collect();
+        secrets.extend(encoded);
+        secrets.retain(|secret| secret.len() >= SHORTEST && !OPEN.contains(&secret.as_str()));
+        Self(secrets)
+    }
+
+    /// A provider's text without them, nor the beginning of one where the text was cut short.
+    pub fn strike(&self, text: &str) -> String {
+        let whole = self.0.iter().fold(text.to_owned(), |text, secret| text.replace(secret.as_str(), STRUCK));
+        let begins =
+            |secret: &str| (SHORTEST..secret.len()).rev().find(|length| secret.get(..*length).is_some_and(|it| whole.ends_with(it)));
+        match self.0.iter().filter_map(|secret| begins(secret)).max() {
+            Some(length) => format!("{}{STRUCK}", &whole[..whole.len() - length]),
+            None => whole,
+        }
+    }
+}
+
+/// What an `Authorization` value holds: a bearer token, or the client secret of HTTP Basic, as sent and as it is.
+fn credentials(value: &str) -> Vec<Zeroizing<String>> {
+    let Some((scheme, sent)) = value.split_once(' ') else { return Vec::new() };
+    let pair = (scheme == "Basic").then(|| STANDARD.decode(sent).ok().map(Zeroizing::new)).flatten();
+    let encoded = pair.iter().filter_map(|pair| std::str::from_utf8(pair).ok()?.split_once(':'));
+    let secret =
+        encoded.flat_map(|(_, secret)| form_urlencoded::parse(secret.as_bytes()).next().map(|(secret, _)| secret.into_owned().into()));
+    std::iter::once(sent.to_owned().into()).chain(secret).collect()
 }
 
 /// A form post to the token or revocation endpoint that asks for JSON.
@@ -104,6 +165,33 @@ mod tests {
             assert_eq!(*request.body.unwrap().0, "a=1+2&client_id=c%26d");
             assert!(request.headers.iter().all(|(name, _)| *name != "authorization"));
         }
+    }
+
+    #[test]
+    fn what_a_provider_repeats_of_a_request_is_struck_out() {
+        let (token, secret) = (RefreshToken::new("rt/123456".into()), ClientSecret::new("s é/+%".into()));
+        let fields = [("grant_type", Field::Text("refresh_token")), ("refresh_token", Field::Refresh(&token))];
+        for auth in [ClientAuth::ClientSecretBasic, ClientAuth::ClientSecretPost] {
+            let client = Client { id: "client-1", auth, secret: Some(&secret) };
+            let sent = Sent::of(&post("https://a/token", &fields, client, Duration::from_secs(1)));
+            for (text, struck) in [
+                ("the refresh_token rt/123456 is odd", "the refresh_token [redacted] is odd"),
+                ("refresh_token=rt%2F123456&x", "refresh_token=[redacted]&x"),
+                ("client-1 with s é/+% failed", "client-1 with [redacted] failed"),
+                ("cut short: rt/1234", "cut short: [redacted]"),
+                ("grant_type refresh_token is fine", "grant_type refresh_token is fine"),
+            ] {
+                assert_eq!(sent.strike(text), struck);
+            }
+        }
+        let json = Request {
+            method: Method::Post,
+            url: String::new(),
+            headers: vec![("authorization", bearer(&AccessToken::new("at-123456".into())))],
+            body: Some(json_tokens("credentials", None, Some(&token))),
+            timeout: Duration::from_secs(1),
+        };
+        assert_eq!(Sent::of(&json).strike("credentials rt/123456, at-123456"), "credentials [redacted], [redacted]");
     }
 
     #[test]

@@ -14,3 +14,5 @@ mod form;
 mod members;
 #[cfg(test)]
 pub(crate) mod samples;
+
+pub use form::Sent;

@@ -5,7 +5,7 @@ mod answer;
 use std::time::Duration;
 
 use super::authorize::{Code, CodeVerifier};
-use super::form::{self, Client, Field};
+use super::form::{self, Client, Field, Sent};
 use crate::grant::record::Definition;
 use crate::provider::{ClientAuth, Quirks};
 use crate::secret::{AccessToken, ClientSecret, RefreshToken};
@@ -65,6 +65,21 @@ pub enum TokenError {
     /// Any other answer.
     #[error("the provider's answer is not usable: {0}")]
     Unusable(String),
+}
+
+impl TokenError {
+    /// The same, its texts without what the request held.
+    #[must_use]
+    pub fn without(self, sent: &Sent) -> Self {
+        let strike = |text: String| sent.strike(&text);
+        match self {
+            Self::InvalidGrant(description) => Self::InvalidGrant(description.map(strike)),
+            Self::Refused { code, description } => Self::Refused { code: strike(code), description: description.map(strike) },
+            Self::Unusable(reason) => Self::Unusable(strike(reason)),
+            // These speak of statuses and connections.
+            Self::Overloaded { .. } | Self::NotSent(_) | Self::Lost(_) => self,
+        }
+    }
 }
 
 /// How long a code exchange may take.

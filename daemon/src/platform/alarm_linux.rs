@@ -42,7 +42,7 @@ impl Alarm {
         }
         let at = due.map_or(Timespec { tv_sec: 0, tv_nsec: 0 }, |due| {
             // Zero would disarm; the nanosecond is for an instant at the machine's very start.
-            let since = due.since_start();
+            let since = (due - crate::failpoint::slept()).since_start();
             Timespec { tv_sec: i64::try_from(since.as_secs()).unwrap_or(i64::MAX), tv_nsec: i64::from(since.subsec_nanos().max(1)) }
         });
         let set = rustix::time::timerfd_settime(self.deadline.get_ref(), TimerfdTimerFlags::ABSTIME, &one_shot(at));

@@ -42,12 +42,21 @@ mod imp {
         std::fs::DirBuilder::new().mode(0o700).create(path)
     }
 
-    /// Makes sure of a folder of our own, 0700: made with its parents where it is missing, tightened where it is wider.
+    /// Makes sure of a folder of our own, 0700: made, durably, with its parents where it is missing, tightened where it is wider.
     pub fn private_folder(path: &Path) -> Result<(), NotPrivate> {
+        let missing: Vec<&Path> = path.ancestors().take_while(|folder| folder.symlink_metadata().is_err()).collect();
         std::fs::DirBuilder::new().mode(0o700).recursive(true).create(path).or_else(|error| match error.kind() {
             io::ErrorKind::AlreadyExists => Ok(()),
             _ => Err(error),
         })?;
+        // A folder whose own name does not last takes everything in it along.
+        for parent in missing.iter().filter_map(|folder| folder.parent()).filter(|parent| !parent.as_os_str().is_empty()) {
+            sync_folder(parent).or_else(|error| match error.kind() {
+                // A folder that may be written to and not read cannot be synced either.
+                io::ErrorKind::PermissionDenied => Ok(()),
+                _ => Err(error),
+            })?;
+        }
         let found = std::fs::symlink_metadata(path)?;
         if found.is_symlink() {
             return Err(NotPrivate::Link);

@@ -113,6 +113,9 @@ pub fn bind(path: &Path) -> Result<Bound, BindError> {
     let (Some(folder), Some(name)) = (path.parent(), path.file_name()) else {
         return Err(refused("it has no folder".into()));
     };
+    // Before anything is made there, and again what was made.
+    let there = folder.ancestors().skip(1).find(|above| above.symlink_metadata().is_ok());
+    there.map_or(Ok(Ok(())), |there| check_above(&there.canonicalize()?)).map_err(failed)?.map_err(refused)?;
     DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(failed)?;
     check_folder(folder).map_err(failed)?.map_err(refused)?;
     check_target(path)?;
@@ -161,6 +164,11 @@ pub fn hung_up(stream: &Stream) -> bool {
     poll(&mut asked, Some(&now)).is_err() || asked[0].revents().contains(PollFlags::HUP)
 }
 
+/// Whether our own user's number also stands for users whom our user namespace does not know: nobody can be told apart then.
+pub fn is_nameless() -> bool {
+    mcp_auth_proto::nameless_uid() == Some(own_uid())
+}
+
 /// The user that we run as.
 pub fn own_uid() -> u32 {
     rustix::process::geteuid().as_raw()
@@ -179,11 +187,21 @@ fn check_folder(folder: &Path) -> io::Result<Result<(), String>> {
     if found.mode() & 0o022 != 0 {
         return Ok(Err(format!("others may write to {shown} (mode {:o}), `chmod 700` it", found.mode() & 0o7777)));
     }
-    for above in folder.canonicalize()?.ancestors().skip(1) {
+    check_above(folder.canonicalize()?.parent().unwrap_or(folder))
+}
+
+/// Refuses a folder in which somebody else, root excepted, could put another folder in the place of ours.
+fn check_above(folder: &Path) -> io::Result<Result<(), String>> {
+    // In a user namespace root itself may be one of those who have no name.
+    let trusted = [Some(own_uid()), Some(0), mcp_auth_proto::nameless_uid()];
+    for above in folder.ancestors() {
         let found = above.metadata()?;
         let (open, sticky) = (found.mode() & 0o002 != 0, found.mode() & 0o1000 != 0);
         if open && !sticky {
             return Ok(Err(format!("everybody may write to {} (mode {:o})", above.display(), found.mode() & 0o7777)));
+        }
+        if !trusted.contains(&Some(found.uid())) {
+            return Ok(Err(format!("{} belongs to another user (uid {})", above.display(), found.uid())));
         }
     }
     Ok(Ok(()))
@@ -320,11 +338,14 @@ mod tests {
         assert!(refusal(&scratch.path().join("link/d.sock")).contains("symbolic links"));
         std::fs::set_permissions(scratch.path(), PermissionsExt::from_mode(0o777)).unwrap();
         assert!(refusal(&socket).contains("everybody may write"));
+        let below = scratch.path().join("new/d.sock");
+        assert!(refusal(&below).contains("everybody may write"));
+        assert!(!scratch.path().join("new").exists(), "nothing is made there");
     }
 
     #[test]
     fn what_belongs_to_another_user_is_refused() {
-        let (_scratch, socket) = folder();
+        let (scratch, socket) = folder();
         drop(bind(&socket).unwrap());
         if std::os::unix::fs::lchown(&socket, Some(65534), None).is_err() {
             return; // only root can give files away
@@ -333,6 +354,9 @@ mod tests {
         std::fs::remove_file(&socket).unwrap();
         std::os::unix::fs::chown(socket.parent().unwrap(), Some(65534), None).unwrap();
         assert!(refusal(&socket).contains("belongs to another user"));
+        std::os::unix::fs::chown(socket.parent().unwrap(), Some(own_uid()), None).unwrap();
+        std::os::unix::fs::chown(scratch.path(), Some(65534), None).unwrap();
+        assert!(refusal(&socket).contains("belongs to another user"), "whoever owns the folder above may rename ours");
     }
 
     #[test]

@@ -15,7 +15,7 @@ use reqwest::header::{CONTENT_TYPE, DATE, HeaderMap, HeaderName, HeaderValue, LO
 use reqwest::{Client, NoProxy, Proxy};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
-use rustls::{ClientConfig, RootCertStore};
+use rustls::{CertificateError, ClientConfig, RootCertStore};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc2822;
 use tokio::sync::OnceCell;
@@ -237,7 +237,34 @@ fn deepest(error: &reqwest::Error) -> String {
     while let Some(next) = cause.and_then(|cause| cause.source()) {
         cause = Some(next);
     }
-    cause.map_or_else(|| "the request failed".to_owned(), |cause| clean(&cause.to_string()))
+    let Some(cause) = cause else { return "the request failed".to_owned() };
+    match tls_error(cause) {
+        Some(rustls::Error::InvalidCertificate(fault)) => distrust(fault),
+        _ => clean(&cause.to_string()),
+    }
+}
+
+/// An error of TLS, however often it was wrapped: an `io::Error` names as its source not what it holds, but the source of that.
+fn tls_error<'a>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a rustls::Error> {
+    match error.downcast_ref::<std::io::Error>() {
+        Some(wrapped) => tls_error(wrapped.get_ref()?),
+        None => error.downcast_ref(),
+    }
+}
+
+/// Why a certificate is not believed, for people: rustls speaks in names of its variants and in Unix time.
+fn distrust(fault: &CertificateError) -> String {
+    let why = match fault {
+        CertificateError::Expired | CertificateError::ExpiredContext { .. } => "it has expired, or this machine's clock is wrong",
+        CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => {
+            "it is not valid yet, or this machine's clock is wrong"
+        }
+        CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => "it belongs to another host",
+        CertificateError::UnknownIssuer => "it is signed by nobody whom this machine trusts",
+        CertificateError::Revoked => "it was revoked",
+        other => return format!("its certificate is not trusted: {}", clean(&other.to_string())),
+    };
+    format!("its certificate is not trusted: {why}")
 }
 
 fn host(url: &url::Url) -> String {

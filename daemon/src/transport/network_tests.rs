@@ -303,6 +303,21 @@ async fn a_configured_proxy_is_used_for_https_and_never_for_this_machine() {
     assert!(seen.len() == 1 && seen[0].starts_with("CONNECT provider.example:443 ") && !seen[0].contains("secret"), "{seen:?}");
 }
 
+#[test]
+fn a_certificate_that_is_not_trusted_is_told_in_words_however_deep_its_error_lies() {
+    for (fault, words) in [
+        (CertificateError::Expired, "it has expired, or this machine's clock is wrong"),
+        (CertificateError::NotValidForName, "it belongs to another host"),
+        (CertificateError::UnknownIssuer, "it is signed by nobody whom this machine trusts"),
+        (CertificateError::BadEncoding, "BadEncoding"),
+    ] {
+        let error = std::io::Error::other(std::io::Error::other(rustls::Error::InvalidCertificate(fault)));
+        let Some(rustls::Error::InvalidCertificate(found)) = tls_error(&error) else { panic!("{error:?}") };
+        assert_eq!(distrust(found), format!("its certificate is not trusted: {words}"));
+    }
+    assert!(tls_error(&std::io::Error::from(std::io::ErrorKind::ConnectionRefused)).is_none());
+}
+
 fn crc32(bytes: &[u8]) -> u32 {
     !bytes.iter().fold(!0_u32, |crc, byte| {
         (0..8).fold(crc ^ u32::from(*byte), |crc, _| if crc & 1 == 1 { (crc >> 1) ^ 0xedb8_8320 } else { crc >> 1 })

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::hex::Hex;
 use super::record::{KeyId, Keys};
 use super::{VaultError, files};
+use crate::oauth::text::clean;
 use crate::platform::NotPrivate;
 
 const FILE: &str = "vault.json";
@@ -109,7 +110,8 @@ impl Header {
             });
         }
         let header = serde_json::from_slice(&bytes).map_err(|error| VaultError::Locked {
-            reason: format!("{} is damaged ({error})", path.display()),
+            // What it quotes of the file may be anything, and goes to terminals and logs.
+            reason: format!("{} is damaged ({})", path.display(), clean(&error.to_string())),
             hint: Some("restore the vault from a backup".into()),
             key_source: None,
         })?;

@@ -60,10 +60,26 @@ impl Keeper {
     pub(super) fn run(mut self) {
         while let Some(job) = self.next() {
             if catch_unwind(AssertUnwindSafe(|| self.carry_out(job))).is_err() {
-                // What was half done is on disk in an order that survives; what is in RAM may be wrong.
-                self.held = None;
-                tracing::error!("the vault's thread panicked; the vault is locked until it is opened again");
+                self.start_over();
             }
+        }
+    }
+
+    /// After a panic: what was half done is on disk in an order that survives, but what is in RAM may be wrong, so all but
+    /// the key is read again. The key stays, since a passphrase could not be had again while tokens wait to be saved; not
+    /// where the vault was just moving to another one.
+    pub(super) fn start_over(&mut self) {
+        tracing::error!("the vault's thread panicked; its records are read again");
+        let read_again = |mut held: Held| {
+            let header = Header::read(&self.places.vault).ok()??;
+            let same = header.key_id == held.header.key_id && held.store.reload().is_ok();
+            held.header = header;
+            same.then_some(held)
+        };
+        let held = self.held.take();
+        self.held = catch_unwind(AssertUnwindSafe(|| held.and_then(read_again))).ok().flatten();
+        if self.held.is_none() {
+            tracing::error!("the vault is locked until it is opened again");
         }
     }
 
@@ -258,11 +274,14 @@ impl Keeper {
 
     fn time_out(&mut self) {
         if let Some(pending) = self.pending.take() {
-            let reason = match pending.goal.header().key_source {
+            let source = pending.goal.header().key_source;
+            let reason = match source {
                 KeySourceKind::Keychain => "the keychain has not answered yet",
                 _ => "the key source has not answered yet",
             };
-            self.give_up(pending.goal, |goal| goal.fail(locked(reason)));
+            // With its source: it is a keychain that may answer later, and is asked again by itself.
+            let error = VaultError::Locked { reason: reason.into(), hint: Some("mcp-authctl unlock".into()), key_source: Some(source) };
+            self.give_up(pending.goal, |goal| goal.fail(error));
         }
     }
 

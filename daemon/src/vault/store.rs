@@ -135,12 +135,10 @@ impl Store {
         if changes.iter().any(touched)
             && let Err(error) = files::sync_folder(&self.folder)
         {
-            let error = error.kind();
-            results.iter_mut().zip(changes).filter(|(_, change)| touched(change)).for_each(|(result, _)| *result = Err(error.into()));
+            results.iter_mut().zip(changes).filter(|(_, change)| touched(change)).for_each(|(result, _)| *result = Err(same(&error)));
         }
         if let Err(error) = self.intend(changes) {
-            let code = error.kind();
-            results.iter_mut().zip(changes).filter(|(_, change)| !touched(change)).for_each(|(result, _)| *result = Err(code.into()));
+            results.iter_mut().zip(changes).filter(|(_, change)| !touched(change)).for_each(|(result, _)| *result = Err(same(&error)));
         }
         self.put_reserve();
         results.into_iter().map(|result| result.map_err(|error| refused(&error))).collect()
@@ -296,9 +294,13 @@ impl Store {
 
     /// A little room that is given back when the disk is full, so that a rotated token still fits.
     fn put_reserve(&self) {
-        if !self.reserve.exists() {
-            let _ = files::write_new(&self.reserve, &[0; RESERVE_SIZE]);
+        match self.reserve.metadata() {
+            Ok(found) if found.len() >= RESERVE_SIZE as u64 => return,
+            // A crash cut it short.
+            Ok(_) if files::remove(&self.reserve).is_err() => return,
+            _ => {}
         }
+        let _ = files::write_new(&self.reserve, &[0; RESERVE_SIZE]);
     }
 }
 
@@ -335,6 +337,11 @@ pub(super) fn remove_folder(vault: &Path, key_id: KeyId, current: KeyId) -> io::
     }
     files::remove_folder(&folder)?;
     files::sync_folder(vault)
+}
+
+/// An error for each of those whom it concerns.
+fn same(error: &io::Error) -> io::Error {
+    error.raw_os_error().map_or_else(|| error.kind().into(), io::Error::from_raw_os_error)
 }
 
 /// A disk error as a sentence.

@@ -51,8 +51,8 @@ pub enum Delivery {
     Hang,
     /// Byte by byte, with this pause.
     Drip(Duration),
-    /// Again and again, for ever.
-    Endless,
+    /// As it is, and then from this byte on again and again, for ever.
+    Endless(usize),
 }
 
 impl Plan {
@@ -79,6 +79,11 @@ impl Plan {
         Self::canned(status, &["content-type: application/json"], body.to_string())
     }
 
+    /// The token endpoint answers these bytes, head and all, and nothing takes effect.
+    pub fn raw(bytes: impl Into<Vec<u8>>) -> Self {
+        Self { commit: false, content: Content::Raw(bytes.into()), ..Self::honest("/token") }
+    }
+
     /// The token endpoint grants, with a changed answer.
     pub fn edited(edit: impl Fn(&mut Value) + Send + Sync + 'static) -> Self {
         Self { content: Content::Edited(Arc::new(edit)), ..Self::honest("/token") }
@@ -98,6 +103,13 @@ impl Plan {
     #[must_use]
     pub fn times(mut self, times: usize) -> Self {
         self.times = times;
+        self
+    }
+
+    /// Sent so.
+    #[must_use]
+    pub fn delivery(mut self, delivery: Delivery) -> Self {
+        self.delivery = delivery;
         self
     }
 
@@ -214,9 +226,10 @@ impl Delivery {
                 }
                 Ok(())
             }
-            Self::Endless => {
+            Self::Endless(from) => {
+                stream.write_all(bytes)?;
                 while !(wire.ended)() {
-                    stream.write_all(bytes)?;
+                    stream.write_all(&bytes[from..])?;
                 }
                 Ok(())
             }

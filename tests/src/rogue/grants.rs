@@ -145,6 +145,10 @@ impl Grants {
         (now < *end).then(|| self.families[*family].subject.clone())
     }
 
+    pub(super) fn hand_out(&mut self) -> String {
+        refresh_token(self.begin(), 0)
+    }
+
     pub(super) fn steal(&mut self, family: usize) {
         let family = &mut self.families[family];
         family.used.insert(family.newest, Instant::now());
@@ -169,9 +173,15 @@ impl Grants {
         if self.codes.remove(code) != Some(challenge) {
             return (400, json!({ "error": "invalid_grant", "error_description": "the code or its verifier is wrong" }));
         }
+        let family = self.begin();
+        (200, self.issue(family, seen))
+    }
+
+    /// A new family: its number.
+    fn begin(&mut self) -> usize {
         let family = Family { subject: self.rules.subject.clone(), newest: 0, used: HashMap::new(), revoked: false };
         self.families.push(family);
-        (200, self.issue(self.families.len() - 1, seen))
+        self.families.len() - 1
     }
 
     fn refresh(&mut self, token: &str, commit: bool, seen: &mut Seen) -> (u16, Value) {
@@ -226,7 +236,7 @@ impl Grants {
         let mut answer = json!({
             "access_token": token,
             "token_type": "Bearer",
-            "refresh_token": format!("zQrT9qz.{family}.{generation}.zQrT9qz"),
+            "refresh_token": refresh_token(family, generation),
             "scope": "mcp:read",
         });
         if !self.rules.expires_in.is_null() {
@@ -234,4 +244,8 @@ impl Grants {
         }
         answer
     }
+}
+
+fn refresh_token(family: usize, generation: u64) -> String {
+    format!("zQrT9qz.{family}.{generation}.zQrT9qz")
 }

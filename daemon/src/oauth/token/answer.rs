@@ -124,7 +124,9 @@ fn jwt_lifetime(token: &str) -> Option<Duration> {
 
 fn scopes(members: &Members, separator: char) -> Option<Vec<String>> {
     let mut scopes: Vec<String> = Vec::new();
-    for scope in members.texts("scope")?.iter().flat_map(|text| text.split([' ', separator])).map(clean) {
+    // Line breaks too: `clean` would make spaces of them, inside one scope.
+    let ends = |c: char| c == separator || c.is_ascii_whitespace();
+    for scope in members.texts("scope")?.iter().flat_map(|text| text.split(ends)).map(clean) {
         if !scope.is_empty() && !scopes.contains(&scope) {
             scopes.push(scope);
         }

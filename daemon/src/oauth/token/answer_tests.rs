@@ -198,6 +198,7 @@ fn scopes_are_split_at_spaces_and_at_the_presets_own_separator() {
         ("\" a  a \"", Some(&["a"])),
         ("[\"a\",\"b c\"]", Some(&["a", "b", "c"])),
         ("\"a\\u001b[2Jb\"", Some(&["a[2Jb"])),
+        ("\"a\\nb\\tc\\r\"", Some(&["a", "b", "c"])),
         ("null", None),
         ("7", None),
     ] {

@@ -181,11 +181,15 @@ fn kill_once(room: &Room, rogue: &Rogue, step: Step, window: &Mutex<Vec<Duration
     let published = AtomicU64::new(0);
     let over = AtomicBool::new(false);
     std::thread::scope(|scope| {
-        scope.spawn(|| {
-            ask_until_it_dies(room, rogue, &published, &over, window);
-            if step == Step::Served {
-                kill_process(pid, Signal::KILL).unwrap();
-            }
+        // A question of its own would be replied to at any time, not only after the refresh.
+        let asks = step != Step::Daemon("reply");
+        asks.then(|| {
+            scope.spawn(|| {
+                ask_until_it_dies(room, rogue, &published, &over, window);
+                if step == Step::Served {
+                    kill_process(pid, Signal::KILL).unwrap();
+                }
+            })
         });
         let mut connection = daemon.connect();
         // The answer never comes, or the daemon dies as it comes.

@@ -4,14 +4,37 @@
 
 #![allow(clippy::unwrap_used, clippy::print_stdout, clippy::print_stderr)]
 
+mod answers;
 mod crowds;
+mod disk;
+mod ends;
+mod hostile;
+mod keys;
 mod kills;
+mod life;
 mod lost;
+mod names;
+mod neighbours;
+mod odd;
+mod oidc_agent;
+mod outage;
+mod places;
+mod power;
+mod provider;
 mod report;
+mod side;
+mod soak;
+mod stalls;
+mod texts;
+mod time;
+mod trace;
+mod traces;
+mod vault;
 
 use std::process::ExitCode;
 
 use report::{Case, Report};
+use side::side_by_side;
 
 const HELP: &str = "\
 Usage: tests/faults [--quick] [--case T1,T7] [--rounds N] [--markdown] [--list]
@@ -25,7 +48,32 @@ Usage: tests/faults [--quick] [--case T1,T7] [--rounds N] [--markdown] [--list]
 
 /// Every case, in the order of the table.
 fn cases() -> Vec<Case> {
-    let mut cases = [kills::CASES, crowds::CASES, lost::CASES].concat();
+    let mut cases = [
+        answers::CASES,
+        crowds::CASES,
+        disk::CASES,
+        ends::CASES,
+        hostile::CASES,
+        keys::CASES,
+        kills::CASES,
+        life::CASES,
+        lost::CASES,
+        names::CASES,
+        neighbours::CASES,
+        odd::CASES,
+        oidc_agent::CASES,
+        outage::CASES,
+        places::CASES,
+        power::CASES,
+        provider::CASES,
+        soak::CASES,
+        stalls::CASES,
+        texts::CASES,
+        time::CASES,
+        traces::CASES,
+        vault::CASES,
+    ]
+    .concat();
     cases.sort_by_key(|case| case.id[1..].parse::<u32>().unwrap());
     cases
 }

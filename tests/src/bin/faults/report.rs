@@ -28,13 +28,20 @@ pub(crate) struct Report {
     failures: Vec<String>,
     figures: Vec<String>,
     took: Duration,
+    peer: Option<Peer>,
+}
+
+/// Another program, observed in the same situation. What it does not hold, fails nobody.
+struct Peer {
+    name: &'static str,
+    version: String,
+    not_kept: Vec<String>,
 }
 
 impl Case {
     pub(crate) fn run(&self, rounds: u32) -> Report {
         quiet_panics();
-        let mut report =
-            Report { case: *self, wanted: rounds.max(1), held: 0, failures: Vec::new(), figures: Vec::new(), took: Duration::ZERO };
+        let mut report = Report::new(*self, rounds.max(1));
         let began = Instant::now();
         if let Err(panic) = catch_unwind(AssertUnwindSafe(|| (self.run)(&mut report))) {
             report.failures.push(message(&*panic));
@@ -46,6 +53,16 @@ impl Case {
 }
 
 impl Report {
+    fn new(case: Case, wanted: u32) -> Self {
+        Self { case, wanted, held: 0, failures: Vec::new(), figures: Vec::new(), took: Duration::ZERO, peer: None }
+    }
+
+    /// The rounds from here on are observations of another program, whose name the title begins with. Only a panic outside
+    /// a round fails the case then: that is our harness.
+    pub(crate) fn peer(&mut self, name: &'static str, version: String) {
+        self.peer = Some(Peer { name, version, not_kept: Vec::new() });
+    }
+
     /// How many rounds to do.
     pub(crate) fn rounds(&self) -> u32 {
         self.wanted
@@ -59,7 +76,7 @@ impl Report {
                 Some(value)
             }
             Err(panic) => {
-                self.failures.push(message(&*panic));
+                self.count(0, [message(&*panic)]);
                 None
             }
         }
@@ -78,7 +95,10 @@ impl Report {
     /// Many rounds that were counted by the case itself.
     pub(crate) fn count(&mut self, held: u32, not_held: impl IntoIterator<Item = String>) {
         self.held += held;
-        self.failures.extend(not_held);
+        match &mut self.peer {
+            Some(peer) => peer.not_kept.extend(not_held),
+            None => self.failures.extend(not_held),
+        }
     }
 
     /// A figure for the table: `window p50 2.1 ms`.
@@ -86,19 +106,29 @@ impl Report {
         self.figures.push(figure.into());
     }
 
+    /// The title, with the version of the program that it begins with.
+    fn title(&self) -> String {
+        match &self.peer {
+            Some(peer) => self.case.title.replacen(peer.name, &format!("{} {}", peer.name, peer.version), 1),
+            None => self.case.title.to_owned(),
+        }
+    }
+
+    /// How many rounds did not hold, ours or the peer's.
+    fn not_held(&self) -> usize {
+        self.peer.as_ref().map_or(0, |peer| peer.not_kept.len()) + self.failures.len()
+    }
+
     fn print(&self) {
-        let rounds = self.held as usize + self.failures.len();
-        println!(
-            "{:<4} {:<66} {:>7} {:>7} {:>5}  {:>5.0} s",
-            self.case.id,
-            self.case.title,
-            rounds,
-            self.held,
-            self.failures.len(),
-            self.took.as_secs_f64()
-        );
+        let (title, held, not) = (self.title(), self.held, self.not_held());
+        let rounds = held as usize + not;
+        println!("{:<4} {title:<66} {rounds:>7} {held:>7} {not:>5}  {:>5.0} s", self.case.id, self.took.as_secs_f64());
         for figure in &self.figures {
             println!("       {figure}");
+        }
+        if let Some(peer) = &self.peer {
+            println!("       an observation of {}: kept {held} of {rounds}", peer.name);
+            peer.not_kept.iter().take(3).for_each(|why| println!("       not kept: {why}"));
         }
         for failure in self.failures.iter().take(5) {
             println!("       NOT HELD: {}", failure.replace('\n', "\n         "));
@@ -117,8 +147,7 @@ pub(crate) fn quantile(values: &mut [f64], percent: usize) -> f64 {
 
 /// A report for rounds on another thread, to be counted into the case's own.
 pub(crate) fn alone() -> Report {
-    let case = Case { id: "", title: "", rounds: 0, quick: 0, run: |_| {} };
-    Report { case, wanted: 0, held: 0, failures: Vec::new(), figures: Vec::new(), took: Duration::ZERO }
+    Report::new(Case { id: "", title: "", rounds: 0, quick: 0, run: |_| {} }, 0)
 }
 
 /// The head of the table.
@@ -128,9 +157,13 @@ pub(crate) fn head() {
 
 /// The last lines, and the exit code.
 pub(crate) fn summary(reports: &[Report]) -> ExitCode {
-    let held: u64 = reports.iter().map(|report| u64::from(report.held)).sum();
+    let (ours, peers): (Vec<&Report>, Vec<&Report>) = reports.iter().partition(|report| report.peer.is_none());
+    let held: u64 = ours.iter().map(|report| u64::from(report.held)).sum();
     let not: usize = reports.iter().map(|report| report.failures.len()).sum();
-    println!("\n{} cases, {} rounds: {held} held, {not} not held", reports.len(), held + not as u64);
+    println!("\n{} cases, {} rounds: {held} held, {not} not held", ours.len(), held + not as u64);
+    if !peers.is_empty() {
+        println!("and {} observations of other programs, which count neither way", peers.len());
+    }
     if not == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
@@ -142,13 +175,14 @@ pub(crate) fn markdown(reports: &[Report], command: &str) {
     println!("\n`{command}`, commit {commit}, {} {}, {build} build\n", kernel[0].trim(), kernel[1].trim());
     println!("| case | what must hold | rounds | held | not held |\n|---|---|---|---|---|");
     for report in reports {
-        let (case, rounds) = (&report.case, report.held as usize + report.failures.len());
-        let not_held = match report.failures.len() {
+        let rounds = report.held as usize + report.not_held();
+        let not_held = match report.not_held() {
+            some if report.peer.is_some() => format!("{some} (observed)"),
             0 => format!("0 (<= {})", percent(3.0 / rounds as f64)),
             some => some.to_string(),
         };
         let figures: String = report.figures.iter().map(|figure| format!("<br>{figure}")).collect();
-        println!("| {} | {}{figures} | {rounds} | {} | {not_held} |", case.id, case.title, report.held);
+        println!("| {} | {}{figures} | {rounds} | {} | {not_held} |", report.case.id, report.title(), report.held);
     }
 }
 

@@ -37,7 +37,7 @@ pub(crate) use files::{create_new, make_folder, open_existing, private_file, syn
 pub use supervisor::{Notice, Signal, Signals, notify};
 pub use system::{
     Bound, Listener, LockFile, Stream, accept, activated, bind, boot_time, harden, hung_up, is_nameless, listen, lock_file, own_uid, peer,
-    raise_fd_limit,
+    poll_disturbed, raise_fd_limit,
 };
 
 /// Why the alarm rang.

@@ -46,9 +46,6 @@ const MOST_VISITS: usize = 2_000;
 /// How long an answer may take: nothing here waits for anything but the disk.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// After how long the daemon's end cuts off what still streams.
-const STREAM_TIME: Duration = Duration::from_millis(20);
-
 thread_local! {
     static HOUSE: RefCell<Option<House>> = const { RefCell::new(None) };
 }
@@ -109,15 +106,7 @@ async fn exchange(input: &[u8], answer: Answerer) -> Vec<u8> {
     let (mut client, stream) = UnixStream::pair().expect("two sockets");
     // The end of a client that sends half a body is only known by the clock.
     let limits = Limits { body_time: Duration::from_millis(10), ..Limits::default() };
-    let (stages, stage) = watch::channel(Stage::Open);
-    // That the client of a stream has gone is not noticed while there are bytes after its request.
-    let ending = tokio::spawn({
-        let stages = stages.clone();
-        async move {
-            tokio::time::sleep(STREAM_TIME).await;
-            stages.send_replace(Stage::Ending);
-        }
-    });
+    let (_stages, stage) = watch::channel(Stage::Open);
     let serving = serve(stream, Peer { uid: 1000, pid: Some(7) }, Shared { answer, limits, stage });
     let asking = async {
         let (mut from, mut to) = client.split();
@@ -133,7 +122,6 @@ async fn exchange(input: &[u8], answer: Answerer) -> Vec<u8> {
         replied
     };
     let ((), replied) = tokio::join!(serving, asking);
-    ending.abort();
     replied
 }
 

@@ -224,6 +224,10 @@ impl AsyncWrite for Timed {
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         ready!(Pin::new(&mut self.stream).poll_flush(cx))?;
         self.gate.flushed();
+        // hyper looks for the peer's end only where it has read nothing past the request.
+        if self.gate.phase() == Phase::Streaming && platform::poll_disturbed(&self.stream, cx) {
+            return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
+        }
         if self.end_held && !self.gate.is_answering() {
             self.end_held = false;
             // Nothing else would: the stream has no more to tell.

@@ -164,6 +164,17 @@ pub fn hung_up(stream: &Stream) -> bool {
     poll(&mut asked, Some(&now)).is_err() || asked[0].revents().contains(PollFlags::HUP)
 }
 
+/// Whether the peer of an answer that streams has closed its sending half, or sent more; if neither, the task hears of it.
+pub fn poll_disturbed(stream: &Stream, cx: &mut std::task::Context<'_>) -> bool {
+    while let std::task::Poll::Ready(ready) = stream.poll_read_ready(cx) {
+        match ready.and_then(|()| stream.try_read(&mut [0])) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            _ => return true,
+        }
+    }
+    false
+}
+
 /// Whether our own user's number also stands for users whom our user namespace does not know: nobody can be told apart then.
 pub fn is_nameless() -> bool {
     mcp_auth_proto::nameless_uid() == Some(own_uid())

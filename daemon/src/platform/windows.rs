@@ -113,6 +113,11 @@ pub fn hung_up(_stream: &Stream) -> bool {
     true
 }
 
+/// Not known here.
+pub fn poll_disturbed(_stream: &Stream, _cx: &mut std::task::Context<'_>) -> bool {
+    false
+}
+
 /// Every account has a name here.
 pub fn is_nameless() -> bool {
     false

@@ -330,6 +330,27 @@ fn every_event_of_a_stream_arrives_at_once_and_a_silent_stream_stays_open() {
 }
 
 #[test]
+fn a_stream_ends_with_its_reader_whatever_came_after_the_request() {
+    block_on(async {
+        for more in ["", "x", "GET / HTTP/1.1\r\n"] {
+            let mut socket = Socket::new(Limits::default());
+            let mut stream = socket.connect().await;
+            stream.write_all(format!("{}{more}", request("/events", "", "")).as_bytes()).await.unwrap();
+            until(&mut stream, "\r\n\r\n").await;
+            drop(stream);
+            socket.events.closed().await;
+            // One that only stops sending has ended its stream too.
+            socket = Socket::new(Limits::default());
+            let mut stream = socket.connect().await;
+            stream.write_all(format!("{}{more}", request("/events", "", "")).as_bytes()).await.unwrap();
+            stream.shutdown().await.unwrap();
+            rest(&mut stream).await;
+            socket.events.closed().await;
+        }
+    });
+}
+
+#[test]
 fn the_end_lets_requests_finish_closes_idle_connections_and_cuts_streams() {
     block_on(async {
         let mut socket = Socket::new(Limits::default());

@@ -43,7 +43,7 @@ Usage: tests/faults [--quick] [--case T1,T7] [--rounds N] [--markdown] [--list]
   --rounds N     so many rounds of each case instead of the case's own number
   --quick        the few rounds that tests/run does, with the debug build
   --markdown     the table of RELIABILITY.md at the end
-  --list         what there is, and what cannot be tested here and why
+  --list         what there is; RELIABILITY.md says what cannot be tested here, and why
 ";
 
 /// Every case, in the order of the table.

@@ -207,6 +207,8 @@ fn one_text(rogue: &Rogue, source: Source, plain: bool) -> usize {
         rogue.plan(plan);
     }
     let login = room.ctl_on_terminal(&["login", "test", "--no-browser"]);
+    // Else the command would come after the end of ours, and wait for another that nobody finishes.
+    wait_until("the command's login", PATIENCE, || daemon.running.said().contains("/v1/logins").then_some(()));
     log_in(&daemon, source);
     let mut screens = vec![login.wait().1];
     if matches!(source, Source::RefreshError) {

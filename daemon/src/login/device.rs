@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::{Plan, Progress, failure};
 use crate::clock::{Clock, Now};
 use crate::grant::record::Definition;
+use crate::oauth::Sent;
 use crate::oauth::device::{self, DeviceAuthorization, Poll};
 use crate::oauth::token::{TokenError, TokenResponse};
 use crate::transport::Transport;
@@ -49,8 +50,9 @@ impl Device<'_> {
         let (quirks, secret) = (&self.plan.provider.quirks, self.plan.client_secret.as_ref());
         let request = device::request(self.definition, quirks, secret, self.endpoint, (self.scopes, resource))
             .expect("a login's definition has a client");
+        let sent = Sent::of(&request);
         let response = self.transport.send(request).await.map_err(|error| failure::unreachable(name, &error))?;
-        device::check(&response).map_err(|error| failure::device(name, &error))
+        device::check(&response).map_err(|error| failure::device(name, &error.without(&sent)))
     }
 
     /// Asks until the person has decided. Whatever else goes wrong is asked again: the code has its own end.
@@ -86,8 +88,9 @@ impl Device<'_> {
         let (quirks, secret) = (&self.plan.provider.quirks, self.plan.client_secret.as_ref());
         let request = device::poll(self.definition, quirks, secret, &device.device_code, self.plan.resource.as_deref())
             .expect("a login's definition has a token endpoint and a client");
+        let sent = Sent::of(&request);
         match self.transport.send(request).await {
-            Ok(response) => device::check_poll(&response, quirks),
+            Ok(response) => device::check_poll(&response, quirks).without(&sent),
             Err(error) => Poll::Ended(Err(crate::oauth::token::from_transport(error))),
         }
     }

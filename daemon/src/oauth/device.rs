@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use zeroize::Zeroizing;
 
-use super::form::{self, Field};
+use super::form::{self, Field, Sent};
 use super::members::Members;
 use super::text::{clean_code, clean_option};
 use super::token::{self, TokenError, TokenResponse};
@@ -80,6 +80,30 @@ pub enum Poll {
     Expired,
     /// Tokens, or any other failure.
     Ended(Result<TokenResponse, TokenError>),
+}
+
+impl DeviceError {
+    /// The same without what the request held: a hostile server may repeat it.
+    #[must_use]
+    pub fn without(self, sent: &Sent) -> Self {
+        match self {
+            Self::Refused { code, description } => {
+                Self::Refused { code: sent.strike(&code), description: description.map(|text| sent.strike(&text)) }
+            }
+            Self::Unusable(what) => Self::Unusable(sent.strike(&what)),
+        }
+    }
+}
+
+impl Poll {
+    /// The same without what the request held.
+    #[must_use]
+    pub fn without(self, sent: &Sent) -> Self {
+        match self {
+            Self::Ended(Err(error)) => Self::Ended(Err(error.without(sent))),
+            other => other,
+        }
+    }
 }
 
 /// The device authorization request (RFC 8628 section 3.1). `None` where the definition has no client.

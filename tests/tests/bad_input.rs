@@ -162,6 +162,7 @@ fn a_login_on_a_full_disk_says_so_and_keeps_nothing_half() {
     let room = Room::at(&server);
     let disk = SmallDisk::over(&room.path("state"));
     let daemon = room.start();
+    wait_until("the vault", PATIENCE, || (daemon.show("/v1/status")["vault"]["state"] == "unlocked").then_some(()));
     disk.fill();
     let mut login = daemon.start_login(&json!({ "provider": "test" }));
     let url = login.wait_for_url();

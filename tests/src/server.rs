@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
 use std::io::{BufRead as _, BufReader};
 use std::process::{Child, ChildStdin, Stdio};
+use std::time::Duration;
 
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -11,6 +12,10 @@ use url::Url;
 
 use crate::binaries::{bare_command, kept_folder, node, source_folder};
 use crate::http::{HttpAnswer, get, post_form, post_json};
+
+/// How often the server is started, and how long it may take to be ready.
+const STARTS: usize = 3;
+const START_PATIENCE: Duration = Duration::from_secs(30);
 
 /// npm `oidc-provider` in a process of its own. It ends with this value: its stdin closes.
 #[derive(Debug)]
@@ -89,6 +94,12 @@ impl Server {
 
     #[track_caller]
     fn start(options: &Value) -> Self {
+        // Node itself sometimes waits for ever while it starts on a busy machine, before it reads a line of ours.
+        let started = (0..STARTS).find_map(|_| Self::start_once(options));
+        started.expect("the authorization server did not start: run tests/oidc-provider/server.mjs")
+    }
+
+    fn start_once(options: &Value) -> Option<Self> {
         let mut child = bare_command(&node())
             .arg(source_folder().join("oidc-provider/server.mjs"))
             .arg(options.to_string())
@@ -98,11 +109,21 @@ impl Server {
             .spawn()
             .unwrap();
         let stdin = child.stdin.take();
-        let mut line = String::new();
-        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
-        let ready: Value = serde_json::from_str(&line).expect("the authorization server did not start: run tests/oidc-provider/server.mjs");
+        let stdout = child.stdout.take().unwrap();
+        let (told, line) = std::sync::mpsc::channel();
+        std::thread::spawn(move || {
+            let mut line = String::new();
+            // Whoever has given up does not listen any more.
+            let _ = BufReader::new(stdout).read_line(&mut line).map(|_| told.send(line));
+        });
+        let Ok(ready) = line.recv_timeout(START_PATIENCE).map(|line| serde_json::from_str::<Value>(&line)) else {
+            child.kill().unwrap();
+            child.wait().unwrap();
+            return None;
+        };
+        let ready = ready.ok()?;
         let control = Url::parse(&format!("http://127.0.0.1:{}/", ready["control"])).unwrap();
-        Self { issuer: ready["issuer"].as_str().unwrap().to_owned(), control, child, stdin }
+        Some(Self { issuer: ready["issuer"].as_str().unwrap().to_owned(), control, child, stdin })
     }
 
     /// Its issuer, without a slash at the end.

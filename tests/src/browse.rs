@@ -53,6 +53,33 @@ impl Person {
         get(&redirect, &[])
     }
 
+    /// Opens the page of a device flow with the code in its address, and answers the pages to their end.
+    #[track_caller]
+    pub fn enter_code(&mut self, address: &str) {
+        let mut here = Url::parse(address).unwrap_or_else(|error| panic!("not a URL ({error}): {address}"));
+        let mut page = self.open(&here);
+        for _ in 0..20 {
+            if page.body.contains("Sign-in Success") {
+                return;
+            }
+            if let Some(location) = page.header("location") {
+                here = here.join(location).unwrap();
+                page = self.open(&here);
+            } else if here.path().starts_with("/interaction") {
+                here = self.answer_page(&here, &page, Answer::Yes);
+                page = self.open(&here);
+            } else {
+                // A form with nothing to fill in: the code, and whether it is ours.
+                let action = attribute(&page.body, "action").unwrap_or_else(|| panic!("no form at {here}: {}", page.body));
+                let hidden = hidden_fields(&page.body);
+                let fields: Vec<(&str, &str)> = hidden.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+                page = self.submit(&here.join(&action).unwrap(), &fields);
+                self.keep_cookies(&page);
+            }
+        }
+        panic!("the device pages do not end, at {here}: {}", page.body);
+    }
+
     fn answer_page(&mut self, here: &Url, page: &HttpAnswer, answer: Answer) -> Url {
         let action = attribute(&page.body, "action").unwrap_or_else(|| panic!("no form at {here}, status {}: {}", page.status, page.body));
         let action = here.join(&action).unwrap();
@@ -94,6 +121,13 @@ impl Person {
             }
         }
     }
+}
+
+/// The hidden fields of the first form.
+fn hidden_fields(html: &str) -> Vec<(String, String)> {
+    let form = html.split("</form>").next().unwrap_or_default();
+    let inputs = form.split("<input ").skip(1).filter(|input| input.contains("type=\"hidden\""));
+    inputs.filter_map(|input| Some((attribute(input, "name")?, attribute(input, "value")?))).collect()
 }
 
 fn attribute(html: &str, name: &str) -> Option<String> {

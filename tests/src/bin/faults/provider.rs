@@ -59,7 +59,9 @@ fn false_alarm(report: &mut Report) {
         assert_eq!(refresh(&daemon, "test"), 503, "the refresh by hand hides that it failed");
         let began = Instant::now();
         while sent(&rogue, 0) < 2 {
-            assert_eq!(daemon.token("test"), token, "the valid token is not served");
+            let served = daemon.token("test");
+            // It may have been sent again since the last look.
+            assert!(served == token || sent(&rogue, 0) >= 2, "the valid token is not served");
             assert!(began.elapsed() < PATIENCE, "it is not sent again");
             std::thread::sleep(Duration::from_millis(20));
         }

@@ -298,7 +298,9 @@ fn nonces(report: &mut Report) {
     let mut rooms: Vec<Room> = (0..2).map(|_| Room::with_config(&config)).collect();
     rooms.iter_mut().for_each(|room| room.set("MCP_AUTHD_LOG", "warn"));
     let _disks: Vec<Mount> = rooms.iter().map(|room| Mount::small(&room.path("state"), "16m")).collect();
-    rooms[0].start().stop();
+    let daemon = rooms[0].start();
+    wait_until("the vault", PATIENCE, || (daemon.show("/v1/status")["vault"]["state"] == "unlocked").then_some(()));
+    daemon.stop();
     for part in ["vault", "state"] {
         copy(&rooms[0].path(&format!("state/{part}")), &rooms[1].path("state"));
     }

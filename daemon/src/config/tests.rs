@@ -146,7 +146,7 @@ fn wrong_values_are_told_with_line_and_remedy() {
     let table = [
         (
             "[providers.corp]\nissuer = 'http://idp.corp.example'",
-            "/c/config.toml:2: `issuer` uses http on idp.corp.example: only https is allowed, and http on loopback\n\
+            "/c/config.toml:2: `issuer` uses http: only https is allowed, and http on loopback\n\
              hint: secrets and tokens would be readable on the way; write https://",
         ),
         ("[providers.corp]\nissuer = 'idp.example'", "/c/config.toml:2: `issuer` must begin with https:// or http://"),
@@ -294,7 +294,7 @@ fn a_wrong_definition_changes_nothing() {
     let http = ProviderDefinition { issuer: Some("http://a.example".into()), ..ProviderDefinition::default() };
     assert_eq!(
         refused("corp", &http),
-        "/config.toml: [providers.corp] is not written: `issuer` uses http on a.example: only https is allowed, and http on loopback\n\
+        "/config.toml: [providers.corp] is not written: `issuer` uses http: only https is allowed, and http on loopback\n\
          hint: secrets and tokens would be readable on the way; write https://"
     );
     assert_eq!(

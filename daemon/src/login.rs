@@ -142,8 +142,8 @@ async fn by_redirect(
         return Err(failure::no_secret(name));
     }
     let quirks = &plan.provider.quirks;
-    let port = plan.callback_port.or(quirks.redirect_port);
-    let bound = Listener::bind(&quirks.redirect_host, &quirks.redirect_path, port).await;
+    let ports = plan.callback_port.map_or_else(|| quirks.redirect_ports.clone(), |port| vec![port]);
+    let bound = Listener::bind_first(&quirks.redirect_host, &quirks.redirect_path, &ports).await;
     let mut listener = bound.map_err(|error| failure::bind(name, &error))?;
     let definition = define(plan, server, client_id, Some(listener.redirect_uri()));
 
@@ -184,8 +184,9 @@ fn define(plan: &Plan, server: &Server, client_id: &str, redirect_uri: Option<&s
     Definition {
         provider: plan.provider.name.clone(),
         issuer: plan.provider.issuer.clone(),
-        authorization_endpoint: Some(server.authorization.clone()),
+        authorization_endpoint: server.authorization.clone(),
         token_endpoint: Some(server.token.clone()),
+        refresh_endpoint: plan.provider.endpoints.refresh.clone(),
         revocation_endpoint: server.revocation.clone(),
         userinfo_endpoint: server.userinfo.clone(),
         client_id: Some(client_id.to_owned()),
@@ -198,7 +199,7 @@ fn request(plan: &Plan, server: &Server, definition: &Definition) -> Result<auth
     let quirks = &plan.provider.quirks;
     let scopes = scopes(plan, server);
     let ask = Ask {
-        endpoint: &server.authorization,
+        endpoint: server.authorization.as_deref().ok_or_else(|| failure::no_endpoints(&plan.provider.name))?,
         client_id: definition.client_id.as_deref().unwrap_or_default(),
         redirect_uri: definition.redirect_uri.as_deref().unwrap_or_default(),
         scopes: &scopes,

@@ -45,7 +45,8 @@ fn configured_providers_come_first_then_the_other_presets() {
 fn the_network_table_is_kept_as_written() {
     let text = "[network]\nproxy = \"socks5h://127.0.0.1:9050\"\nno_proxy = [\".corp.example\", \"10.0.0.0/8\"]\nca_file = \"/etc/ca.pem\"";
     let network = parse(text).unwrap().network;
-    assert_eq!(network.proxy.as_deref(), Some("socks5h://127.0.0.1:9050"));
+    assert_eq!(network.proxy, Some(Proxy::Through("socks5h://127.0.0.1:9050".into())));
+    assert_eq!(parse("[network]\nproxy = 'none'").unwrap().network.proxy, Some(Proxy::Direct));
     assert_eq!(network.no_proxy, Some(vec![".corp.example".to_owned(), "10.0.0.0/8".to_owned()]));
     assert_eq!(network.ca_file, Some("/etc/ca.pem".into()));
     assert_eq!(parse("").unwrap(), Config::default());
@@ -76,10 +77,10 @@ fn wrong_keys_and_types_are_told_with_line_and_remedy() {
             "/c/config.toml:2: `client_secret_command` must be an array of strings, not a string",
         ),
         ("[providers.github]\nsend_resource = 'yes'", "/c/config.toml:2: `send_resource` must be true or false, not a string"),
-        ("[providers.github]\nredirect_port = '80'", "/c/config.toml:2: `redirect_port` must be a whole number, not a string"),
+        ("[providers.github]\nredirect_port = '80'", "/c/config.toml:2: `redirect_port` must be a whole number or an array of them, not a string"),
         ("[providers]\ngithub = 'x'", "/c/config.toml:2: `github` must be a table, not a string"),
         ("providers = 1", "/c/config.toml:1: `providers` must be a table, not a number"),
-        ("[providers.github]\npkce = 'plain'", "/c/config.toml:2: `pkce` has an unknown value\nhint: it may be: \"S256\""),
+        ("[providers.github]\npkce = 'plain'", "/c/config.toml:2: `pkce` has an unknown value\nhint: it may be: \"S256\", \"none\""),
         (
             "[providers.github]\nrefresh = 'never'",
             "/c/config.toml:2: `refresh` has an unknown value\nhint: it may be: \"ahead\", \"on-demand\"",
@@ -209,7 +210,7 @@ fn wrong_values_are_told_with_line_and_remedy() {
 #[test]
 fn the_reference_page_names_every_key_and_its_example_is_good() {
     let page = include_str!("../../../docs/config.md");
-    for (table, keys) in [("providers.corp", 33), ("network", 3)] {
+    for (table, keys) in [("providers.corp", 49), ("network", 3)] {
         let error = parse(&format!("[{table}]\nzzzzzzzzzzzz = 1")).unwrap_err();
         let known: Vec<_> = error.hint().unwrap().trim_start_matches("the keys here are: ").split(", ").collect();
         assert_eq!(known.len(), keys);

@@ -74,6 +74,9 @@ pub(super) fn bind(provider: &str, error: &BindError) -> ErrorBody {
         BindError::Taken(port) => body.hint(format!(
             "end the program on port {port}, or `mcp-authctl login {provider} --callback-port PORT` with one that is registered"
         )),
+        BindError::AllTaken(_) => body.hint(format!(
+            "end the program on one of them, or `mcp-authctl login {provider} --callback-port PORT` with one that is registered"
+        )),
         BindError::Host(_) | BindError::System(..) => body,
     }
 }

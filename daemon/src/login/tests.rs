@@ -374,7 +374,7 @@ async fn a_server_that_does_not_tell_of_s256_is_refused_unless_the_preset_knows(
     let error = start(plan(), silent).end().await.unwrap_err();
     assert!(error.error_description.contains("S256") && error.hint.unwrap().contains("pkce = \"S256\""));
     let mut known = plan();
-    known.provider.quirks.pkce_s256 = true;
+    known.provider.quirks.pkce = Some(crate::provider::Pkce::S256);
     start(known, silent).opened().await;
 }
 

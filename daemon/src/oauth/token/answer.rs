@@ -8,7 +8,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use super::{TokenError, TokenResponse};
 use crate::oauth::members::{Members, MembersError};
 use crate::oauth::text::{clean, clean_code, clean_option};
-use crate::provider::Quirks;
+use crate::provider::{DefaultLifetime, Quirks};
 use crate::secret::{AccessToken, RefreshToken};
 use crate::transport::Response;
 
@@ -102,7 +102,11 @@ fn fault(token: &str, token_type: &str) -> Option<String> {
 
 /// What the answer says, else the preset; what a JWT says of itself may only shorten that.
 fn lifetime(members: &Members, token: &str, quirks: &Quirks) -> Option<Duration> {
-    let told = members.number("expires_in").map(seconds).or(quirks.default_lifetime);
+    let preset = match quirks.default_lifetime {
+        Some(DefaultLifetime::Of(lifetime)) => Some(lifetime),
+        Some(DefaultLifetime::Never) | None => None,
+    };
+    let told = members.number("expires_in").map(seconds).or(preset);
     let (Some(told), Some(own)) = (told, jwt_lifetime(token)) else { return told.or_else(|| jwt_lifetime(token)) };
     Some(told.min(own))
 }

@@ -159,7 +159,7 @@ fn a_missing_lifetime_comes_from_the_preset_else_from_the_jwt_which_may_only_sho
         ("not json", None, of(7), of(7)),
         ("{\"iat\":\"x\",\"exp\":[]}", None, None, None),
     ] {
-        let quirks = Quirks { default_lifetime: preset, ..quirks() };
+        let quirks = Quirks { default_lifetime: preset.map(DefaultLifetime::Of), ..quirks() };
         let told = told.map_or(String::new(), |seconds: u64| format!(",\"expires_in\":{seconds}"));
         let body = format!("{{\"access_token\":\"{}\"{told}}}", jwt(claims));
         assert_eq!(check(&json(200, &body), &quirks).unwrap().lifetime, expected, "{claims} {told} {preset:?}");

@@ -31,7 +31,6 @@ pub struct Provenance {
     pub sources: Vec<String>,
 }
 
-
 /// Every preset, sorted by name.
 pub fn all() -> &'static [Preset] {
     &PRESETS
@@ -150,7 +149,11 @@ static PRESETS: LazyLock<Vec<Preset>> =
 fn parse(name: &'static str, text: &str) -> Result<Preset, String> {
     let file: File = toml::from_str(text).map_err(|error| error.to_string())?;
     let whole = below(&file, &Table::default());
-    let provider = whole.check().and_then(|()| combinations(&whole, &whole)).and_then(|()| whole.provider(name, Some(name))).map_err(|wrong| wrong.what)?;
+    let provider = whole
+        .check()
+        .and_then(|()| combinations(&Table::default(), &whole))
+        .and_then(|()| whole.provider(name, Some(name)))
+        .map_err(|wrong| wrong.what)?;
     Ok(Preset { name, file, provider })
 }
 
@@ -254,6 +257,19 @@ mod tests {
             assert!(provider.registration_steps.iter().all(|step| !step.contains(['{', '}'])), "{name}");
             assert!(provider.registration_url.is_some() && !provider.configured && provider.issuer.is_none(), "{name}");
         }
+    }
+
+    #[test]
+    fn a_preset_alone_may_send_refreshes_elsewhere_and_says_how_well_it_is_known() {
+        let text = "[provider]\nauthorization_endpoint = 'https://a.example/a'\ntoken_endpoint = 'https://a.example/t'\n\
+                    refresh_endpoint = 'https://b.example/r'\n[provenance]\nverified = true\nchecked = '2026-11'\nsources = ['a page']";
+        let preset = parse("test", text).unwrap();
+        assert_eq!(preset.provider().endpoints.refresh.as_deref(), Some("https://b.example/r"));
+        assert_eq!((preset.provenance().verified, preset.provenance().sources.len()), (true, 1));
+        assert_eq!(find("github").unwrap().provenance(), &Provenance::default());
+        let moved = toml::from_str("token_endpoint = 'https://a.example/other'").unwrap();
+        let whole = preset.below(&moved);
+        assert!(combinations(&moved, &whole).is_err(), "the person's own endpoints are held together");
     }
 
     #[test]

@@ -7,7 +7,7 @@ mod edit;
 mod file;
 mod syntax;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
@@ -19,6 +19,7 @@ pub use self::edit::define_provider;
 use crate::provider::check::{self, Fault};
 use crate::provider::table::{Table, Wrong};
 use crate::provider::{Provider, preset};
+use crate::transport::Proxy;
 
 /// What config.toml says, checked.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -29,10 +30,10 @@ pub struct Config {
 }
 
 /// How providers are reached. What is absent is taken from the daemon's own environment.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Network {
-    /// The proxy for https and http, byte for byte.
-    pub proxy: Option<String>,
+    /// The proxy for https; `None`: what the daemon's environment says.
+    pub proxy: Option<Proxy>,
     /// Hosts, domains (`.corp.example`) and networks that are reached without the proxy.
     pub no_proxy: Option<Vec<String>>,
     /// A PEM file of certificate authorities that are trusted besides the platform's; absolute.
@@ -83,6 +84,25 @@ impl Config {
     pub fn provider(&self, name: &str) -> Option<Provider> {
         let configured = self.providers.iter().find(|provider| provider.name == name).cloned();
         configured.or_else(|| preset::find(name).map(|preset| preset.provider().clone()))
+    }
+
+    /// How a provider is reached. A proxy of its own holds for every host, whatever `no_proxy` says.
+    pub fn network_of(&self, provider: &Provider) -> Network {
+        let mut network = self.network.clone();
+        if let Some(proxy) = &provider.network.proxy {
+            network.proxy = Some(proxy.clone());
+            network.no_proxy = None;
+        }
+        if let Some(ca_file) = &provider.network.ca_file {
+            network.ca_file = Some(ca_file.clone());
+        }
+        network
+    }
+
+    /// Every distinct way in which something is reached; the common one is always among them.
+    pub fn networks(&self) -> HashSet<Network> {
+        let own = self.providers.iter().map(|provider| self.network_of(provider));
+        own.chain([self.network.clone()]).collect()
     }
 
     /// Every provider: the configured ones by name, then the presets that are not configured.
@@ -143,7 +163,7 @@ struct NetworkTable {
 impl NetworkTable {
     fn check(self) -> Result<Network, Wrong> {
         if let Some(proxy) = &self.proxy {
-            check::proxy(proxy.get_ref()).map_err(|fault| wrong("proxy", proxy.span(), fault))?;
+            check::proxy_or_none(proxy.get_ref()).map_err(|fault| wrong("proxy", proxy.span(), fault))?;
         }
         for host in self.no_proxy.iter().flatten() {
             check::printable(host.get_ref()).map_err(|fault| wrong("no_proxy", host.span(), fault))?;
@@ -153,12 +173,11 @@ impl NetworkTable {
                 return Err(wrong("no_proxy", host.span(), fault));
             }
         }
-        if let Some(file) = self.ca_file.as_ref().filter(|file| !Path::new(file.get_ref()).is_absolute()) {
-            let fault = Fault::new("must be an absolute path").hint("`~` and variables are not expanded here");
-            return Err(wrong("ca_file", file.span(), fault));
+        if let Some(file) = &self.ca_file {
+            check::absolute_path(file.get_ref()).map_err(|fault| wrong("ca_file", file.span(), fault))?;
         }
         Ok(Network {
-            proxy: self.proxy.map(Spanned::into_inner),
+            proxy: self.proxy.map(|proxy| Proxy::of(proxy.get_ref())),
             no_proxy: self.no_proxy.map(|hosts| hosts.into_iter().map(Spanned::into_inner).collect()),
             ca_file: self.ca_file.map(|file| file.into_inner().into()),
         })

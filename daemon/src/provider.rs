@@ -5,14 +5,21 @@
 
 pub(crate) mod check;
 pub mod preset;
+mod quirks;
 pub mod secret_command;
 pub mod table;
 
-use std::time::Duration;
+use std::path::PathBuf;
 
 use mcp_auth_proto::ProviderSummary;
 
 use crate::grant::record::Definition;
+use crate::transport::Proxy;
+
+pub use quirks::{
+    AssertionAudience, ClientAuth, DefaultLifetime, Flow, Pkce, Quirks, RefreshPlan, RevocationStyle, Revokes, ScopeSeparator,
+    TokenRequestBody, UserinfoRequest,
+};
 
 /// A checked provider: a preset, a table of config.toml, or both.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,6 +44,8 @@ pub struct Provider {
     pub refresh_scopes: Vec<String>,
     /// Where it differs from the RFCs.
     pub quirks: Quirks,
+    /// How it is reached, where that differs from `[network]`.
+    pub network: OwnNetwork,
     /// Where to register a client.
     pub registration_url: Option<String>,
     /// How to register a client, step by step.
@@ -57,6 +66,7 @@ impl Provider {
             scopes: Vec::new(),
             refresh_scopes: Vec::new(),
             quirks: Quirks::default(),
+            network: OwnNetwork::default(),
             registration_url: None,
             registration_steps: Vec::new(),
         }
@@ -68,15 +78,24 @@ impl Provider {
     }
 
     /// The redirect URI to register, byte for byte as it is sent; the port is left out where any will do (RFC 8252 section 7.3).
+    /// Where several ports are fixed it is the first one's.
     pub fn redirect_uri_for_registration(&self) -> String {
-        self.quirks.redirect_uri(self.quirks.redirect_port)
+        self.quirks.redirect_uri(self.quirks.redirect_ports.first().copied())
+    }
+
+    /// Every redirect URI to register: one for each fixed port.
+    pub fn redirect_uris_for_registration(&self) -> Vec<String> {
+        match self.quirks.redirect_ports.as_slice() {
+            [] => vec![self.redirect_uri_for_registration()],
+            ports => ports.iter().map(|port| self.quirks.redirect_uri(Some(*port))).collect(),
+        }
     }
 
     /// Whether a login needs a client secret.
     pub fn needs_client_secret(&self) -> bool {
         match self.quirks.client_auth {
             Some(ClientAuth::None) => false,
-            Some(ClientAuth::ClientSecretBasic | ClientAuth::ClientSecretPost) => true,
+            Some(ClientAuth::ClientSecretBasic | ClientAuth::ClientSecretPost | ClientAuth::PrivateKeyJwt) => true,
             None => self.quirks.needs_client_secret,
         }
     }
@@ -127,6 +146,7 @@ impl Provider {
         self.issuer == definition.issuer
             && self.client_id == definition.client_id
             && (self.endpoints.token.is_none() || self.endpoints.token == definition.token_endpoint)
+            && self.endpoints.refresh == definition.refresh_endpoint
             && unmoved(&self.endpoints.revocation, &definition.revocation_endpoint)
             && unmoved(&self.endpoints.userinfo, &definition.userinfo_endpoint)
     }
@@ -143,6 +163,8 @@ pub struct Endpoints {
     pub authorization: Option<String>,
     /// RFC 6749 section 3.2.
     pub token: Option<String>,
+    /// Where refreshes go, if not to the token endpoint. Never discovered.
+    pub refresh: Option<String>,
     /// RFC 7009.
     pub revocation: Option<String>,
     /// RFC 8628.
@@ -151,125 +173,19 @@ pub struct Endpoints {
     pub userinfo: Option<String>,
 }
 
-/// How the client proves itself at the token endpoint (RFC 6749 section 2.3).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum ClientAuth {
-    /// By `client_id` in the body only.
-    None,
-    /// By HTTP Basic.
-    ClientSecretBasic,
-    /// By `client_id` and `client_secret` in the body.
-    ClientSecretPost,
-}
-
-/// How a token is revoked.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum RevocationStyle {
-    /// RFC 7009.
-    Rfc7009,
-    /// GitHub: DELETE /applications/CLIENT_ID/grant-or-token with Basic, or the unauthenticated credentials route.
-    Github,
-    /// Not at all.
-    None,
-}
-
-/// When tokens are refreshed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum RefreshPlan {
-    /// Ahead of expiry, asked for or not.
-    Ahead,
-    /// When a token is asked for.
-    OnDemand,
-}
-
-/// Where a provider differs from the RFCs. The default is an RFC-abiding one.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Quirks {
-    /// How the client proves itself; `None`: by what the metadata lists, and by whether a secret is stored.
-    pub client_auth: Option<ClientAuth>,
-    /// The client needs a secret for the code flow.
-    pub needs_client_secret: bool,
-    /// S256 is known to be supported, whatever the metadata says.
-    pub pkce_s256: bool,
-    /// Separates scopes in answers besides the space.
-    pub scope_separator: char,
-    /// Error codes that mean `invalid_grant`; it is always the first of them.
-    pub invalid_grant_codes: Vec<String>,
-    /// A refresh invalidates the access token that was served before.
-    pub refresh_invalidates_access_token: bool,
-    /// How long a used refresh token still works.
-    pub refresh_grace: Option<Duration>,
-    /// The refresh request repeats the redirect URI.
-    pub refresh_sends_redirect_uri: bool,
-    /// When tokens are refreshed.
-    pub refresh: RefreshPlan,
-    /// The lifetime of a token that comes without one.
-    pub default_lifetime: Option<Duration>,
-    /// Whether RFC 8707 `resource` may be sent.
-    pub send_resource: bool,
-    /// Further parameters of the authorization request.
-    pub authorization_params: Vec<(String, String)>,
-    /// How tokens are revoked.
-    pub revocation: RevocationStyle,
-    /// The host of the loopback redirect: `127.0.0.1`, `localhost` or `[::1]`.
-    pub redirect_host: String,
-    /// The path of the loopback redirect.
-    pub redirect_path: String,
-    /// The fixed port of the loopback redirect; `None`: any free one.
-    pub redirect_port: Option<u16>,
-    /// Members of the userinfo answer or ID token that name the account, best first.
-    pub account_claims: Vec<String>,
-    /// Members that identify the account, best first (`sub`, `id`).
-    pub subject_claims: Vec<String>,
-}
-
-impl Quirks {
-    /// How long a refresh waits for its answer: short enough that the same refresh token can be sent again within the grace.
-    pub fn answer_timeout(&self) -> Duration {
-        match self.refresh_grace {
-            Some(grace) if grace < Duration::from_secs(15) => Duration::from_secs(4),
-            _ => Duration::from_secs(10),
-        }
-    }
-
-    /// The loopback redirect URI with this port, or without one.
-    pub fn redirect_uri(&self, port: Option<u16>) -> String {
-        let port = port.map(|port| format!(":{port}")).unwrap_or_default();
-        format!("http://{}{port}{}", self.redirect_host, self.redirect_path)
-    }
-}
-
-impl Default for Quirks {
-    fn default() -> Self {
-        let texts = |texts: &[&str]| texts.iter().map(|text| (*text).to_owned()).collect();
-        Self {
-            client_auth: None,
-            needs_client_secret: false,
-            pkce_s256: false,
-            scope_separator: ' ',
-            invalid_grant_codes: texts(&["invalid_grant"]),
-            refresh_invalidates_access_token: false,
-            refresh_grace: None,
-            refresh_sends_redirect_uri: false,
-            refresh: RefreshPlan::Ahead,
-            default_lifetime: None,
-            send_resource: true,
-            authorization_params: Vec::new(),
-            revocation: RevocationStyle::Rfc7009,
-            redirect_host: "127.0.0.1".to_owned(),
-            redirect_path: "/callback".to_owned(),
-            redirect_port: None,
-            account_claims: texts(&["email", "preferred_username", "name"]),
-            subject_claims: texts(&["sub"]),
-        }
-    }
+/// How one provider is reached; what is absent is `[network]`'s.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct OwnNetwork {
+    /// The proxy.
+    pub proxy: Option<Proxy>,
+    /// A PEM file of certificate authorities that are trusted besides the platform's; absolute.
+    pub ca_file: Option<PathBuf>,
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     fn configured(name: &str, table: &str) -> Provider {
@@ -297,6 +213,7 @@ mod tests {
             ("corp", "token_endpoint = 'https://corp.example/token/'", false),
             ("corp", "revocation_endpoint = 'https://corp.example/other'", false),
             ("corp", "userinfo_endpoint = 'https://corp.example/me'", true),
+            ("corp", "token_endpoint = 'https://corp.example/token'\nrefresh_endpoint = 'https://corp.example/refresh'", false),
             ("corp", "scopes = ['more']", true),
         ];
         for (name, more, accepted) in table {

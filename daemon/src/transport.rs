@@ -56,6 +56,22 @@ impl From<&str> for SecretText {
     }
 }
 
+/// How https goes out.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Proxy {
+    /// Straight, whatever the environment says.
+    Direct,
+    /// Through this proxy, byte for byte.
+    Through(String),
+}
+
+impl Proxy {
+    /// What a key of config.toml says: a proxy's URL, or `none`.
+    pub fn of(text: &str) -> Self {
+        if text == "none" { Self::Direct } else { Self::Through(text.to_owned()) }
+    }
+}
+
 /// An answer: at most 256 KiB after decompression.
 pub struct Response {
     /// The status.

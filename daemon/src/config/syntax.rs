@@ -90,6 +90,8 @@ fn mismatch(key: &str, message: &str) -> String {
         "a map" => "a table",
         other if other.starts_with("struct") => "a table",
         "a string" => "a string",
+        "a whole number or an array of them" => "a whole number or an array of them",
+        "a whole number or \"never\"" => "a whole number or \"never\"",
         _ => "something else",
     };
     let found = match message.strip_prefix("invalid type: ").and_then(|rest| rest.split([' ', ',']).next()) {

@@ -63,6 +63,9 @@ pub struct Definition {
     /// The token endpoint. `None` for a static token.
     #[serde(default)]
     pub token_endpoint: Option<String>,
+    /// Where its refreshes go, if not to the token endpoint.
+    #[serde(default)]
+    pub refresh_endpoint: Option<String>,
     /// The revocation endpoint (RFC 7009).
     #[serde(default)]
     pub revocation_endpoint: Option<String>,

@@ -4,13 +4,14 @@ use mcp_auth_proto::ErrorBody;
 
 use super::failure;
 use crate::oauth::metadata::{self, AuthorizationServerMetadata, MetadataError};
-use crate::provider::{Endpoints, Provider};
+use crate::provider::{Endpoints, Flow, Provider};
 use crate::transport::{Method, Request, Transport};
 
 /// The authorization server of one login.
 #[derive(Debug)]
 pub(super) struct Server {
-    pub(super) authorization: String,
+    /// `None` where only other flows are configured.
+    pub(super) authorization: Option<String>,
     pub(super) token: String,
     pub(super) revocation: Option<String>,
     pub(super) userinfo: Option<String>,
@@ -24,15 +25,17 @@ const TIMEOUT: std::time::Duration = std::time::Duration::from_secs(15);
 
 /// Finds the server. Its metadata is fetched only where an endpoint is missing, and never overrides a fixed one.
 pub(super) async fn find(provider: &Provider, transport: &dyn Transport) -> Result<Server, ErrorBody> {
-    let Endpoints { authorization, token, revocation, userinfo, device } = provider.endpoints.clone();
-    if let (Some(authorization), Some(token)) = (authorization.clone(), token.clone()) {
+    let Endpoints { authorization, token, revocation, userinfo, device, refresh: _ } = provider.endpoints.clone();
+    let whole =
+        authorization.is_some() || provider.quirks.flow.is_some_and(|flow| flow != Flow::AuthorizationCode) && provider.issuer.is_none();
+    if let Some(token) = token.clone().filter(|_| whole) {
         return Ok(Server { authorization, token, revocation, userinfo, device, metadata: None });
     }
     let issuer = provider.issuer.as_deref().ok_or_else(|| failure::no_endpoints(&provider.name))?;
     let metadata = fetch(&provider.name, issuer, transport).await?;
     metadata.require_s256(&provider.quirks).map_err(|error| failure::metadata(&provider.name, &error))?;
     Ok(Server {
-        authorization: authorization.unwrap_or_else(|| metadata.authorization_endpoint.clone()),
+        authorization: authorization.or_else(|| Some(metadata.authorization_endpoint.clone())),
         token: token.unwrap_or_else(|| metadata.token_endpoint.clone()),
         revocation: revocation.or_else(|| metadata.revocation_endpoint.clone()),
         userinfo: userinfo.or_else(|| metadata.userinfo_endpoint.clone()),

@@ -60,6 +60,9 @@ pub enum BindError {
     /// Another program has the port.
     #[error("port {0} is taken by another program")]
     Taken(u16),
+    /// Other programs have every port that may be used.
+    #[error("ports {} are all taken by other programs", .0.iter().map(u16::to_string).collect::<Vec<_>>().join(", "))]
+    AllTaken(Vec<u16>),
     /// The redirect's host is not this machine.
     #[error("{0} is not a loopback host")]
     Host(String),
@@ -96,6 +99,21 @@ impl Listener {
         let host = if host == "::1" { "[::1]" } else { host };
         let (sender, hits) = mpsc::channel(MOST_CONNECTIONS);
         Ok(Self { sockets, place: Arc::new(Place::new(host, port, path)), hits, sender, connections: VecDeque::new() })
+    }
+
+    /// Binds the first of these ports that is free; without any, a free one of the system's choice.
+    pub async fn bind_first(host: &str, path: &str, ports: &[u16]) -> Result<Self, BindError> {
+        let Some((last, others)) = ports.split_last() else { return Self::bind(host, path, None).await };
+        for port in others {
+            match Self::bind(host, path, Some(*port)).await {
+                Err(BindError::Taken(_)) => {}
+                result => return result,
+            }
+        }
+        match Self::bind(host, path, Some(*last)).await {
+            Err(BindError::Taken(_)) if !others.is_empty() => Err(BindError::AllTaken(ports.to_vec())),
+            result => result,
+        }
     }
 
     /// The redirect URI to send and to register.

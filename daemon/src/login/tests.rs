@@ -18,7 +18,7 @@ use tokio::task::JoinHandle;
 use super::*;
 use crate::clock::{Boot, Wall};
 use crate::oauth::samples::{answer, form, header, json, quirks};
-use crate::provider::{ClientAuth, Endpoints, Quirks};
+use crate::provider::{ClientAuth, Quirks};
 use crate::secret::ClientSecret;
 use crate::transport::{Exchange, Request, Response, TransportError};
 
@@ -68,18 +68,12 @@ struct Opened {
 fn plan() -> Plan {
     Plan {
         provider: Provider {
-            name: "example".into(),
             configured: true,
-            preset: None,
             issuer: Some(ISSUER.into()),
-            endpoints: Endpoints::default(),
             client_id: Some("client-1".into()),
-            client_secret_command: None,
             scopes: vec!["read".into()],
-            refresh_scopes: Vec::new(),
             quirks: quirks(),
-            registration_url: None,
-            registration_steps: Vec::new(),
+            ..Provider::unknown("example")
         },
         client_secret: None,
         scopes: vec!["read".into()],
@@ -374,7 +368,7 @@ async fn a_server_that_does_not_tell_of_s256_is_refused_unless_the_preset_knows(
     let error = start(plan(), silent).end().await.unwrap_err();
     assert!(error.error_description.contains("S256") && error.hint.unwrap().contains("pkce = \"S256\""));
     let mut known = plan();
-    known.provider.quirks.pkce_s256 = true;
+    known.provider.quirks.pkce = Some(crate::provider::Pkce::S256);
     start(known, silent).opened().await;
 }
 

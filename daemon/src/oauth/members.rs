@@ -1,15 +1,15 @@
 //! The members of a provider's answer, JSON or form-encoded, read once: duplicates are refused, texts wiped when dropped.
-//! Nested objects are skipped; serde_json's depth limit holds.
+//! serde_json's depth limit holds.
 
 use std::collections::BTreeMap;
 use std::fmt;
 
-use serde::de::{IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::de::{MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use serde_json::Number;
 use zeroize::Zeroizing;
 
-/// What an object holds on its top level.
+/// What an object holds.
 #[derive(Debug)]
 pub(super) struct Members(BTreeMap<String, Member>);
 
@@ -20,6 +20,7 @@ pub(super) enum Member {
     Number(Number),
     Text(Zeroizing<String>),
     Texts(Vec<Zeroizing<String>>),
+    Object(Members),
     Other,
 }
 
@@ -63,6 +64,25 @@ impl Members {
         Ok(Self(members))
     }
 
+    /// The object at a path of names that are joined by dots. A name may hold dots itself (`https://corp.example/user`), so
+    /// the longest one that is there counts.
+    pub(super) fn object(&self, path: &str) -> Option<&Self> {
+        match self.at(path)? {
+            Member::Object(members) => Some(members),
+            _ => None,
+        }
+    }
+
+    fn at(&self, path: &str) -> Option<&Member> {
+        if let Some(member) = self.0.get(path) {
+            return Some(member);
+        }
+        path.match_indices('.').rev().find_map(|(dot, _)| match self.0.get(&path[..dot])? {
+            Member::Object(members) => members.at(&path[dot + 1..]),
+            _ => None,
+        })
+    }
+
     /// A text that is there and not empty.
     pub(super) fn text(&self, name: &str) -> Option<&str> {
         match self.0.get(name) {
@@ -71,9 +91,9 @@ impl Members {
         }
     }
 
-    /// A text, a number or a truth value, as text: account ids come as either.
-    pub(super) fn scalar(&self, name: &str) -> Option<String> {
-        match self.0.get(name)? {
+    /// A text or a number at a path (see [`Self::object`]), as text: account ids come as either.
+    pub(super) fn scalar(&self, path: &str) -> Option<String> {
+        match self.at(path)? {
             Member::Text(text) if !text.is_empty() => Some(text.to_string()),
             Member::Number(number) => Some(number.to_string()),
             _ => None,
@@ -197,9 +217,9 @@ impl<'de> Visitor<'de> for MemberVisitor {
         Ok(texts.map_or(Member::Other, Member::Texts))
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Member, A::Error> {
-        while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
-        Ok(Member::Other)
+    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Member, A::Error> {
+        // One that names a member twice says nothing; the rest of the answer may still be good.
+        Ok(ObjectVisitor.visit_map(map)?.0.map_or(Member::Other, Member::Object))
     }
 }
 
@@ -219,6 +239,31 @@ mod tests {
         assert_eq!((members.texts("m"), members.texts("o"), members.texts("z")), (None, None, None));
         assert_eq!(members.scalar("n").as_deref(), Some("5"));
         assert!(members.is_true("b") && !members.is_true("n"));
+    }
+
+    #[test]
+    fn a_path_leads_into_objects_and_a_name_with_dots_in_it_is_found() {
+        let text =
+            br#"{"user":{"name":"eve","id":7,"team":{"name":"red"}},"a.b":{"c":"x"},"a":{"b":"y"},"twice":{"n":1,"n":2},"list":[{"n":1}]}"#;
+        let members = Members::from_json(text).unwrap();
+        for (path, expected) in [
+            ("user.name", Some("eve")),
+            ("user.id", Some("7")),
+            ("user.team.name", Some("red")),
+            ("a.b.c", Some("x")),
+            ("a.b", None),
+            ("user", None),
+            ("user.", None),
+            (".name", None),
+            ("user.name.first", None),
+            ("twice.n", None),
+            ("list.n", None),
+            ("", None),
+        ] {
+            assert_eq!(members.scalar(path).as_deref(), expected, "{path}");
+        }
+        assert_eq!(members.object("user.team").and_then(|team| team.text("name")), Some("red"));
+        assert!(members.object("user.name").is_none() && members.object("nobody").is_none());
     }
 
     #[test]

@@ -122,9 +122,10 @@ pub fn check(issuer: &str, response: &Response) -> Result<AuthorizationServerMet
 
 impl AuthorizationServerMetadata {
     /// Refuses a server that is not known to check PKCE with S256, by its metadata or by the preset (RFC 7636 section 4.2).
+    /// Where the preset says that there is no PKCE, there is none to check.
     pub fn require_s256(&self, quirks: &Quirks) -> Result<(), MetadataError> {
         let listed = self.code_challenge_methods_supported.iter().any(|method| method == "S256");
-        if listed || quirks.pkce_s256 { Ok(()) } else { Err(MetadataError::NoS256) }
+        if listed || quirks.pkce.is_some() { Ok(()) } else { Err(MetadataError::NoS256) }
     }
 }
 
@@ -244,7 +245,7 @@ mod tests {
         for methods in [json!(null), json!([]), json!(["plain"]), json!("s256")] {
             let metadata = check(ISSUER, &document(json!({ "code_challenge_methods_supported": methods }))).unwrap();
             assert_eq!(metadata.require_s256(&quirks()), Err(MetadataError::NoS256));
-            assert_eq!(metadata.require_s256(&Quirks { pkce_s256: true, ..quirks() }), Ok(()));
+            assert_eq!(metadata.require_s256(&Quirks { pkce: Some(crate::provider::Pkce::S256), ..quirks() }), Ok(()));
         }
         assert_eq!(check(ISSUER, &document(json!({}))).unwrap().require_s256(&quirks()), Ok(()));
     }

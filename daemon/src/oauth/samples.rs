@@ -36,6 +36,7 @@ pub(crate) fn definition() -> Definition {
         issuer: Some("https://as.example".into()),
         authorization_endpoint: Some("https://as.example/authorize".into()),
         token_endpoint: Some("https://as.example/token".into()),
+        refresh_endpoint: None,
         revocation_endpoint: Some("https://as.example/revoke".into()),
         userinfo_endpoint: Some("https://as.example/userinfo".into()),
         client_id: Some("client-1".into()),

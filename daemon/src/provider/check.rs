@@ -2,6 +2,8 @@
 //!
 //! `url::Url` only judges here; what is sent is always the text as it was written.
 
+use std::path::Path;
+
 use url::{Host, Url};
 
 /// What is wrong with a value, as the end of a sentence that starts with its key, and what to do about it.
@@ -41,6 +43,19 @@ pub(crate) fn proxy(text: &str) -> Result<(), Fault> {
         return Err(Fault::new("holds a user name or password").hint("leave it out here and set HTTPS_PROXY for the daemon instead"));
     }
     Ok(())
+}
+
+/// A proxy, or none at all: everything goes straight.
+pub(crate) fn proxy_or_none(text: &str) -> Result<(), Fault> {
+    if text == "none" { Ok(()) } else { proxy(text) }
+}
+
+/// A file that is named from the root.
+pub(crate) fn absolute_path(text: &str) -> Result<(), Fault> {
+    if Path::new(text).is_absolute() {
+        return Ok(());
+    }
+    Err(Fault::new("must be an absolute path").hint("`~` and variables are not expanded here"))
 }
 
 /// Scheme, host and port, for comparing where two endpoints lead.
@@ -124,7 +139,44 @@ pub(crate) fn authorization_param(name: &str) -> Result<(), Fault> {
         "code_challenge_method",
         "resource",
     ];
-    if OURS.contains(&name) {
+    not_ours(name, &OURS)
+}
+
+/// A further parameter of token requests: none of those that prove something or that the daemon sets itself.
+pub(crate) fn token_param(name: &str) -> Result<(), Fault> {
+    const OURS: [&str; 12] = [
+        "grant_type",
+        "code",
+        "code_verifier",
+        "redirect_uri",
+        "refresh_token",
+        "device_code",
+        "client_id",
+        "client_secret",
+        "client_assertion",
+        "client_assertion_type",
+        "resource",
+        "assertion",
+    ];
+    not_ours(name, &OURS)
+}
+
+/// The parameter of a device authorization request that holds the scopes.
+pub(crate) fn device_param(name: &str) -> Result<(), Fault> {
+    not_ours(name, &["client_id", "client_secret", "client_assertion", "client_assertion_type", "resource"])
+}
+
+/// How a userinfo endpoint is asked: a word, or a GraphQL query.
+pub(crate) fn userinfo_request(text: &str) -> Result<(), Fault> {
+    let is_query = text.starts_with('{') && text.ends_with('}') && !text.contains(|c: char| c.is_control() && c != '\n');
+    if matches!(text, "get" | "post") || is_query {
+        return Ok(());
+    }
+    Err(Fault::new("must be \"get\", \"post\" or a GraphQL query").hint("a query is written in braces: \"{ viewer { id name } }\""))
+}
+
+fn not_ours(name: &str, ours: &[&str]) -> Result<(), Fault> {
+    if ours.contains(&name) {
         return Err(Fault::new(format!("must not hold `{name}`, which the daemon sets itself")));
     }
     printable(name)

@@ -9,7 +9,7 @@ use toml::Spanned;
 
 use super::Provider;
 use super::check;
-use super::table::{Table, Wrong};
+use super::table::{Table, Wrong, combinations};
 
 /// A built-in preset.
 #[derive(Debug)]
@@ -17,6 +17,18 @@ pub struct Preset {
     name: &'static str,
     file: File,
     provider: Provider,
+}
+
+/// How well a preset is known to be right.
+#[derive(Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Provenance {
+    /// It was checked against the real service, not against documents alone.
+    pub verified: bool,
+    /// When it was last checked: `YYYY-MM`.
+    pub checked: Option<String>,
+    /// The documents that it was made from.
+    pub sources: Vec<String>,
 }
 
 /// Every preset, sorted by name.
@@ -40,10 +52,12 @@ pub fn provider(name: &str, config: Table) -> Result<Provider, Wrong> {
         Some(preset) => {
             let whole = preset.below(&config);
             preset.fits(&config, &whole)?;
+            combinations(&config, &whole)?;
             whole.provider(name, Some(preset.name))
         }
         None => {
             stands_alone(name, &config)?;
+            combinations(&config, &config)?;
             config.provider(name, None)
         }
     }
@@ -58,6 +72,11 @@ impl Preset {
     /// The provider that it is without config.
     pub fn provider(&self) -> &Provider {
         &self.provider
+    }
+
+    /// How well it is known to be right.
+    pub fn provenance(&self) -> &Provenance {
+        &self.file.provenance
     }
 
     /// The table laid over the preset, templates filled.
@@ -84,6 +103,7 @@ impl Preset {
             return Ok(());
         }
         let held = [
+            ("refresh_endpoint", &config.refresh_endpoint, &whole.refresh_endpoint),
             ("userinfo_endpoint", &config.userinfo_endpoint, &whole.userinfo_endpoint),
             ("revocation_endpoint", &config.revocation_endpoint, &whole.revocation_endpoint),
             ("device_authorization_endpoint", &config.device_authorization_endpoint, &whole.device_authorization_endpoint),
@@ -109,6 +129,9 @@ fn origin(url: &Spanned<String>) -> Option<String> {
 #[serde(deny_unknown_fields)]
 struct File {
     provider: Table,
+    /// `verified`, `checked`, `sources`: they belong to the file, and no config may claim them.
+    #[serde(default)]
+    provenance: Provenance,
     /// Lies between config and preset where config gives another `base_url`.
     #[serde(default)]
     self_managed: Table,
@@ -126,7 +149,11 @@ static PRESETS: LazyLock<Vec<Preset>> =
 fn parse(name: &'static str, text: &str) -> Result<Preset, String> {
     let file: File = toml::from_str(text).map_err(|error| error.to_string())?;
     let whole = below(&file, &Table::default());
-    let provider = whole.check().and_then(|()| whole.provider(name, Some(name))).map_err(|wrong| wrong.what)?;
+    let provider = whole
+        .check()
+        .and_then(|()| combinations(&Table::default(), &whole))
+        .and_then(|()| whole.provider(name, Some(name)))
+        .map_err(|wrong| wrong.what)?;
     Ok(Preset { name, file, provider })
 }
 
@@ -144,6 +171,7 @@ fn below(file: &File, config: &Table) -> Table {
         &mut preset.issuer,
         &mut preset.authorization_endpoint,
         &mut preset.token_endpoint,
+        &mut preset.refresh_endpoint,
         &mut preset.revocation_endpoint,
         &mut preset.userinfo_endpoint,
         &mut preset.device_authorization_endpoint,
@@ -163,7 +191,7 @@ fn stands_alone(name: &str, config: &Table) -> Result<(), Wrong> {
             return Err(Wrong::table(format!("`{key}` means something only with a preset"), hint).at(value.span()));
         }
     }
-    if config.issuer.is_some() {
+    if config.issuer.is_some() || config.needs_no_authorization_endpoint() && config.token_endpoint.is_some() {
         return Ok(());
     }
     match (&config.authorization_endpoint, &config.token_endpoint) {
@@ -198,6 +226,7 @@ fn names() -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::provider::Pkce;
 
     #[test]
     fn every_preset_parses_and_is_checked() {
@@ -223,11 +252,24 @@ mod tests {
             assert_eq!(provider.scopes.join(" "), scopes, "{name}");
             assert_eq!(provider.refresh_scopes.join(" "), refresh_scopes, "{name}");
             assert_eq!(provider.redirect_uri_for_registration(), redirect, "{name}");
-            assert!(provider.quirks.pkce_s256 && provider.quirks.refresh_invalidates_access_token, "{name}");
+            assert!(provider.quirks.pkce == Some(Pkce::S256) && provider.quirks.refresh_invalidates_access_token, "{name}");
             assert!(provider.registration_steps.iter().any(|step| step.contains(redirect)), "{name}");
             assert!(provider.registration_steps.iter().all(|step| !step.contains(['{', '}'])), "{name}");
             assert!(provider.registration_url.is_some() && !provider.configured && provider.issuer.is_none(), "{name}");
         }
+    }
+
+    #[test]
+    fn a_preset_alone_may_send_refreshes_elsewhere_and_says_how_well_it_is_known() {
+        let text = "[provider]\nauthorization_endpoint = 'https://a.example/a'\ntoken_endpoint = 'https://a.example/t'\n\
+                    refresh_endpoint = 'https://b.example/r'\n[provenance]\nverified = true\nchecked = '2026-11'\nsources = ['a page']";
+        let preset = parse("test", text).unwrap();
+        assert_eq!(preset.provider().endpoints.refresh.as_deref(), Some("https://b.example/r"));
+        assert_eq!((preset.provenance().verified, preset.provenance().sources.len()), (true, 1));
+        assert_eq!(find("github").unwrap().provenance(), &Provenance::default());
+        let moved = toml::from_str("token_endpoint = 'https://a.example/other'").unwrap();
+        let whole = preset.below(&moved);
+        assert!(combinations(&moved, &whole).is_err(), "the person's own endpoints are held together");
     }
 
     #[test]

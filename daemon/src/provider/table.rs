@@ -3,18 +3,26 @@
 //! Owns its keys, what their values must be, and how one table lies over another. It knows positions in the text, so
 //! that whoever read the file can name the line.
 
+mod combinations;
+mod quirks;
+mod values;
+
 use std::collections::BTreeMap;
 use std::ops::Range;
-use std::time::Duration;
 
 use serde::Deserialize;
 use toml::Spanned;
 
+pub(super) use self::combinations::check as combinations;
+use self::values::{OneOrMore, SecondsOrNever};
 use super::check::{self, Fault};
-use super::{ClientAuth, Endpoints, Provider, Quirks, RefreshPlan, RevocationStyle};
+use super::{
+    AssertionAudience, ClientAuth, Endpoints, Flow, Pkce, Provider, RefreshPlan, RevocationStyle, Revokes, ScopeSeparator, TokenRequestBody,
+};
 
 type Text = Option<Spanned<String>>;
 type Texts = Option<Vec<Spanned<String>>>;
+type Params = Option<BTreeMap<Spanned<String>, String>>;
 
 /// A provider's table. Every key is optional; what a preset sets, config.toml overrides key by key.
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -26,6 +34,7 @@ pub struct Table {
     pub(super) issuer: Text,
     pub(super) authorization_endpoint: Text,
     pub(super) token_endpoint: Text,
+    pub(super) refresh_endpoint: Text,
     pub(super) revocation_endpoint: Text,
     pub(super) userinfo_endpoint: Text,
     pub(super) device_authorization_endpoint: Text,
@@ -33,32 +42,41 @@ pub struct Table {
     client_secret_command: Option<Spanned<Vec<String>>>,
     scopes: Texts,
     refresh_scopes: Texts,
-    client_auth: Option<ClientAuth>,
+    client_auth: Option<Spanned<ClientAuth>>,
+    client_assertion_audience: Option<Spanned<AssertionAudience>>,
+    client_key_id: Text,
     needs_client_secret: Option<bool>,
-    pkce: Option<Pkce>,
-    scope_separator: Option<Spanned<String>>,
+    pub(super) flow: Option<Spanned<Flow>>,
+    pkce: Option<Spanned<Pkce>>,
+    request_scope_separator: Option<ScopeSeparator>,
+    scope_separator: Text,
     invalid_grant_codes: Texts,
     refresh_invalidates_access_token: Option<bool>,
     refresh_grace: Option<Spanned<i64>>,
     refresh_sends_redirect_uri: Option<bool>,
+    refresh_token_lifetime: Option<Spanned<i64>>,
+    refresh_token_idle_lifetime: Option<Spanned<i64>>,
     refresh: Option<RefreshPlan>,
-    default_lifetime: Option<Spanned<i64>>,
+    default_lifetime: Option<Spanned<SecondsOrNever>>,
     send_resource: Option<bool>,
-    authorization_params: Option<BTreeMap<Spanned<String>, String>>,
+    authorization_params: Params,
+    token_request: Option<TokenRequestBody>,
+    token_params: Params,
+    token_answer_member: Text,
+    device_scope_parameter: Text,
+    login_hint_parameter: Text,
     revocation: Option<RevocationStyle>,
+    revokes: Option<Revokes>,
+    userinfo_request: Text,
     redirect_host: Text,
     redirect_path: Text,
-    redirect_port: Option<Spanned<i64>>,
+    redirect_port: Option<Spanned<OneOrMore>>,
     account_claims: Texts,
     subject_claims: Texts,
     pub(super) registration_url: Text,
     registration_steps: Texts,
-}
-
-/// What `pkce` may be: `plain` is never used.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-enum Pkce {
-    S256,
+    proxy: Text,
+    ca_file: Text,
 }
 
 /// What is wrong with a table, and where in the text. Never holds a value that could be a secret.
@@ -97,6 +115,7 @@ impl Table {
             issuer: self.issuer.or(below.issuer),
             authorization_endpoint: self.authorization_endpoint.or(below.authorization_endpoint),
             token_endpoint: self.token_endpoint.or(below.token_endpoint),
+            refresh_endpoint: self.refresh_endpoint.or(below.refresh_endpoint),
             revocation_endpoint: self.revocation_endpoint.or(below.revocation_endpoint),
             userinfo_endpoint: self.userinfo_endpoint.or(below.userinfo_endpoint),
             device_authorization_endpoint: self.device_authorization_endpoint.or(below.device_authorization_endpoint),
@@ -105,18 +124,31 @@ impl Table {
             scopes: self.scopes.or(below.scopes),
             refresh_scopes: self.refresh_scopes.or(below.refresh_scopes),
             client_auth: self.client_auth.or(below.client_auth),
+            client_assertion_audience: self.client_assertion_audience.or(below.client_assertion_audience),
+            client_key_id: self.client_key_id.or(below.client_key_id),
             needs_client_secret: self.needs_client_secret.or(below.needs_client_secret),
+            flow: self.flow.or(below.flow),
             pkce: self.pkce.or(below.pkce),
+            request_scope_separator: self.request_scope_separator.or(below.request_scope_separator),
             scope_separator: self.scope_separator.or(below.scope_separator),
             invalid_grant_codes: self.invalid_grant_codes.or(below.invalid_grant_codes),
             refresh_invalidates_access_token: self.refresh_invalidates_access_token.or(below.refresh_invalidates_access_token),
             refresh_grace: self.refresh_grace.or(below.refresh_grace),
             refresh_sends_redirect_uri: self.refresh_sends_redirect_uri.or(below.refresh_sends_redirect_uri),
+            refresh_token_lifetime: self.refresh_token_lifetime.or(below.refresh_token_lifetime),
+            refresh_token_idle_lifetime: self.refresh_token_idle_lifetime.or(below.refresh_token_idle_lifetime),
             refresh: self.refresh.or(below.refresh),
             default_lifetime: self.default_lifetime.or(below.default_lifetime),
             send_resource: self.send_resource.or(below.send_resource),
             authorization_params: self.authorization_params.or(below.authorization_params),
+            token_request: self.token_request.or(below.token_request),
+            token_params: self.token_params.or(below.token_params),
+            token_answer_member: self.token_answer_member.or(below.token_answer_member),
+            device_scope_parameter: self.device_scope_parameter.or(below.device_scope_parameter),
+            login_hint_parameter: self.login_hint_parameter.or(below.login_hint_parameter),
             revocation: self.revocation.or(below.revocation),
+            revokes: self.revokes.or(below.revokes),
+            userinfo_request: self.userinfo_request.or(below.userinfo_request),
             redirect_host: self.redirect_host.or(below.redirect_host),
             redirect_path: self.redirect_path.or(below.redirect_path),
             redirect_port: self.redirect_port.or(below.redirect_port),
@@ -124,6 +156,8 @@ impl Table {
             subject_claims: self.subject_claims.or(below.subject_claims),
             registration_url: self.registration_url.or(below.registration_url),
             registration_steps: self.registration_steps.or(below.registration_steps),
+            proxy: self.proxy.or(below.proxy),
+            ca_file: self.ca_file.or(below.ca_file),
         }
     }
 
@@ -134,6 +168,7 @@ impl Table {
         one("issuer", &self.issuer, check::issuer)?;
         one("authorization_endpoint", &self.authorization_endpoint, check::endpoint)?;
         one("token_endpoint", &self.token_endpoint, check::endpoint)?;
+        one("refresh_endpoint", &self.refresh_endpoint, check::endpoint)?;
         one("revocation_endpoint", &self.revocation_endpoint, check::endpoint)?;
         one("userinfo_endpoint", &self.userinfo_endpoint, check::endpoint)?;
         one("device_authorization_endpoint", &self.device_authorization_endpoint, check::endpoint)?;
@@ -142,24 +177,23 @@ impl Table {
         each("scopes", &self.scopes, check::scope)?;
         each("refresh_scopes", &self.refresh_scopes, check::scope)?;
         each("invalid_grant_codes", &self.invalid_grant_codes, check::printable)?;
-        each("account_claims", &self.account_claims, check::printable)?;
-        each("subject_claims", &self.subject_claims, check::printable)?;
         each("registration_steps", &self.registration_steps, check::printable)?;
         one("redirect_host", &self.redirect_host, check::redirect_host)?;
         one("redirect_path", &self.redirect_path, check::redirect_path)?;
         if let Some(command) = &self.client_secret_command {
             check::command(command.get_ref()).map_err(at("client_secret_command", command.span()))?;
         }
-        for name in self.authorization_params.iter().flat_map(BTreeMap::keys) {
-            check::authorization_param(name.get_ref()).map_err(at("authorization_params", name.span()))?;
-        }
-        self.numbers().map(|_| ())?;
-        self.separator().map(|_| ())
+        self.check_quirks()
+    }
+
+    /// Nobody is led to a page: the endpoint of the code flow is not needed.
+    pub(super) fn needs_no_authorization_endpoint(&self) -> bool {
+        self.flow.as_ref().is_some_and(|flow| *flow.get_ref() != Flow::AuthorizationCode)
     }
 
     /// The provider that a whole table describes. `preset` is the one that it was laid over.
     pub fn provider(self, name: &str, preset: Option<&str>) -> Result<Provider, Wrong> {
-        let quirks = self.quirks()?;
+        let (quirks, network) = (self.quirks()?, self.network());
         let steps = texts(self.registration_steps);
         let mut provider = Provider {
             name: name.to_owned(),
@@ -169,6 +203,7 @@ impl Table {
             endpoints: Endpoints {
                 authorization: text(self.authorization_endpoint),
                 token: text(self.token_endpoint),
+                refresh: text(self.refresh_endpoint),
                 revocation: text(self.revocation_endpoint),
                 userinfo: text(self.userinfo_endpoint),
                 device: text(self.device_authorization_endpoint),
@@ -178,6 +213,7 @@ impl Table {
             scopes: texts(self.scopes).unwrap_or_default(),
             refresh_scopes: texts(self.refresh_scopes).unwrap_or_default(),
             quirks,
+            network,
             registration_url: text(self.registration_url),
             registration_steps: Vec::new(),
         };
@@ -186,67 +222,6 @@ impl Table {
         provider.registration_steps = steps.unwrap_or_default().into_iter().map(filled).collect();
         Ok(provider)
     }
-
-    fn quirks(&self) -> Result<Quirks, Wrong> {
-        let plain = Quirks::default();
-        let numbers = self.numbers()?;
-        let mut codes = plain.invalid_grant_codes;
-        codes.extend(texts(self.invalid_grant_codes.clone()).unwrap_or_default().into_iter().filter(|code| code != "invalid_grant"));
-        let params = self.authorization_params.iter().flatten();
-        Ok(Quirks {
-            client_auth: self.client_auth,
-            needs_client_secret: self.needs_client_secret.unwrap_or(plain.needs_client_secret),
-            pkce_s256: self.pkce.is_some(),
-            scope_separator: self.separator()?.unwrap_or(plain.scope_separator),
-            invalid_grant_codes: codes,
-            refresh_invalidates_access_token: self.refresh_invalidates_access_token.unwrap_or(plain.refresh_invalidates_access_token),
-            refresh_grace: numbers.refresh_grace,
-            refresh_sends_redirect_uri: self.refresh_sends_redirect_uri.unwrap_or(plain.refresh_sends_redirect_uri),
-            refresh: self.refresh.unwrap_or(plain.refresh),
-            default_lifetime: numbers.default_lifetime,
-            send_resource: self.send_resource.unwrap_or(plain.send_resource),
-            authorization_params: params.map(|(name, value)| (name.get_ref().clone(), value.clone())).collect(),
-            revocation: self.revocation.unwrap_or(plain.revocation),
-            redirect_host: text(self.redirect_host.clone()).unwrap_or(plain.redirect_host),
-            redirect_path: text(self.redirect_path.clone()).unwrap_or(plain.redirect_path),
-            redirect_port: numbers.redirect_port,
-            account_claims: texts(self.account_claims.clone()).unwrap_or(plain.account_claims),
-            subject_claims: texts(self.subject_claims.clone()).unwrap_or(plain.subject_claims),
-        })
-    }
-
-    fn numbers(&self) -> Result<Numbers, Wrong> {
-        const TEN_YEARS: u64 = 315_360_000;
-        let seconds = |key, value: &Option<Spanned<i64>>, least| match value {
-            Some(value) => check::number(*value.get_ref(), least, TEN_YEARS)
-                .map(|seconds| Some(Duration::from_secs(seconds)))
-                .map_err(at(key, value.span())),
-            None => Ok(None),
-        };
-        let port = self.redirect_port.as_ref();
-        Ok(Numbers {
-            refresh_grace: seconds("refresh_grace", &self.refresh_grace, 0)?,
-            default_lifetime: seconds("default_lifetime", &self.default_lifetime, 1)?,
-            redirect_port: port
-                .map(|port| check::number(*port.get_ref(), 1, u16::MAX).map_err(at("redirect_port", port.span())))
-                .transpose()?,
-        })
-    }
-
-    fn separator(&self) -> Result<Option<char>, Wrong> {
-        let Some(text) = &self.scope_separator else { return Ok(None) };
-        let mut chars = text.get_ref().chars();
-        match (chars.next(), chars.next()) {
-            (Some(only), None) => Ok(Some(only)),
-            _ => Err(at("scope_separator", text.span())(Fault::new("must be one character"))),
-        }
-    }
-}
-
-struct Numbers {
-    refresh_grace: Option<Duration>,
-    default_lifetime: Option<Duration>,
-    redirect_port: Option<u16>,
 }
 
 /// Puts the provider's own values into a registration step, so that a person copies what is really sent.
@@ -254,7 +229,7 @@ fn fill_step(step: &str, provider: &Provider, base_url: &str) -> String {
     step.replace("{name}", &provider.name)
         .replace("{base_url}", base_url.trim_end_matches('/'))
         .replace("{registration_url}", provider.registration_url.as_deref().unwrap_or_default())
-        .replace("{redirect_uri}", &provider.redirect_uri_for_registration())
+        .replace("{redirect_uri}", &provider.redirect_uris_for_registration().join(", "))
         .replace("{scopes}", &provider.scopes.join(", "))
 }
 

@@ -28,7 +28,7 @@ use crate::oauth::text::clean;
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct NetworkConfig {
     /// The proxy for https; `None`: what `HTTPS_PROXY`, `ALL_PROXY` and `NO_PROXY` of the daemon's own environment say.
-    pub proxy: Option<String>,
+    pub proxy: Option<super::Proxy>,
     /// Hosts that are reached without [`Self::proxy`], as `NO_PROXY` spells them. This machine always is.
     pub no_proxy: Option<String>,
     /// A PEM file with certificates that are trusted besides the platform's.
@@ -112,7 +112,11 @@ impl Network {
     }
 
     fn proxied(&self, builder: reqwest::ClientBuilder) -> Result<reqwest::ClientBuilder, String> {
-        let Some(proxy) = &self.config.proxy else { return Ok(builder) };
+        let proxy = match &self.config.proxy {
+            None => return Ok(builder),
+            Some(super::Proxy::Direct) => return Ok(builder.no_proxy()),
+            Some(super::Proxy::Through(proxy)) => proxy,
+        };
         let direct = format!("{},localhost,127.0.0.0/8,::1", self.config.no_proxy.as_deref().unwrap_or_default());
         // The proxy may hold a password, so its text is not repeated.
         let proxy = Proxy::https(proxy).map_err(|_| "the configured proxy is not a proxy URL".to_owned())?;

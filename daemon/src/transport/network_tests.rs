@@ -286,7 +286,7 @@ async fn a_wrong_ca_file_or_proxy_is_named_and_nothing_goes_out() {
     let missing = NetworkConfig { ca_file: Some("/does/not/exist.pem".into()), ..NetworkConfig::default() };
     let error = Network::new(missing).send(request(Method::Get, "https://127.0.0.1:1/".into())).await.unwrap_err();
     assert!(matches!(&error, TransportError::NotSent { reason, .. } if reason.contains("/does/not/exist.pem")), "{error}");
-    let proxy = NetworkConfig { proxy: Some("::no proxy:secret@::".into()), ..NetworkConfig::default() };
+    let proxy = NetworkConfig { proxy: Some(crate::transport::Proxy::Through("::no proxy:secret@::".into())), ..NetworkConfig::default() };
     let error = Network::new(proxy).send(request(Method::Get, "https://127.0.0.1:1/".into())).await.unwrap_err();
     assert!(matches!(&error, TransportError::NotSent { reason, .. } if reason == "the configured proxy is not a proxy URL"), "{error}");
 }
@@ -294,7 +294,8 @@ async fn a_wrong_ca_file_or_proxy_is_named_and_nothing_goes_out() {
 #[tokio::test]
 async fn a_configured_proxy_is_used_for_https_and_never_for_this_machine() {
     let proxy = Server::start(vec![say("HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 0\r\n\r\n")]);
-    let network = Network::new(NetworkConfig { proxy: Some(proxy.origin.clone()), ..NetworkConfig::default() });
+    let network =
+        Network::new(NetworkConfig { proxy: Some(crate::transport::Proxy::Through(proxy.origin.clone())), ..NetworkConfig::default() });
     let target = Server::start(vec![ok("{}")]);
     assert_eq!(network.send(request(Method::Get, target.url("/"))).await.unwrap().status, 200);
     let error = network.send(request(Method::Post, "https://provider.example/token".into())).await.unwrap_err();

@@ -1,0 +1,87 @@
+//! Keys that are right each for itself and cannot be meant together.
+
+use std::ops::Range;
+
+use toml::Spanned;
+
+use super::{Table, Wrong};
+use crate::provider::check;
+use crate::provider::{AssertionAudience, ClientAuth, Flow, Pkce};
+
+/// Refuses what cannot be meant. `config` is what the person wrote, `whole` the same laid over its preset; an error names
+/// a line of `config`, since the preset's own are not theirs to change.
+pub(in crate::provider) fn check(config: &Table, whole: &Table) -> Result<(), Wrong> {
+    assertions(config, whole)?;
+    proofs(config, whole)?;
+    device(config, whole)?;
+    refresh_endpoint(config, whole)
+}
+
+fn assertions(config: &Table, whole: &Table) -> Result<(), Wrong> {
+    let by_jwt = is(&whole.client_auth, ClientAuth::PrivateKeyJwt);
+    let of_a_jwt = [
+        ("client_assertion_audience", span(&config.client_assertion_audience), whole.client_assertion_audience.is_some()),
+        ("client_key_id", span(&config.client_key_id), whole.client_key_id.is_some()),
+    ];
+    if let Some((key, place, _)) = of_a_jwt.into_iter().find(|(_, _, given)| *given && !by_jwt) {
+        let what = format!("`{key}` means something only with client_auth = \"private_key_jwt\"");
+        return Err(wrong([place, span(&config.client_auth)], what, "add that line, or remove this one"));
+    }
+    if is(&whole.client_assertion_audience, AssertionAudience::Issuer) && whole.issuer.is_none() {
+        let what = "`client_assertion_audience` is \"issuer\", and no `issuer` is given";
+        return Err(wrong([span(&config.client_assertion_audience)], what, "give `issuer`, or write \"token_endpoint\""));
+    }
+    Ok(())
+}
+
+fn proofs(config: &Table, whole: &Table) -> Result<(), Wrong> {
+    let public = is(&whole.client_auth, ClientAuth::None);
+    if public && is(&whole.pkce, Pkce::Off) && !is(&whole.flow, Flow::DeviceCode) {
+        let what = "`pkce` is \"none\" for a client without a secret: whoever catches the code could use it";
+        return Err(wrong([span(&config.pkce), span(&config.client_auth)], what, "give another `client_auth`, or flow = \"device_code\""));
+    }
+    if public && is(&whole.flow, Flow::ClientCredentials) {
+        let what = "`flow` is \"client_credentials\" for a client without credentials";
+        return Err(wrong([span(&config.flow), span(&config.client_auth)], what, "give another `client_auth`"));
+    }
+    Ok(())
+}
+
+fn device(config: &Table, whole: &Table) -> Result<(), Wrong> {
+    let somewhere = whole.device_authorization_endpoint.is_some() || whole.issuer.is_some();
+    if !is(&whole.flow, Flow::DeviceCode) || somewhere {
+        return Ok(());
+    }
+    let hint = "give it too, or `issuer`, from which it is discovered";
+    Err(wrong([span(&config.flow)], "`flow` is \"device_code\", and `device_authorization_endpoint` is missing", hint))
+}
+
+/// A refresh token goes to the server that gave it. Where a provider really has two, its preset says so.
+fn refresh_endpoint(config: &Table, whole: &Table) -> Result<(), Wrong> {
+    let Some(refresh) = whole.refresh_endpoint.as_ref().filter(|_| config.refresh_endpoint.is_some() || config.token_endpoint.is_some())
+    else {
+        return Ok(());
+    };
+    let places = [span(&config.refresh_endpoint), span(&config.token_endpoint)];
+    let Some(token) = &whole.token_endpoint else {
+        let what = "`refresh_endpoint` is given without `token_endpoint`";
+        return Err(wrong(places, what, "give both: refresh tokens go only to the server that gave them"));
+    };
+    if check::origin(refresh.get_ref()) == check::origin(token.get_ref()) {
+        return Ok(());
+    }
+    let what = "`refresh_endpoint` leads to another server than `token_endpoint`";
+    Err(wrong(places, what, "refresh tokens go only to the server that gave them; give both on one host"))
+}
+
+fn is<T: PartialEq>(key: &Option<Spanned<T>>, value: T) -> bool {
+    key.as_ref().is_some_and(|given| *given.get_ref() == value)
+}
+
+fn span<T>(key: &Option<Spanned<T>>) -> Option<Range<usize>> {
+    key.as_ref().map(Spanned::span)
+}
+
+fn wrong(places: impl IntoIterator<Item = Option<Range<usize>>>, what: impl Into<String>, hint: &str) -> Wrong {
+    Wrong { span: places.into_iter().flatten().next(), ..Wrong::table(what, hint) }
+}

@@ -4,6 +4,8 @@
 
 mod canned;
 
+use std::sync::{Arc, Mutex};
+
 use canned::{Daemon, Ran, Reply, TOKEN, error, finish};
 
 const GITHUB: &str = r#"{"name":"github","provider":"github","scopes":[],"state":"ok","refreshable":true}"#;
@@ -197,5 +199,46 @@ fn git_does_not_ask_a_person_for_a_password_that_does_not_exist() {
         assert!(run.stderr.contains(&format!("hint: {hint}\n")), "{run:?}");
         let elsewhere = ask("git.example");
         assert_eq!((elsewhere.code, &*elsewhere.stdout), (Some(0), ""), "{name}: another helper may know it");
+    }
+}
+
+#[test]
+fn the_short_way_in_and_the_argument_parser_ask_the_same_and_end_the_same() {
+    const ASKED: &str = "protocol=https\nhost=github.com\n\n";
+    let answers = [
+        (200, TOKEN.to_owned()),
+        (401, error("login_required", r#","hint":"h""#)),
+        (503, error("provider_unreachable", "")),
+        (200, "{".into()),
+    ];
+    for (status, body) in answers {
+        for (short, long) in [
+            (&["token", "github"][..], &["token", "--", "github"][..]),
+            (&["token", "github", "--json"], &["token", "github", "--json", "--format=plain"]),
+            (&["headers", "github"], &["headers", "--", "github"]),
+            (&["headers", "https://mcp.example.com/mcp"], &["headers", "--", "https://mcp.example.com/mcp"]),
+            (&["git-credential", "github", "get"], &["git-credential", "--", "github", "get"]),
+            (&["git-credential", "github", "--host", "github.com", "get"], &["git-credential", "--host=github.com", "github", "get"]),
+            (&["git-credential", "github", "--host", "git.example", "get"], &["git-credential", "--host=git.example", "github", "get"]),
+        ] {
+            let outcome = |args: &[&str]| {
+                let body = body.clone();
+                let seen = Arc::new(Mutex::new(Vec::new()));
+                let asked = seen.clone();
+                let daemon = Daemon::new(move |request| {
+                    asked.lock().unwrap().push(request.to_owned());
+                    match request {
+                        "GET /v1/grants/github" => Reply::Json(200, GITHUB.into()),
+                        "GET /v1/providers" => Reply::Json(200, PROVIDERS.into()),
+                        _ => Reply::Json(status, body.clone()),
+                    }
+                });
+                let run = daemon.run_with_stdin(args, ASKED);
+                // The expiry counts from now, and a second may have passed.
+                let stdout: String = run.stdout.lines().filter(|line| !line.starts_with("password_expiry_utc=")).collect();
+                (run.code, stdout, run.stderr, seen.lock().unwrap().clone())
+            };
+            assert_eq!(outcome(short), outcome(long), "{short:?} {status}");
+        }
     }
 }

@@ -47,6 +47,23 @@ struct Asked {
 
 const LONGEST: u64 = 1024 * 1024;
 
+impl Args {
+    /// `NAME [--host HOST | --username NAME]... OPERATION`, as git runs it. Everything else is for the argument parser.
+    pub(crate) fn plain(words: &[&str]) -> Option<Self> {
+        let (grant, rest) = words.split_first()?;
+        let (operation, options) = rest.split_last().filter(|(operation, _)| !operation.starts_with('-'))?;
+        let mut args = Self { grant: grant.parse().ok()?, hosts: Vec::new(), username: None, operation: (*operation).to_owned() };
+        for option in options.chunks(2) {
+            match option {
+                ["--host", host] if !host.starts_with('-') => args.hosts.push((*host).to_owned()),
+                ["--username", name] if args.username.is_none() && !name.starts_with('-') => args.username = Some(user_name(name).ok()?),
+                _ => return None,
+            }
+        }
+        Some(args)
+    }
+}
+
 /// git's protocol is one of lines.
 fn user_name(text: &str) -> Result<String, &'static str> {
     if text.is_empty() || text.chars().any(char::is_control) { Err("a user name is one line") } else { Ok(text.to_owned()) }

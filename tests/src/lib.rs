@@ -7,6 +7,7 @@
 // A harness reports by panicking: that is what fails the test, with the line that called it.
 #![allow(clippy::unwrap_used, clippy::print_stderr)]
 
+mod accept;
 mod binaries;
 mod browse;
 mod events;
@@ -16,6 +17,7 @@ mod keyring;
 mod leak;
 mod listing;
 mod process;
+mod request;
 pub mod rogue;
 mod room;
 mod run;

@@ -7,7 +7,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use mcp_auth_tests::rogue::{Rogue, Rules, Verdict, generation};
-use mcp_auth_tests::{Daemon, Heard, Room, require_root, wait_until};
+use mcp_auth_tests::{Daemon, Events, Room, require_root, wait_until};
 use serde_json::{Value, json};
 
 use crate::report::{Case, Report};
@@ -110,7 +110,7 @@ fn served(daemon: &Daemon<'_>, grant: &str) -> u64 {
 
 /// A refresh while the disk refuses: the new token is served and valid, and everybody who looks is told that it is in
 /// memory only.
-fn refresh_unsaved(room: &Room, rogue: &Rogue, daemon: &Daemon<'_>, grant: &str, events: &Heard) -> u64 {
+fn refresh_unsaved(room: &Room, rogue: &Rogue, daemon: &Daemon<'_>, grant: &str, events: &Events) -> u64 {
     let before = served(daemon, grant);
     refresh(daemon, grant);
     let token = daemon.token(grant);
@@ -127,7 +127,7 @@ fn refresh_unsaved(room: &Room, rogue: &Rogue, daemon: &Daemon<'_>, grant: &str,
 }
 
 /// The disk works again: the record is written, and the token outlives a kill.
-fn heals(room: &Room, rogue: &Rogue, daemon: Daemon<'_>, events: &Heard, newest: &[(&str, u64)]) -> Duration {
+fn heals(room: &Room, rogue: &Rogue, daemon: Daemon<'_>, events: &Events, newest: &[(&str, u64)]) -> Duration {
     let healed = Instant::now();
     events.wait_for("durable", PATIENCE);
     let took = healed.elapsed();

@@ -160,13 +160,19 @@ fn fill(folder: &Path) -> PathBuf {
     hog
 }
 
+/// A room with a disk of its own, and a login in it.
+fn room_with_a_disk(size: &str, grants: &[&str]) -> (Rogue, Room, Mount) {
+    let rogue = Rogue::start(Rules::strict(HOUR));
+    let room = quiet_room(&rogue);
+    let disk = Mount::small(&room.path("state"), size);
+    warm_up(&room, grants);
+    (rogue, room, disk)
+}
+
 fn full_disk(report: &mut Report) {
     let took = std::sync::Mutex::new(Vec::new());
     side_by_side(report, 3, |_| {
-        let rogue = Rogue::start(Rules::strict(HOUR));
-        let room = quiet_room(&rogue);
-        let _disk = Mount::small(&room.path("state"), "256k");
-        warm_up(&room, &["test:a", "test:b"]);
+        let (rogue, room, _disk) = room_with_a_disk("256k", &["test:a", "test:b"]);
         let daemon = room.start();
         let events = daemon.follow();
         let first = served(&daemon, "test:a") + 1;
@@ -228,10 +234,7 @@ fn long_outage(report: &mut Report) {
 
 fn read_only(report: &mut Report) {
     side_by_side(report, 3, |_| {
-        let rogue = Rogue::start(Rules::strict(HOUR));
-        let room = quiet_room(&rogue);
-        let _disk = Mount::small(&room.path("state"), "1m");
-        warm_up(&room, &["test"]);
+        let (rogue, room, _disk) = room_with_a_disk("1m", &["test"]);
         let daemon = room.start();
         let events = daemon.follow();
         // The vault is open and tidy once a token was served.
@@ -248,10 +251,7 @@ fn read_only(report: &mut Report) {
 
 fn starts_read_only(report: &mut Report) {
     side_by_side(report, 1, |_| {
-        let rogue = Rogue::start(Rules::strict(HOUR));
-        let room = quiet_room(&rogue);
-        let _disk = Mount::small(&room.path("state"), "1m");
-        warm_up(&room, &["test"]);
+        let (rogue, room, _disk) = room_with_a_disk("1m", &["test"]);
         let before = files(&room, "");
         let read_only = Mount::read_only(&room.path("state"));
         let end = room.spawn().wait();

@@ -11,8 +11,7 @@ use mcp_auth_tests::{Daemon, Output, Room, wait_until};
 use serde_json::{Value, json};
 
 use crate::report::{Case, Report, quantile};
-use crate::side::none_of;
-use crate::side_by_side;
+use crate::side::{none_of, side_by_side};
 
 pub(crate) const CASES: &[Case] = &[
     Case { id: "T24", title: "one false invalid_grant: nothing lost, nobody bothered", rounds: 100, quick: 10, run: false_alarm },

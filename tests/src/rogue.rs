@@ -9,8 +9,7 @@ mod answer;
 mod grants;
 
 use std::collections::BTreeMap;
-use std::io::{BufRead as _, BufReader, Read as _};
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
@@ -21,6 +20,8 @@ use url::Url;
 pub use answer::{Content, Delivery, Plan};
 pub use grants::{Issued, Refresh, Reuse, Rules, Verdict, generation};
 
+use crate::accept::Accepting;
+use crate::request::{Request, members};
 use crate::wait::wait_until;
 use grants::Grants;
 
@@ -76,12 +77,13 @@ struct State {
 struct Shared {
     state: Mutex<State>,
     changed: Condvar,
-    ended: AtomicBool,
+    ended: Arc<AtomicBool>,
     port: u16,
 }
 
 /// The server. It ends with this value; connections that hang are let go.
 pub struct Rogue {
+    accepting: Accepting,
     shared: Arc<Shared>,
 }
 
@@ -95,21 +97,10 @@ impl Rogue {
     /// A server on a free loopback port.
     #[track_caller]
     pub fn start(rules: Rules) -> Self {
-        let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
-        let port = listener.local_addr().unwrap().port();
         let state = State { grants: Grants::new(rules), seen: Seen::default(), plans: Vec::new(), watcher: None };
-        let shared = Arc::new(Shared { state: Mutex::new(state), changed: Condvar::new(), ended: AtomicBool::new(false), port });
-        let serving = shared.clone();
-        std::thread::spawn(move || {
-            for stream in listener.incoming().flatten() {
-                if serving.ended.load(Ordering::Relaxed) {
-                    return;
-                }
-                let shared = serving.clone();
-                std::thread::spawn(move || shared.serve(stream));
-            }
-        });
-        Self { shared }
+        let make = |port, ended| Arc::new(Shared { state: Mutex::new(state), changed: Condvar::new(), ended, port });
+        let (accepting, shared) = Accepting::start(make, Shared::serve);
+        Self { accepting, shared }
     }
 
     /// Its issuer, without a slash at the end.
@@ -186,20 +177,9 @@ impl Rogue {
 
 impl Drop for Rogue {
     fn drop(&mut self) {
-        self.shared.ended.store(true, Ordering::Relaxed);
+        self.accepting.end();
         self.shared.changed.notify_all();
-        // Wakes the accepting thread; if that fails it has gone already.
-        drop(TcpStream::connect(("127.0.0.1", self.shared.port)));
     }
-}
-
-/// A request, read whole.
-struct Asked {
-    method: String,
-    path: String,
-    query: BTreeMap<String, String>,
-    headers: BTreeMap<String, String>,
-    form: BTreeMap<String, String>,
 }
 
 impl Shared {
@@ -220,7 +200,7 @@ impl Shared {
 
     fn serve(&self, stream: TcpStream) {
         // A client that goes away has its reasons.
-        let Some(asked) = read(&stream, self.port) else { return };
+        let Some(asked) = Request::read(&stream) else { return };
         let (plan, watcher) = {
             let mut state = self.lock();
             *state.seen.requests.entry(asked.path.clone()).or_default() += 1;
@@ -259,18 +239,18 @@ impl State {
     }
 
     /// What an honest server answers: status, further header lines, body.
-    fn honest(&mut self, asked: &Asked, issuer: &str, commit: bool) -> answer::Honest {
+    fn honest(&mut self, asked: &Request, issuer: &str, commit: bool) -> answer::Honest {
         match (asked.method.as_str(), asked.path.as_str()) {
             ("GET", "/.well-known/oauth-authorization-server" | "/.well-known/openid-configuration") => {
                 answer::Honest::json(200, metadata(issuer))
             }
-            ("GET", "/authorize") => answer::Honest::redirect(&self.authorize(&asked.query, issuer)),
+            ("GET", "/authorize") => answer::Honest::redirect(&self.authorize(&members(asked.query.as_bytes()), issuer)),
             ("POST", "/token") => {
-                let (status, body) = self.grants.token(&asked.form, commit, &mut self.seen);
+                let (status, body) = self.grants.token(&members(&asked.body), commit, &mut self.seen);
                 answer::Honest::json(status, body)
             }
             ("POST", "/revoke") => {
-                let token = asked.form.get("token").cloned().unwrap_or_default();
+                let token = members(&asked.body).remove("token").unwrap_or_default();
                 if commit {
                     self.grants.forget(&token);
                     self.seen.revoked.push(token);
@@ -278,7 +258,7 @@ impl State {
                 answer::Honest::json(200, json!({}))
             }
             ("GET", "/me") => {
-                let token = asked.headers.get("authorization").and_then(|value| value.strip_prefix("Bearer ")).unwrap_or_default();
+                let token = asked.header("authorization").strip_prefix("Bearer ").unwrap_or_default();
                 match self.grants.subject(token, Instant::now()) {
                     Some(subject) => answer::Honest::json(200, json!({ "sub": subject })),
                     None => answer::Honest::json(401, json!({ "error": "invalid_token" })),
@@ -310,32 +290,5 @@ fn metadata(issuer: &str) -> Value {
         "code_challenge_methods_supported": ["S256"],
         "token_endpoint_auth_methods_supported": ["none"],
         "authorization_response_iss_parameter_supported": true,
-    })
-}
-
-/// Reads one request; `None` if there is none.
-fn read(stream: &TcpStream, port: u16) -> Option<Asked> {
-    stream.set_read_timeout(Some(PATIENCE)).ok()?;
-    let mut reader = BufReader::new(stream);
-    let mut head = Vec::new();
-    while !head.ends_with(b"\r\n\r\n") {
-        if reader.read_until(b'\n', &mut head).ok()? == 0 {
-            return None;
-        }
-    }
-    let mut lines = [httparse::EMPTY_HEADER; 64];
-    let mut parsed = httparse::Request::new(&mut lines);
-    parsed.parse(&head).ok()?;
-    let header = |line: &httparse::Header<'_>| (line.name.to_ascii_lowercase(), String::from_utf8_lossy(line.value).into_owned());
-    let headers: BTreeMap<String, String> = parsed.headers.iter().map(header).collect();
-    let url = Url::parse(&format!("http://127.0.0.1:{port}{}", parsed.path?)).ok()?;
-    let mut body = vec![0; headers.get("content-length").and_then(|value| value.parse().ok()).unwrap_or(0)];
-    reader.read_exact(&mut body).ok()?;
-    Some(Asked {
-        method: parsed.method?.to_owned(),
-        path: url.path().to_owned(),
-        query: url.query_pairs().into_owned().collect(),
-        form: url::form_urlencoded::parse(&body).into_owned().collect(),
-        headers,
     })
 }

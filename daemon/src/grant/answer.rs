@@ -74,8 +74,7 @@ impl Grant {
 
     pub(super) fn login_required(&self) -> ErrorBody {
         let name = &self.record.name;
-        let mut error =
-            ErrorBody::new(ErrorCode::LoginRequired, format!("`{name}` needs a login: {}", self.reason())).hint(self.login_command());
+        let mut error = ErrorBody::new(ErrorCode::LoginRequired, format!("`{name}` needs a login: {}", self.reason())).hint(self.remedy());
         let scopes: Vec<_> = self.record.requested_scopes.iter().map(String::as_str).collect();
         error.mcp = Some(self.mcp_error("Authentication required", &scopes));
         error
@@ -161,6 +160,13 @@ impl Grant {
             Phase::Running(_) | Phase::Saving { .. } => GrantState::Refreshing,
             Phase::Calm => GrantState::Ok,
         }
+    }
+
+    /// What helps: where a client asks for itself and is refused, its secret was mostly changed.
+    fn remedy(&self) -> String {
+        let definition = &self.record.definition;
+        let refused = definition.client_credentials && matches!(self.phase, Phase::Waiting { cause: Cause::Refused, .. });
+        if refused { format!("mcp-authctl provider set-secret {}", definition.provider) } else { self.login_command() }
     }
 
     fn login_command(&self) -> String {

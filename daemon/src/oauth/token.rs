@@ -289,6 +289,22 @@ mod tests {
     }
 
     #[test]
+    fn a_client_asks_for_itself_with_scope_resource_and_its_own_proof() {
+        let (secret, scopes) = (ClientSecret::new("hush".into()), ["read".to_owned(), "write".to_owned()]);
+        let request = client_credentials(&definition(), &quirks(), Some(&secret), &scopes, Some("https://mcp.example")).unwrap();
+        let expected = [("grant_type", "client_credentials"), ("scope", "read write"), ("resource", "https://mcp.example")];
+        assert_eq!((form(&request), request.url.as_str()), (pairs(&expected), "https://as.example/token"));
+        assert!(header(&request, "authorization").is_some_and(|value| value.starts_with("Basic ")));
+        let plain = client_credentials(&definition(), &quirks(), Some(&secret), &[], None).unwrap();
+        assert_eq!(form(&plain), pairs(&expected[..1]), "no scope is not an empty one");
+
+        let audience = vec![("audience".to_owned(), "api".to_owned())];
+        let auth0 = Quirks { token_params: audience, request_scope_separator: ScopeSeparator::Comma, ..quirks() };
+        let request = client_credentials(&definition(), &auth0, Some(&secret), &scopes, None).unwrap();
+        assert_eq!(form(&request), pairs(&[("grant_type", "client_credentials"), ("scope", "read,write"), ("audience", "api")]));
+    }
+
+    #[test]
     fn a_refresh_is_hasty_where_the_grace_is_short() {
         let token = RefreshToken::new("rt".into());
         for (grace, expected) in [(None, 10), (Some(0), 4), (Some(14), 4), (Some(15), 10), (Some(600), 10)] {

@@ -51,6 +51,7 @@ fn check(grant: &GrantSummary) -> Result<(), Failure> {
         (GrantState::LoginRequired, _) => Err(Failure::NotLoggedIn {
             grant: grant.name.to_string(),
             reason: grant.last_error.as_ref().map(|error| format!(": {error}")).unwrap_or_default(),
+            remedy: login_command(grant),
         }),
         (GrantState::Retrying, Some(0)) => Err(Failure::NotRefreshed(grant.name.to_string())),
         _ => Ok(()),
@@ -145,7 +146,7 @@ fn expires(grant: &GrantSummary) -> String {
 
 fn to_do(grant: &GrantSummary) -> String {
     match grant.state {
-        GrantState::LoginRequired => format!("mcp-authctl login {}", grant.name),
+        GrantState::LoginRequired => login_command(grant),
         GrantState::Retrying => grant.next_refresh_in.map(|seconds| format!("next attempt in {}", span(seconds))).unwrap_or_default(),
         _ if grant.not_durable => "not on disk yet".to_owned(),
         _ if grant.refresh_token_ending => ending(grant),
@@ -156,13 +157,18 @@ fn to_do(grant: &GrantSummary) -> String {
     }
 }
 
+fn login_command(grant: &GrantSummary) -> String {
+    let how = if grant.client_credentials { " --client-credentials" } else { "" };
+    format!("mcp-authctl login {}{how}", grant.name)
+}
+
 /// The refresh token ends by itself; what to do before.
 fn ending(grant: &GrantSummary) -> String {
     let when = match grant.refresh_token_expires_in {
         Some(seconds @ 1..) => format!("the login ends in {}", span(seconds)),
         _ => "the login has reached its end".to_owned(),
     };
-    format!("{when}: mcp-authctl login {}", grant.name)
+    format!("{when}: {}", login_command(grant))
 }
 
 fn description(grant: &GrantSummary) -> String {

@@ -330,17 +330,6 @@ fn an_unknown_expiry_is_planned_as_an_hour_once_asked_for_and_else_as_a_week() {
 }
 
 #[test]
-fn what_never_expires_is_not_refreshed_until_it_is_rejected() {
-    let never = Terms { never_expires: true, ..PLAIN };
-    let mut scene = Scene::new(&never, None);
-    assert_eq!(scene.plainly(), Said::Token("at-1", None));
-    assert_eq!(scene.planned_in(), None);
-    scene.restarted(400 * DAY, None);
-    assert_eq!((scene.plainly(), scene.planned_in()), (Said::Token("at-1", None), None));
-    assert_eq!(Scene::new(&never, Some(HOUR)).planned_in().map(|at| at < HOUR), Some(true), "a lifetime that is told counts");
-}
-
-#[test]
 fn the_week_of_an_unknown_expiry_goes_on_over_restarts_of_the_machine() {
     for (age, uptime, expected) in [
         (6 * DAY, None, DAY),

@@ -75,6 +75,8 @@ pub(crate) enum Failure {
         grant: String,
         /// `: ` and why, or nothing.
         reason: String,
+        /// The command that logs in.
+        remedy: String,
     },
     /// `status --check`: the token has expired and the provider does not answer.
     #[error("{0} has no valid token and its provider does not answer")]
@@ -135,7 +137,7 @@ impl Failure {
             Self::Client(ClientError::Api(body)) => api_hint(body),
             Self::LoginFailed(body) => api_hint(body),
             Self::Socket(_) => Some(format!("set {} to a short absolute path in a folder of your own", mcp_auth_proto::SOCKET_ENV)),
-            Self::NotLoggedIn { grant, .. } => Some(format!("mcp-authctl login {grant}")),
+            Self::NotLoggedIn { remedy, .. } => Some(remedy.clone()),
             Self::NotRefreshed(_) => Some("mcp-authctl status".into()),
             Self::WouldReplaceLogin(grant) => {
                 Some(format!("choose another name, such as {}:pat, or first `mcp-authctl logout {grant}`", base(grant)))

@@ -182,6 +182,38 @@ github  octocat  LOGIN NEEDED  unknown  mcp-authctl login github
 }
 
 #[test]
+fn status_tells_what_is_on_demand_what_never_expires_and_which_login_ends() {
+    let grants = r#"[
+        {"name":"a","provider":"a","scopes":[],"state":"ok","refreshable":true,"client_credentials":true,"on_demand":true,"expires_in":0},
+        {"name":"b","provider":"b","scopes":[],"state":"login_required","refreshable":true,"client_credentials":true,"on_demand":true,"expires_in":0},
+        {"name":"c","provider":"c","scopes":[],"state":"ok","refreshable":true,"never_expires":true},
+        {"name":"d","provider":"d","scopes":[],"state":"ok","refreshable":true,"expires_in":90,
+         "refresh_token_expires_at":"2026-11-24T00:00:00Z","refresh_token_expires_in":200000,"refresh_token_ending":true},
+        {"name":"e","provider":"e","scopes":[],"state":"ok","refreshable":true,"expires_in":90,
+         "refresh_token_expires_at":"2026-11-20T00:00:00Z","refresh_token_expires_in":0,"refresh_token_ending":true}]"#;
+    let expected = "\
+GRANT  ACCOUNT  STATE         EXPIRES    TO DO
+a      -        ok            on demand
+b      -        LOGIN NEEDED  expired
+  mcp-authctl login b --client-credentials
+c      -        ok            never
+d      -        ok            90 s
+  the login ends in 2 d: mcp-authctl login d
+e      -        ok            90 s
+  the login has reached its end: mcp-authctl login e
+";
+    assert_eq!(overview(UNLOCKED, grants).run(&["status"]), ran(0, expected, ""));
+    let one = |at: usize| {
+        let grants: serde_json::Value = serde_json::from_str(grants).unwrap();
+        Daemon::saying(200, &grants[at].to_string()).run(&["status", "x"]).stdout
+    };
+    assert!(one(0).contains("state: ok, renewed on demand\n") && one(0).contains("\nnext refresh: on demand"), "{}", one(0));
+    assert!(one(2).contains("state: ok, never expires\n"), "{}", one(2));
+    assert!(one(3).contains("\nlogin ends: 2026-11-24T00:00:00Z (2 d)\n"), "{}", one(3));
+    assert!(one(4).contains("\nlogin ends: 2026-11-20T00:00:00Z (over)\n"), "{}", one(4));
+}
+
+#[test]
 fn problems_of_vault_and_config_stand_above_the_table() {
     let status = r#"{"version":"0.1.0","proto":1,"pid":7,"uptime":9,
         "vault":{"state":"locked","key_source":"keychain","reason":"the keychain is locked","hint":"mcp-authctl unlock","quarantined":0},

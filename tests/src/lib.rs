@@ -37,7 +37,7 @@ pub use listing::Listing;
 pub use process::{memory_kib, open_files, processor_time};
 pub use room::{AS_STRANGER, Daemon, LoginStream, OWNER, Room, STRANGER, give, provider_table};
 pub use run::{Output, Running, run};
-pub use server::{Counters, GrantTypeCounters, Issued, Server};
+pub use server::{CLIENT_SECRET, Counters, GrantTypeCounters, Issued, Server};
 pub use terminal::OnTerminal;
 pub use tls::{Identity, TlsFront};
 pub use wait::{now_ms, wait_until};

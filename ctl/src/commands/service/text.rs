@@ -28,6 +28,10 @@ const USUAL_SOCKET: &str = "%t/mcp-authd/mcp-authd.sock";
 /// # Errors
 /// [`ServiceError::OddText`] for a path or value that no unit can hold.
 pub(super) fn service(start: &Start) -> Result<String, ServiceError> {
+    // systemd takes no program with one of these in its name, however it is written.
+    if start.program.contains(['"', '\'', '\\']) {
+        return Err(ServiceError::OddText(start.program.clone()));
+    }
     let mut lines = format!("ExecStart={}", word(&start.program)?);
     for (name, value) in &start.environment {
         lines.push_str(&format!("\nEnvironment={}", word(&format!("{name}={value}"))?));
@@ -246,5 +250,6 @@ mod tests {
             assert!(socket(&Start { socket: Some(odd.into()), ..start("/x") }).is_err(), "{odd:?}");
             assert!(service(&Start { environment: vec![("MCP_AUTHD_LOG", format!("x{odd}\n"))], ..start("/x") }).is_err());
         }
+        assert!(service(&start("/a \"b\"/mcp-authd")).is_err());
     }
 }

@@ -38,7 +38,7 @@ fn drop_in(room: &Room, lines: &str) {
     let folder = units(room).join("mcp-authd.service.d");
     fs::create_dir_all(&folder).unwrap();
     fs::write(folder.join("override.conf"), format!("[Service]\n{lines}\n")).unwrap();
-    give(&folder, OWNER);
+    give(&room.path("home/.config"), OWNER);
 }
 
 #[test]
@@ -223,6 +223,35 @@ fn a_daemon_that_was_started_by_hand_is_told_and_left_alone() {
     systemd.run(&require("sh", "dash"), &["-c", &format!("kill {pid}")], "").ok();
     wait_until("its end", PATIENCE, || by_hand(&systemd).is_none().then_some(()));
     systemd.ctl(&["service", "install"]).ok();
+}
+
+#[test]
+fn a_daemon_by_hand_at_another_socket_is_waited_for_and_then_told() {
+    let room = Room::for_systemd();
+    let systemd = room.start_systemd("default.target");
+    let mut command = systemd.command(&require("setsid", "util-linux"));
+    command.env("MCP_AUTHD_SOCKET", room.path("run/other.sock")).arg("--fork").arg(binary("mcp-authd"));
+    run(command, "by-hand", "", false).ok();
+    wait_until("the daemon", PATIENCE, || room.path("run/other.sock").exists().then_some(()));
+    let start = Instant::now();
+    systemd.ctl(&["service", "install"]).fails_with(75).says("another mcp-authd is running");
+    assert!(start.elapsed() >= Duration::from_secs(15), "one that is about to end is waited for");
+    assert_eq!(systemd.show(SERVICE, "NRestarts"), "0", "75 does not pass by itself");
+}
+
+#[test]
+fn the_key_of_the_vault_may_come_as_a_credential_of_the_unit() {
+    let mut room = Room::for_systemd();
+    room.unset("MCP_AUTHD_KEY_SOURCE");
+    let key = room.path("home/key");
+    fs::write(&key, [7; 32]).unwrap();
+    give(&key, OWNER);
+    let systemd = room.start_systemd("default.target");
+    drop_in(&room, &format!("LoadCredential=mcp-authd.key:{}\nEnvironment=MCP_AUTHD_KEY_SOURCE=systemd-credential", key.display()));
+    installed(&systemd);
+    systemd.ctl(&["service", "restart"]).ok();
+    assert_eq!(systemd.ctl(&["token", "test"]).ok().stdout, TOKEN_LINE);
+    assert_eq!(systemd.ctl(&["status", "--json"]).ok().json()["status"]["vault"]["key_source"], "systemd-credential");
 }
 
 #[test]

@@ -50,20 +50,22 @@ fn of_file(path: &Path, args: &Args, json: bool) -> Result<(), Failure> {
     let length = file.metadata().map_err(failed)?.len();
     file.seek(SeekFrom::Start(length.saturating_sub(MOST))).map_err(failed)?;
     let mut rest = read_on(&mut file).map_err(failed)?;
-    let whole = rest.rfind('\n').map_or(0, |end| end + 1);
-    let tail = rest.split_off(whole);
-    let all: Vec<&str> = rest.lines().collect();
-    print(&all[all.len().saturating_sub(args.lines)..], json)?;
-    let mut rest = tail;
-    while args.follow {
+    let whole = take_lines(&mut rest);
+    print(whole.lines().skip(whole.lines().count().saturating_sub(args.lines)), json)?;
+    if !args.follow {
+        return Ok(());
+    }
+    loop {
         std::thread::sleep(PACE);
         rest.push_str(&read_on(&mut file).map_err(failed)?);
-        let whole = rest.rfind('\n').map_or(0, |end| end + 1);
-        let tail = rest.split_off(whole);
-        print(&rest.lines().collect::<Vec<_>>(), json)?;
-        rest = tail;
+        print(take_lines(&mut rest).lines(), json)?;
     }
-    Ok(())
+}
+
+/// The lines that are whole; the beginning of the next one stays.
+fn take_lines(text: &mut String) -> String {
+    let end = text.rfind('\n').map_or(0, |end| end + 1);
+    text.drain(..end).collect()
 }
 
 /// What has been written since; from the beginning where the file was cut.
@@ -76,7 +78,7 @@ fn read_on(file: &mut File) -> io::Result<String> {
     Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
-fn print(lines: &[&str], json: bool) -> Result<(), Failure> {
+fn print<'a>(lines: impl Iterator<Item = &'a str>, json: bool) -> Result<(), Failure> {
     for line in lines {
         if json {
             output::json(&serde_json::json!({ "line": line }))?;

@@ -177,7 +177,17 @@ fn an_edited_unit_is_not_lost_without_a_yes() {
         assert_eq!(fs::read_to_string(&unit).unwrap(), edited);
     }
     assert_eq!(systemd.ctl(&["service", "status", "--json"]).ok().json()["files"], "edited");
-    systemd.ctl(&["service", "install", "--force"]).ok();
+    // On a terminal it asks, and takes Enter for a no.
+    let on_terminal = |verb: &str, answer: &str| {
+        let line = format!("{} service {verb}", binary("mcp-authctl").display());
+        systemd.run(&require("script", "bsdutils"), &["-qec", &line, "/dev/null"], answer)
+    };
+    for no in ["n", "perhaps\nno", "\n"] {
+        let said = on_terminal("install", no);
+        assert!(said.code == 1 && said.stdout.contains("[y/N]"), "{said:?}");
+        assert_eq!(fs::read_to_string(&unit).unwrap(), edited);
+    }
+    on_terminal("install", "y").ok();
     assert_eq!(systemd.show(SERVICE, "TimeoutStopUSec"), "30s");
 
     drop_in(&room, "TimeoutStopSec=32");

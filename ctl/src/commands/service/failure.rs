@@ -104,7 +104,12 @@ impl ServiceError {
             Self::Ended { .. } => "`mcp-authd` in a terminal says why; then `mcp-authctl service start`".into(),
             Self::NoJournal => "`systemctl --user edit mcp-authd`, lines `[Service]` and `StandardError=append:%h/mcp-authd.log`, then `mcp-authctl service restart`".into(),
             Self::OddText(_) | Self::OddPath(_) => "choose a path of plain characters".into(),
-            Self::CannotRun { .. } | Self::Refused { .. } => return None,
+            Self::Refused { command, .. } if command.starts_with("systemctl") => "`systemctl --user status mcp-authd` tells more".into(),
+            Self::Refused { command, .. } if command.starts_with("journalctl") => {
+                "sudo journalctl _SYSTEMD_USER_UNIT=mcp-authd.service, where your own journal is not kept".into()
+            }
+            Self::Refused { .. } => "launchctl print gui/$(id -u)/io.github.mcp-authd".into(),
+            Self::CannotRun { program, .. } => format!("put {program} on PATH"),
         };
         Some(hint)
     }

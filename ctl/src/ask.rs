@@ -11,6 +11,7 @@ use mcp_auth_proto::Secret;
 use zeroize::Zeroizing;
 
 use crate::failure::Failure;
+use crate::output;
 
 /// A secret from the terminal or from stdin's first line. `what` is how errors call it.
 pub(crate) fn secret(what: &'static str, prompt: &str) -> Result<Secret, Failure> {
@@ -31,6 +32,25 @@ pub(crate) fn new_passphrase() -> Result<Secret, Failure> {
         return Err(Failure::PassphrasesDiffer);
     }
     Ok(first)
+}
+
+/// Yes or no, from the terminal; Enter alone is `otherwise`. `None` without a terminal: nobody has said yes.
+pub(crate) fn yes_or_no(question: &str, otherwise: bool) -> Result<Option<bool>, Failure> {
+    if !io::stdin().is_terminal() {
+        return Ok(None);
+    }
+    loop {
+        output::note(&format!("{question} {}", if otherwise { "[Y/n]" } else { "[y/N]" }));
+        let mut line = String::new();
+        let read = io::stdin().lock().read_line(&mut line).map_err(|source| Failure::Input { what: "the answer", source })?;
+        match (read, line.trim().to_lowercase().as_str()) {
+            (0, _) => return Err(Failure::Cancelled),
+            (_, "") => return Ok(Some(otherwise)),
+            (_, "y" | "yes") => return Ok(Some(true)),
+            (_, "n" | "no") => return Ok(Some(false)),
+            _ => {}
+        }
+    }
 }
 
 /// How errors call a passphrase.

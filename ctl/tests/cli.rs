@@ -106,7 +106,7 @@ fn a_daemon_that_does_not_run_is_code_4_with_the_way_to_start_it() {
     assert_eq!(run(&["status"]), ran(4, "", expected));
     std::fs::create_dir(folder.path().join("systemd")).unwrap();
     std::fs::write(folder.path().join("systemd/private"), "").unwrap();
-    let hint = "hint: start it with `systemctl --user start mcp-authd.socket`, or with `mcp-authd &`\n";
+    let hint = "hint: start it with `mcp-authctl service start` (once before: `service install`), or with `mcp-authd &`\n";
     assert_eq!(run(&["status"]), ran(4, "", &format!("error: mcp-authd is not running\n{hint}")));
     let json: serde_json::Value = serde_json::from_str(&run(&["status", "--json"]).stderr).unwrap();
     assert_eq!(json["error"], "not_running");

@@ -35,7 +35,7 @@ pub use keyring::Keyring;
 pub use leak::{Finding, LeakSearch, MARKS, PASSPHRASE};
 pub use listing::Listing;
 pub use process::{memory_kib, open_files, processor_time};
-pub use room::{AS_STRANGER, Daemon, LoginStream, OWNER, Room, STRANGER, give, provider_table};
+pub use room::{AS_STRANGER, Daemon, LoginStream, OWNER, Room, STRANGER, Systemd, give, provider_table};
 pub use run::{Output, Running, run};
 pub use server::{CLIENT_SECRET, Counters, GrantTypeCounters, Issued, Server};
 pub use terminal::OnTerminal;

@@ -17,6 +17,7 @@ pub(crate) mod pkce;
 pub(crate) mod provider;
 pub(crate) mod refresh;
 pub(crate) mod reload;
+pub(crate) mod service;
 pub(crate) mod setup;
 pub(crate) mod status;
 pub(crate) mod token;

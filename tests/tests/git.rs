@@ -115,7 +115,7 @@ fn a_host_that_is_not_the_providers_gets_nothing_and_git_asks_on() {
 }
 
 #[test]
-fn an_open_line_to_another_machine_gets_nothing() {
+fn an_open_line_and_a_port_that_is_not_named_get_nothing() {
     let server = Server::with_lifetime(60);
     let room = Room::at(&server);
     let daemon = room.start();
@@ -125,6 +125,8 @@ fn an_open_line_to_another_machine_gets_nothing() {
     for git in gits {
         let filled = git.fill(&room, "https", "git.example").ok();
         assert!(filled.stdout.contains("password=zQaT9qz"));
+        let other = git.fill(&room, "https", "git.example:8443");
+        assert!(other.code == 128 && other.stdout.is_empty(), "another port is another server: {other:?}");
         let open = git.fill(&room, "http", "git.example");
         assert!(open.code == 128 && open.stdout.is_empty(), "{open:?}");
         assert!(open.stderr.contains("mcp-authctl gives no token to http://git.example"), "{open:?}");

@@ -8,7 +8,8 @@ use std::sync::{Arc, Mutex};
 
 use canned::{Daemon, Ran, Reply, TOKEN, error, finish};
 
-const GITHUB: &str = r#"{"name":"github","provider":"github","scopes":[],"state":"ok","refreshable":true}"#;
+const GITHUB: &str = r#"{"name":"github","provider":"github","authorization_endpoint":"https://github.com/login/oauth/authorize","scopes":[],"state":"ok","refreshable":true}"#;
+const STATIC: &str = r#"{"name":"github:pat","provider":"github","scopes":[],"state":"ok","refreshable":false}"#;
 const PROVIDERS: &str = r#"[{"name":"github","configured":true,"authorization_endpoint":"https://github.com/login/oauth/authorize","has_client_secret":true,"scopes":[],"redirect_uri":"http://127.0.0.1/callback"}]"#;
 
 fn out(code: i32, stdout: &str) -> Ran {
@@ -18,6 +19,7 @@ fn out(code: i32, stdout: &str) -> Ran {
 /// A daemon that knows the grant `github`.
 fn github() -> Daemon {
     Daemon::new(|asked| match asked {
+        "GET /v1/grants/github:pat" => Reply::Json(200, STATIC.into()),
         "GET /v1/grants/github" => Reply::Json(200, GITHUB.into()),
         "GET /v1/providers" => Reply::Json(200, PROVIDERS.into()),
         _ => Reply::Json(200, TOKEN.into()),
@@ -153,9 +155,14 @@ fn git_gets_nothing_for_another_host_or_an_open_line() {
         let run = daemon.run_with_stdin(&["git-credential", "github", "get"], asked);
         assert_eq!((run.code, &*run.stdout), (Some(0), ""), "{asked:?}");
     }
-    let allowed =
-        daemon.run_with_stdin(&["git-credential", "github", "--host", "git.example", "get"], "protocol=https\nhost=git.example\n\n");
-    assert!(allowed.stdout.contains("password=gho_16C7e42F"), "{allowed:?}");
+    let allowed = |args: &[&str], host: &str| {
+        daemon.run_with_stdin(&[&["git-credential"], args, &["get"]].concat(), &format!("protocol=https\nhost={host}\n\n")).stdout
+    };
+    assert!(allowed(&["github", "--host", "git.example"], "git.example").contains("password=gho_16C7e42F"));
+    assert_eq!(allowed(&["github", "--host", "git.example"], "github.com"), "", "the host that is named takes the place of the provider's");
+    // A static token has no server of its own: it goes to the provider's.
+    assert!(allowed(&["github:pat"], "github.com").contains("password=gho_16C7e42F"));
+    assert_eq!(allowed(&["github:pat"], "git.example"), "");
 }
 
 #[test]
@@ -166,7 +173,7 @@ fn git_keeps_nothing_with_us_and_a_refused_password_is_reported() {
         assert_eq!(daemon.run_with_stdin(&["git-credential", "github", operation], credential), out(0, ""), "{operation}");
     }
     assert_eq!(daemon.run_with_stdin(&["git-credential", "github", "erase"], credential), out(0, ""));
-    assert_eq!([daemon.asked(), daemon.asked()], ["GET /v1/grants/github", "GET /v1/providers"]);
+    assert_eq!(daemon.asked(), "GET /v1/grants/github");
     assert_eq!(daemon.asked(), r#"POST /v1/token {"grant":"github","rejected_token":"gho_16C7e42F"}"#);
 }
 

@@ -123,13 +123,17 @@ fn is_allowed(args: &Args, host: &str, client: &Client) -> Result<bool, Failure>
         Err(ClientError::Api(_)) => None,
         Err(error) => return Err(error.into()),
     };
-    if grant.as_ref().is_some_and(|grant| is_host(&grant.issuer) || is_host(&grant.resource)) {
-        return Ok(true);
+    if let Some(grant) = &grant {
+        let is_own = is_host(&grant.authorization_endpoint) || is_host(&grant.issuer) || is_host(&grant.resource);
+        if is_own || grant.authorization_endpoint.is_some() {
+            return Ok(is_own);
+        }
     }
+    // No person allowed it at an address of its own (a static token, a device flow), or there is none.
     let provider = grant.as_ref().map_or(args.grant.base(), |grant| &grant.provider);
     let providers = client.providers()?;
     let mut own = providers.iter().filter(|own| own.name == provider);
-    Ok(own.any(|own| is_host(&own.authorization_endpoint) || (grant.is_none() && is_host(&own.issuer))))
+    Ok(own.any(|own| is_host(&own.authorization_endpoint) || is_host(&own.issuer)))
 }
 
 /// What a forge wants as the user name. GitLab takes an OAuth token with this one alone (docs.gitlab.com/api/oauth2), GitHub,

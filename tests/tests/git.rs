@@ -6,7 +6,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use mcp_auth_tests::{Git, GitServer, LeakSearch, Room, Scheme, Server, our_helper, wait_until};
+use mcp_auth_tests::{Git, GitServer, LeakSearch, Room, Scheme, Server, our_helper, post_form, wait_until};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -89,6 +89,36 @@ fn a_token_that_the_server_refuses_costs_one_command_and_one_refresh() {
         assert!(forge.tokens().contains(&daemon.token(&grant)), "the next command used the new token");
         assert_eq!(forge.visits().iter().filter(|visit| visit.token.as_ref() == Some(&old) && !visit.let_in).count(), 1);
     }
+}
+
+#[test]
+fn a_grant_that_was_revoked_ends_with_the_command_to_log_in_again() {
+    let (server, forge) = servers(Scheme::Basic, 3600);
+    let room = Room::at(&server);
+    let daemon = room.start();
+    daemon.log_in("test", "alice");
+    let issued = Instant::now();
+    let gits = gits();
+    forge.create("private");
+    let url = forge.url("private");
+    gits[0].set_helpers(&room, &url, &["", &helper("test", &forge)]);
+    gits[0].run(&room, &["ls-remote", &url]).ok();
+    wait_until("a token that may be refreshed", PATIENCE, || (issued.elapsed() > Duration::from_secs(11)).then_some(()));
+    let revocation = [("client_id", "native"), ("token", &daemon.token("test"))];
+    assert_eq!(post_form(&server.url("/token/revocation"), &[], &revocation).status, 200);
+    let refused = gits[0].run(&room, &["ls-remote", &url]);
+    assert!(refused.code == 128 && refused.stderr.contains("Authentication failed"), "{refused:?}");
+    let state = || daemon.show("/v1/grants/test")["state"] == "login_required";
+    wait_until("the end of the grant", PATIENCE, || state().then_some(()));
+    let before = forge.turned_away();
+    for git in gits {
+        let ended = git.run(&room, &["ls-remote", &url]);
+        assert!(ended.code == 128 && ended.stderr.contains("told us to quit"), "{ended:?}");
+        assert!(ended.stderr.contains("hint: mcp-authctl login test"), "{ended:?}");
+    }
+    assert_eq!(forge.turned_away(), before, "the token that was refused is sent again");
+    daemon.log_in("test", "alice");
+    Git::all()[0].run(&room, &["ls-remote", &url]).ok();
 }
 
 #[test]

@@ -121,14 +121,17 @@ fn git_gets_a_user_and_a_token_with_its_expiry() {
 fn git_gets_a_bearer_token_only_where_it_can_send_one_and_the_server_takes_nothing_else() {
     let daemon = github();
     let ask = |more: &str| {
-        let asked = format!("capability[]=authtype\nprotocol=https\nhost=github.com\nusername=me\n{more}\n");
-        daemon.run_with_stdin(&["git-credential", "github", "get"], &asked).stdout
+        let asked = format!("protocol=https\nhost=github.com\nusername=me\n{more}\n");
+        let said = daemon.run_with_stdin(&["git-credential", "github", "get"], &asked).stdout;
+        said.lines().filter(|line| !line.starts_with("password_expiry_utc=")).map(|line| format!("{line}\n")).collect::<String>()
     };
-    assert!(
-        ask("wwwauth[]=Bearer realm=\"x\"\n").starts_with("capability[]=authtype\nauthtype=Bearer\nephemeral=1\ncredential=gho_16C7e42F\n")
-    );
-    assert!(ask("wwwauth[]=Basic realm=\"x\"\nwwwauth[]=Bearer\n").starts_with("username=oauth2\npassword=gho_16C7e42F\n"));
-    assert!(ask("").starts_with("username=oauth2\npassword="));
+    let can = "capability[]=authtype\ncapability[]=state\n";
+    let bearer = "capability[]=authtype\nauthtype=Bearer\nephemeral=1\ncredential=gho_16C7e42F\n";
+    let password = "username=oauth2\npassword=gho_16C7e42F\n";
+    let (only_bearer, both) = ("wwwauth[]=Bearer realm=\"x\"\n", "wwwauth[]=Basic realm=\"x\"\nwwwauth[]=Bearer\n");
+    assert_eq!(ask(&format!("{can}{only_bearer}")), bearer);
+    assert_eq!([ask(&format!("{can}{both}")), ask(can)], [password, password]);
+    assert_eq!([ask(""), ask(both), ask(only_bearer)], [password, password, password], "an older git knows a password only");
 }
 
 #[test]
@@ -174,7 +177,24 @@ fn git_keeps_nothing_with_us_and_a_refused_password_is_reported() {
     }
     assert_eq!(daemon.run_with_stdin(&["git-credential", "github", "erase"], credential), out(0, ""));
     assert_eq!(daemon.asked(), "GET /v1/grants/github");
-    assert_eq!(daemon.asked(), r#"POST /v1/token {"grant":"github","rejected_token":"gho_16C7e42F"}"#);
+    let report = r#"POST /v1/token {"grant":"github","rejected_token":"gho_16C7e42F"}"#;
+    assert_eq!(daemon.asked(), report);
+    let bearer = "capability[]=authtype\nauthtype=Bearer\ncredential=gho_16C7e42F\nephemeral=1\nprotocol=https\nhost=github.com\n\n";
+    assert_eq!(daemon.run_with_stdin(&["git-credential", "github", "erase"], bearer), out(0, ""));
+    assert_eq!([daemon.asked(), daemon.asked()], ["GET /v1/grants/github", report]);
+}
+
+#[test]
+fn git_gets_a_token_on_this_machine_without_tls() {
+    let daemon = Daemon::saying(200, TOKEN);
+    for host in ["127.0.0.1", "localhost:8080", "[::1]", "[::1]:8080"] {
+        let run = daemon.run_with_stdin(&["git-credential", "github", "--host", host, "get"], &format!("protocol=http\nhost={host}\n\n"));
+        assert!(run.stdout.contains("password=gho_16C7e42F"), "{host}: {run:?}");
+    }
+    for host in ["127.0.0.1.example", "localhost.example:80", "[::2]", "127.0.0.1:x"] {
+        let run = daemon.run_with_stdin(&["git-credential", "github", "--host", host, "get"], &format!("protocol=http\nhost={host}\n\n"));
+        assert_eq!(run.stdout, "", "{host}");
+    }
 }
 
 #[test]

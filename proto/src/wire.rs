@@ -85,6 +85,9 @@ pub struct GrantSummary {
     /// The provider's issuer, when known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub issuer: Option<String>,
+    /// Where the person allowed it. Absent for a static token.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub authorization_endpoint: Option<String>,
     /// Who logged in.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub account: Option<String>,

@@ -17,6 +17,7 @@ impl Grant {
             name: self.record.name.clone(),
             provider: self.record.definition.provider.clone(),
             issuer: self.record.definition.issuer.clone(),
+            authorization_endpoint: self.record.definition.authorization_endpoint.clone(),
             account: self.record.account.clone(),
             resource: self.record.resource.clone(),
             scopes: self.record.scopes.clone(),

@@ -9,6 +9,7 @@ mod ask;
 mod ending;
 #[cfg(test)]
 mod history;
+pub(crate) mod mcp;
 mod plan;
 pub mod record;
 mod refresh;
@@ -85,6 +86,8 @@ pub struct Terms {
     pub can_probe: bool,
     /// Scopes that never count as missing.
     pub refresh_scopes: Vec<String>,
+    /// How the next login is done.
+    pub login: mcp::LoginKind,
 }
 
 /// A finished login.

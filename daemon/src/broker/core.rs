@@ -21,6 +21,7 @@ use super::{Edges, Message, Reply};
 use crate::clock::{Boot, Now};
 use crate::config::Config;
 use crate::failpoint;
+use crate::grant::mcp::LoginKind;
 use crate::grant::record::{Definition, GrantRecord};
 use crate::grant::{Asker, Attempt, AttemptError, Effect, Grant, Input, News, Terms, Ticket};
 use crate::oauth::token::{TokenError, TokenResponse};
@@ -244,6 +245,7 @@ impl Core {
             refresh_token_idle_lifetime: provider.quirks.refresh_token_idle_lifetime,
             can_probe,
             refresh_scopes: provider.refresh_scopes,
+            login: LoginKind::of(&provider.quirks),
         })
     }
 

@@ -4,13 +4,12 @@ use std::time::Duration;
 
 use mcp_auth_proto as wire;
 use mcp_auth_proto::{ErrorBody, ErrorCode, GrantName, TokenAnswer};
-use serde_json::json;
 
 use super::core::{Core, answer, grant_id};
 use super::{Reply, attempt};
+use crate::grant::mcp::{AUTHENTICATION_REQUIRED, LoginKind, LoginNeeded};
 use crate::grant::record::{Definition, GrantRecord};
 use crate::grant::{Asker, Grant, Input, Login, Want};
-use crate::login::by_client;
 use crate::oauth::challenge;
 use crate::oauth::identity::Identity;
 use crate::oauth::token::TokenResponse;
@@ -244,16 +243,16 @@ impl Core {
         };
         let command = format!("mcp-authctl login {name}");
         let mut error = ErrorBody::new(ErrorCode::LoginRequired, format!("nobody is logged in to `{name}`")).hint(&command);
-        error.mcp = Some(json!({"code": -32001, "message": "Authentication required", "data": {
-            "type": "oauth2",
-            "grant_type": if by_client::is_wanted(None, &provider) { "client_credentials" } else { "authorization_code" },
-            "authorization_url": provider.endpoints.authorization,
-            "token_url": provider.endpoints.token,
-            "scopes": provider.scopes,
-            "code_challenge_method": "S256",
-            "resource": null,
-            "login_command": command,
-        }}));
+        let scopes: Vec<_> = provider.scopes.iter().map(String::as_str).collect();
+        let needed = LoginNeeded {
+            kind: Some(LoginKind::of(&provider.quirks)),
+            authorization_url: provider.endpoints.authorization.as_deref(),
+            token_url: provider.endpoints.token.as_deref(),
+            scopes: &scopes,
+            resource: None,
+            login_command: &command,
+        };
+        error.mcp = Some(needed.to_json(AUTHENTICATION_REQUIRED));
         error
     }
 }

@@ -67,6 +67,8 @@ pub struct Want {
     pub scopes: Vec<String>,
     /// The token that a resource server rejected.
     pub rejected: Option<AccessToken>,
+    /// Somebody keeps the present token for its whole life, and a refresh that is not due must not end it.
+    pub held: bool,
 }
 
 /// What the provider's present definition says about the grant. Not in the record: config may change it.

@@ -1,6 +1,8 @@
 //! The broker over a real vault and a network whose answers the test holds back: what happens when a lock, a logout or a
 //! reload meets a refresh in flight.
 
+mod held;
+
 use std::cell::RefCell;
 use std::time::Duration;
 
@@ -120,7 +122,7 @@ impl House {
 }
 
 async fn token(broker: Broker, name: &'static str) -> Result<String, ErrorCode> {
-    let answer = broker.token(wire::TokenRequest::for_grant(name)).await;
+    let answer = broker.token(wire::TokenRequest::for_grant(name), None).await;
     answer.map(|token| token.access_token.expose().to_owned()).map_err(|error| error.error)
 }
 
@@ -287,7 +289,7 @@ async fn a_grant_that_panics_over_its_new_tokens_has_them_on_disk() {
 async fn whoever_has_never_logged_in_gets_an_error_that_an_mcp_server_passes_on_as_it_is() {
     let scopes = format!("{CONFIG}scopes = ['read', 'write']\n");
     let house = House::with_config(&scopes, &[]).await;
-    let error = house.broker.token(wire::TokenRequest::for_grant("corp:work")).await.unwrap_err();
+    let error = house.broker.token(wire::TokenRequest::for_grant("corp:work"), None).await.unwrap_err();
     let expected = r#"{
   "error": "login_required",
   "error_description": "nobody is logged in to `corp:work`",

@@ -9,7 +9,7 @@ use super::{Cause, Grant, Phase};
 use crate::clock::{Boot, Now};
 
 impl Grant {
-    /// The grant as people see it. Never a token.
+    /// The grant as people see it, but for its holders: the broker knows those. Never a token.
     pub fn summary(&self, now: Now) -> GrantSummary {
         let until = self.served_until(now);
         let has_token = !self.record.token.access_token.expose().is_empty();
@@ -36,6 +36,7 @@ impl Grant {
             last_error: self.complaint(now),
             not_durable: self.is_not_durable(),
             fingerprint: has_token.then(|| self.record.token.access_token.fingerprint()),
+            holders: Vec::new(),
         }
     }
 

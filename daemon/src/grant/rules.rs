@@ -3,6 +3,7 @@
 mod client;
 mod ending;
 mod errors;
+mod held;
 
 use mcp_auth_proto::ErrorCode;
 

@@ -4,13 +4,13 @@ use std::time::Duration;
 
 use mcp_auth_proto as wire;
 use mcp_auth_proto::{ErrorBody, ErrorCode, GrantName, TokenAnswer};
-use serde_json::json;
 
-use super::core::{Core, answer, grant_id};
+use super::core::{Core, Waiting, answer, grant_id};
+use super::holders::Keeper;
 use super::{Reply, attempt};
+use crate::grant::mcp::{AUTHENTICATION_REQUIRED, LoginKind, LoginNeeded};
 use crate::grant::record::{Definition, GrantRecord};
 use crate::grant::{Asker, Grant, Input, Login, Want};
-use crate::login::by_client;
 use crate::oauth::challenge;
 use crate::oauth::identity::Identity;
 use crate::oauth::token::TokenResponse;
@@ -22,39 +22,41 @@ use crate::vault::VaultError;
 const REVOCATION: Duration = Duration::from_secs(10);
 
 impl Core {
-    pub(super) fn token(&mut self, asker: Asker, request: wire::TokenRequest, reply: Reply<TokenAnswer>) {
+    pub(super) fn token(&mut self, asker: Asker, request: wire::TokenRequest, keeper: Option<Keeper>, reply: Reply<TokenAnswer>) {
         self.when_open(reply, move |core, reply| {
             if reply.is_closed() {
                 return;
             }
             match core.find(&request) {
                 Ok(name) => {
-                    core.askers.insert(asker, (name.clone(), reply));
-                    core.give(&name, Input::Wanted(asker, want(request)));
+                    let held = !core.keepers(&name).is_empty();
+                    core.askers.insert(asker, Waiting { grant: name.clone(), reply, keeper });
+                    core.give(&name, Input::Wanted(asker, want(request, held)));
                 }
                 Err(error) => answer(reply, Err(error)),
             }
         });
     }
 
-    pub(super) fn refresh(&mut self, asker: Asker, name: GrantName, reply: Reply<TokenAnswer>) {
-        self.when_open(reply, move |core, reply| match core.held(&name) {
-            Ok(_) => {
-                core.askers.insert(asker, (name.clone(), reply));
-                core.give(&name, Input::RefreshWanted(asker));
+    pub(super) fn refresh(&mut self, asker: Asker, name: GrantName, force: bool, reply: Reply<TokenAnswer>) {
+        self.when_open(reply, move |core, reply| {
+            let refused = core.held(&name).err().or_else(|| if force { None } else { core.kept(&name) });
+            if let Some(error) = refused {
+                return answer(reply, Err(error));
             }
-            Err(error) => answer(reply, Err(error)),
+            core.askers.insert(asker, Waiting { grant: name.clone(), reply, keeper: None });
+            core.give(&name, Input::RefreshWanted(asker));
         });
     }
 
     pub(super) fn grants(&mut self, reply: Reply<Vec<wire::GrantSummary>>) {
         let now = self.now();
-        answer(reply, Ok(self.grants.values().map(|grant| grant.summary(now)).collect()));
+        answer(reply, Ok(self.grants.values().map(|grant| self.summary(grant, now)).collect()));
     }
 
     pub(super) fn grant(&mut self, name: &GrantName, reply: Reply<wire::GrantSummary>) {
         let now = self.now();
-        answer(reply, self.held(name).map(|grant| grant.summary(now)));
+        answer(reply, self.held(name).map(|grant| self.summary(grant, now)));
     }
 
     /// Stores a token that a person brought, after asking the provider whose it is.
@@ -148,6 +150,7 @@ impl Core {
         let Some((way, _)) = self.way_of(&name) else { return };
         let Some(newest) = self.grants.get(&name).map(|grant| (grant.newest().clone(), grant.running())) else { return };
         self.release(&name);
+        self.holders.forget(&name);
         let (record, running) = newest;
         if let Some(ticket) = running {
             self.leaving.insert(ticket, (way.clone(), record.clone()));
@@ -244,21 +247,21 @@ impl Core {
         };
         let command = format!("mcp-authctl login {name}");
         let mut error = ErrorBody::new(ErrorCode::LoginRequired, format!("nobody is logged in to `{name}`")).hint(&command);
-        error.mcp = Some(json!({"code": -32001, "message": "Authentication required", "data": {
-            "type": "oauth2",
-            "grant_type": if by_client::is_wanted(None, &provider) { "client_credentials" } else { "authorization_code" },
-            "authorization_url": provider.endpoints.authorization,
-            "token_url": provider.endpoints.token,
-            "scopes": provider.scopes,
-            "code_challenge_method": "S256",
-            "resource": null,
-            "login_command": command,
-        }}));
+        let scopes: Vec<_> = provider.scopes.iter().map(String::as_str).collect();
+        let needed = LoginNeeded {
+            kind: Some(LoginKind::of(&provider.quirks)),
+            authorization_url: provider.endpoints.authorization.as_deref(),
+            token_url: provider.endpoints.token.as_deref(),
+            scopes: &scopes,
+            resource: None,
+            login_command: &command,
+        };
+        error.mcp = Some(needed.to_json(AUTHENTICATION_REQUIRED));
         error
     }
 }
 
-fn want(request: wire::TokenRequest) -> Want {
+fn want(request: wire::TokenRequest, held: bool) -> Want {
     let mut scopes = request.scopes;
     if let Some(challenged) = request.challenge.as_deref().and_then(challenge::scopes) {
         scopes.extend(challenged);
@@ -267,6 +270,7 @@ fn want(request: wire::TokenRequest) -> Want {
         min_valid_for: request.min_valid_for.map(Duration::from_secs),
         scopes,
         rejected: request.rejected_token.map(|token| AccessToken::new(token.expose().to_owned())),
+        held,
     }
 }
 

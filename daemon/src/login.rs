@@ -303,7 +303,7 @@ impl Wanted<'_> {
         if !theirs && !self.plan.scopes.iter().any(|scope| scope == "openid") {
             return known;
         }
-        let answer = self.transport.send(identity::userinfo(endpoint, &response.access_token)).await;
+        let answer = self.transport.send(identity::userinfo(endpoint, &response.access_token, &self.plan.provider.quirks)).await;
         let told = answer.map_err(|error| error.to_string());
         let told = told.and_then(|answer| identity::from_userinfo(&answer, &self.plan.provider.quirks).map_err(|error| error.to_string()));
         match told {

@@ -78,6 +78,7 @@ fn plan() -> Plan {
             scopes: vec!["read".into()],
             refresh_scopes: Vec::new(),
             quirks: quirks(),
+            network: crate::provider::OwnNetwork::default(),
             registration_url: None,
             registration_steps: Vec::new(),
         },

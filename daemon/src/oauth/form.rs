@@ -32,6 +32,17 @@ pub(super) enum Field<'a> {
     Refresh(&'a RefreshToken),
 }
 
+impl Field<'_> {
+    fn expose(&self) -> Zeroizing<String> {
+        match self {
+            Self::Text(text) => Zeroizing::new((*text).to_owned()),
+            Self::Hidden(text) => (*text).clone(),
+            Self::Access(token) => Zeroizing::new(token.expose().to_owned()),
+            Self::Refresh(token) => token.expose(),
+        }
+    }
+}
+
 /// The client as it shows itself to the token endpoint (RFC 6749 section 2.3).
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Client<'a> {
@@ -97,12 +108,7 @@ fn credentials(value: &str) -> Vec<Zeroizing<String>> {
 pub(super) fn post(url: &str, fields: &[(&str, Field<'_>)], client: Client<'_>, timeout: Duration) -> Request {
     let mut form = form_urlencoded::Serializer::new(String::with_capacity(ROOM));
     for (name, field) in fields {
-        match field {
-            Field::Text(text) => form.append_pair(name, text),
-            Field::Hidden(text) => form.append_pair(name, text),
-            Field::Access(token) => form.append_pair(name, token.expose()),
-            Field::Refresh(token) => form.append_pair(name, &token.expose()),
-        };
+        form.append_pair(name, &field.expose());
     }
     let mut headers = vec![("accept", "application/json".into()), ("content-type", "application/x-www-form-urlencoded".into())];
     match (client.auth, client.secret) {
@@ -114,6 +120,14 @@ pub(super) fn post(url: &str, fields: &[(&str, Field<'_>)], client: Client<'_>, 
             form.append_pair("client_id", client.id);
         }
     }
+    Request { method: Method::Post, url: url.to_owned(), headers, body: Some(form.finish().into()), timeout }
+}
+
+/// A form post with one token and no client, as Google wants it for revocations.
+pub(super) fn token_alone(url: &str, token: &Field<'_>, timeout: Duration) -> Request {
+    let mut form = form_urlencoded::Serializer::new(String::with_capacity(ROOM));
+    form.append_pair("token", &token.expose());
+    let headers = vec![("accept", "application/json".into()), ("content-type", "application/x-www-form-urlencoded".into())];
     Request { method: Method::Post, url: url.to_owned(), headers, body: Some(form.finish().into()), timeout }
 }
 
@@ -134,9 +148,15 @@ pub(super) fn bearer(token: &AccessToken) -> SecretText {
     ["Bearer ", token.expose()].concat().into()
 }
 
-/// A JSON body with one member: GitHub's way of naming a token.
-pub(super) fn json_token(member: &str, token: &AccessToken) -> SecretText {
-    serde_json::json!({ member: token.expose() }).to_string().into()
+/// A JSON body with one member: GitHub's and Notion's way of naming a token.
+pub(super) fn json_token(member: &str, token: &Field<'_>) -> SecretText {
+    serde_json::json!({ member: token.expose().as_str() }).to_string().into()
+}
+
+/// A JSON body with client, secret and refresh token: Supabase's way.
+pub(super) fn json_client(client_id: &str, secret: &ClientSecret, token: &RefreshToken) -> SecretText {
+    let (secret, token) = (secret.expose(), token.expose());
+    serde_json::json!({ "client_id": client_id, "client_secret": secret.as_str(), "refresh_token": token.as_str() }).to_string().into()
 }
 
 /// A JSON body with a list of tokens: GitHub's way of naming several.

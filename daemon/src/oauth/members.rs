@@ -118,6 +118,11 @@ impl Members {
         }
     }
 
+    /// Whether a truth value is there, and false.
+    pub(super) fn is_false(&self, name: &str) -> bool {
+        matches!(self.0.get(name), Some(Member::Bool(false)))
+    }
+
     /// A truth value; anything else counts as false.
     pub(super) fn is_true(&self, name: &str) -> bool {
         matches!(self.0.get(name), Some(Member::Bool(true)))
@@ -243,7 +248,8 @@ mod tests {
 
     #[test]
     fn a_path_leads_into_objects_and_a_name_with_dots_in_it_is_found() {
-        let text = br#"{"user":{"name":"eve","id":7,"team":{"name":"red"}},"a.b":{"c":"x"},"a":{"b":"y"},"twice":{"n":1,"n":2},"list":[{"n":1}]}"#;
+        let text =
+            br#"{"user":{"name":"eve","id":7,"team":{"name":"red"}},"a.b":{"c":"x"},"a":{"b":"y"},"twice":{"n":1,"n":2},"list":[{"n":1}]}"#;
         let members = Members::from_json(text).unwrap();
         for (path, expected) in [
             ("user.name", Some("eve")),

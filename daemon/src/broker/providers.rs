@@ -11,6 +11,7 @@ use crate::config::{self, Config, ConfigError, ConfigErrorKind};
 use crate::grant::Input;
 use crate::oauth::text::clean;
 use crate::provider::Provider;
+use crate::provider::remote::{self, RemoteServer};
 use crate::secret::ClientSecret;
 use crate::vault::{Record, RecordId, RecordKind, VaultError};
 
@@ -54,7 +55,10 @@ impl Core {
 
     pub(super) fn providers(&mut self, reply: Reply<Vec<wire::ProviderSummary>>) {
         let providers = self.config.providers();
-        answer(reply, Ok(providers.iter().map(|provider| provider.summary(self.secret_of(provider).is_some())).collect()));
+        let mut summaries: Vec<_> = providers.iter().map(|provider| provider.summary(self.secret_of(provider).is_some())).collect();
+        let is_new = |server: &&RemoteServer| providers.iter().all(|provider| provider.name != server.name);
+        summaries.extend(remote::all().iter().filter(is_new).map(RemoteServer::summary));
+        answer(reply, Ok(summaries));
     }
 
     pub(super) fn define_provider(&mut self, name: String, definition: wire::ProviderDefinition, reply: Reply<wire::ProviderSummary>) {
@@ -176,6 +180,9 @@ impl Core {
 }
 
 pub(super) fn no_provider(name: &str) -> ErrorBody {
+    if let Some(server) = remote::find(name) {
+        return server.not_yet();
+    }
     ErrorBody::new(ErrorCode::NotFound, format!("there is no provider `{}`", clean(name)))
         .hint("mcp-authctl provider list, or mcp-authctl provider add --help")
 }

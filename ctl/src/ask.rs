@@ -1,7 +1,7 @@
 //! Asking the person: secrets without echo, from the terminal or, when stdin is not one, from a line of stdin. Never from
 //! the arguments, which everybody on the machine can read.
 
-use std::io::{self, BufRead, IsTerminal};
+use std::io::{self, BufRead, IsTerminal, Read as _};
 #[cfg(unix)]
 use std::sync::atomic::{AtomicBool, Ordering};
 #[cfg(unix)]
@@ -11,6 +11,7 @@ use mcp_auth_proto::Secret;
 use zeroize::Zeroizing;
 
 use crate::failure::Failure;
+use crate::output;
 
 /// A secret from the terminal or from stdin's first line. `what` is how errors call it.
 pub(crate) fn secret(what: &'static str, prompt: &str) -> Result<Secret, Failure> {
@@ -31,6 +32,14 @@ pub(crate) fn new_passphrase() -> Result<Secret, Failure> {
         return Err(Failure::PassphrasesDiffer);
     }
     Ok(first)
+}
+
+/// A question on the terminal that only a clear yes answers so.
+pub(crate) fn yes(prompt: &str) -> Result<bool, Failure> {
+    output::prompt(prompt);
+    let mut line = String::new();
+    io::stdin().lock().take(MAX_SECRET as u64).read_line(&mut line).map_err(|source| Failure::Input { what: "the answer", source })?;
+    Ok(matches!(line.trim().to_ascii_lowercase().as_str(), "y" | "yes"))
 }
 
 /// How errors call a passphrase.

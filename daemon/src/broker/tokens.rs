@@ -8,12 +8,13 @@ use serde_json::json;
 
 use super::core::{Core, answer, grant_id};
 use super::{Reply, attempt};
+use crate::clock::Now;
 use crate::grant::record::{Definition, GrantRecord};
 use crate::grant::{Asker, Grant, Input, Login, Want};
 use crate::oauth::challenge;
 use crate::oauth::identity::Identity;
 use crate::oauth::token::TokenResponse;
-use crate::provider::Provider;
+use crate::provider::{Provider, Quirks, RevocationStyle, Revokes};
 use crate::secret::AccessToken;
 use crate::vault::VaultError;
 
@@ -48,12 +49,19 @@ impl Core {
 
     pub(super) fn grants(&mut self, reply: Reply<Vec<wire::GrantSummary>>) {
         let now = self.now();
-        answer(reply, Ok(self.grants.values().map(|grant| grant.summary(now)).collect()));
+        answer(reply, Ok(self.grants.values().map(|grant| self.summary(grant, now)).collect()));
     }
 
     pub(super) fn grant(&mut self, name: &GrantName, reply: Reply<wire::GrantSummary>) {
         let now = self.now();
-        answer(reply, self.held(name).map(|grant| grant.summary(now)));
+        answer(reply, self.held(name).map(|grant| self.summary(grant, now)));
+    }
+
+    fn summary(&self, grant: &Grant, now: Now) -> wire::GrantSummary {
+        let definition = &grant.record().definition;
+        let provider = self.provider_of(definition).filter(|_| !definition.is_static());
+        let revokes_account = provider.is_some_and(|provider| ends_account(&provider.quirks));
+        wire::GrantSummary { revokes_account, ..grant.summary(now) }
     }
 
     /// Stores a token that a person brought, after asking the provider whose it is.
@@ -133,8 +141,9 @@ impl Core {
     }
 
     /// The grant serves nobody from now on, its record is removed, and its tokens are revoked at the provider: whatever
-    /// the provider says, nothing is kept.
-    pub(super) fn logout(&mut self, name: GrantName, reply: Reply<wire::LogoutAnswer>) {
+    /// the provider says, nothing is kept. It is not asked to revoke where that ends more than this grant, unless the
+    /// request says so.
+    pub(super) fn logout(&mut self, name: GrantName, request: &wire::LogoutRequest, reply: Reply<wire::LogoutAnswer>) {
         if let Some((revocation, reason)) = self.undeleted.get(&name).cloned() {
             let id = grant_id(&name);
             let done = self.back(move |core, removed| core.logged_out(name, removed, (revocation, reason), reply));
@@ -147,7 +156,9 @@ impl Core {
         let Some(newest) = self.grants.get(&name).map(|grant| (grant.newest().clone(), grant.running())) else { return };
         self.release(&name);
         let (record, running) = newest;
-        if let Some(ticket) = running {
+        let may_revoke = self.provider_of(&record.definition).is_some() && !record.definition.is_static();
+        let skips = may_revoke && skips_revocation(request, &way.provider.quirks);
+        if let Some(ticket) = running.filter(|_| !skips) {
             self.leaving.insert(ticket, (way.clone(), record.clone()));
         }
         let (removed, is_removed) = tokio::sync::oneshot::channel();
@@ -156,15 +167,16 @@ impl Core {
             let _ = removed.send(result);
         });
         self.edges.vault.delete(grant_id(&name), done);
-        let may_revoke = self.provider_of(&record.definition).is_some() && !record.definition.is_static();
         let errand = async move {
-            let revoked = if may_revoke { tokio::time::timeout(REVOCATION, attempt::revoke(way, record)).await } else { Ok(Ok(false)) };
+            let revoked =
+                if may_revoke && !skips { tokio::time::timeout(REVOCATION, attempt::revoke(way, record)).await } else { Ok(Ok(false)) };
             (revoked.unwrap_or_else(|_| Err("no answer in 10 s".into())), is_removed.await)
         };
         self.task(errand, move |core, outcome| {
             let (revoked, removed) = outcome.unwrap_or_else(|| (Err("a fault of the daemon".into()), Ok(Ok(()))));
             core.announce("logged_out", Some(name.clone()), None);
             let revoked = match revoked {
+                _ if skips => (wire::Revocation::Skipped, None),
                 Ok(true) => (wire::Revocation::Confirmed, None),
                 Ok(false) => (wire::Revocation::Unsupported, None),
                 Err(reason) => (wire::Revocation::Unconfirmed, Some(reason)),
@@ -254,6 +266,19 @@ impl Core {
         }}));
         error
     }
+}
+
+/// Whether a logout only forgets: the tokens live on at the provider.
+fn skips_revocation(request: &wire::LogoutRequest, quirks: &Quirks) -> bool {
+    match request.revoke {
+        Some(revoke) => !revoke,
+        None => ends_account(quirks),
+    }
+}
+
+/// Whether a revocation ends every login of this person with the client.
+fn ends_account(quirks: &Quirks) -> bool {
+    quirks.revokes == Revokes::Account && quirks.revocation != RevocationStyle::None
 }
 
 fn want(request: wire::TokenRequest) -> Want {

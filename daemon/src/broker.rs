@@ -14,6 +14,7 @@ mod providers;
 #[cfg(test)]
 mod tests;
 mod tokens;
+mod transports;
 
 use std::path::PathBuf;
 use std::sync::Arc;

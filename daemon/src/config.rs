@@ -7,7 +7,7 @@ mod edit;
 mod file;
 mod syntax;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
@@ -84,6 +84,25 @@ impl Config {
     pub fn provider(&self, name: &str) -> Option<Provider> {
         let configured = self.providers.iter().find(|provider| provider.name == name).cloned();
         configured.or_else(|| preset::find(name).map(|preset| preset.provider().clone()))
+    }
+
+    /// How a provider is reached. A proxy of its own holds for every host, whatever `no_proxy` says.
+    pub fn network_of(&self, provider: &Provider) -> Network {
+        let mut network = self.network.clone();
+        if let Some(proxy) = &provider.network.proxy {
+            network.proxy = Some(proxy.clone());
+            network.no_proxy = None;
+        }
+        if let Some(ca_file) = &provider.network.ca_file {
+            network.ca_file = Some(ca_file.clone());
+        }
+        network
+    }
+
+    /// Every distinct way in which something is reached; the common one is always among them.
+    pub fn networks(&self) -> HashSet<Network> {
+        let own = self.providers.iter().map(|provider| self.network_of(provider));
+        own.chain([self.network.clone()]).collect()
     }
 
     /// Every provider: the configured ones by name, then the presets that are not configured.

@@ -14,7 +14,7 @@ use crate::config::{Config, define_provider};
 use crate::oauth::authorize::{self, Ask};
 use crate::oauth::metadata;
 use crate::oauth::token::{self, TokenError, TokenResponse};
-use crate::provider::{Provider, Quirks};
+use crate::provider::{Provider, Quirks, ScopeSeparator};
 use crate::transport::{self, Response};
 
 /// An answer of a token endpoint: `STATUS CONTENT-TYPE [PRESET]`, a line break, the body. `-` is no content type.
@@ -206,7 +206,16 @@ fn ends_a_grant(response: &Response, quirks: &Quirks) {
 fn authorization_url(endpoint: &str, issuer: &str) {
     let scopes = ["openid".to_owned()];
     let redirect_uri = "http://127.0.0.1:7777/callback";
-    let ask = Ask { endpoint, client_id: "client-1", redirect_uri, scopes: &scopes, resource: Some("https://mcp.example"), params: &[] };
+    let ask = Ask {
+        endpoint,
+        client_id: "client-1",
+        redirect_uri,
+        scopes: &scopes,
+        separator: ScopeSeparator::Space,
+        challenge: true,
+        resource: Some("https://mcp.example"),
+        params: &[],
+    };
     let Ok(request) = authorize::request(ask, Some(issuer), true) else { return };
     assert!(request.url.bytes().all(|byte| byte.is_ascii_graphic()), "{}", request.url);
     let url = url::Url::parse(&request.url).expect("a URL");

@@ -65,12 +65,14 @@ pub struct Want {
 }
 
 /// What the provider's present definition says about the grant. Not in the record: config may change it.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Terms {
     /// A refresh invalidates the access token before it.
     pub refresh_invalidates_access_token: bool,
     /// Refreshed ahead of expiry, asked for or not.
     pub refresh_ahead: bool,
+    /// A token whose answer told no lifetime does not expire: nothing is refreshed ahead of nothing.
+    pub never_expires: bool,
     /// The provider has a place where a token can be tried (userinfo).
     pub can_probe: bool,
     /// Scopes that never count as missing.
@@ -536,6 +538,7 @@ impl Grant {
             Phase::Calm if self.current.rejected => self.current.issued,
             Phase::Calm => match self.current.refresh_at {
                 Some(at) => at,
+                None if terms.never_expires && self.record.token.lifetime.is_none() => return None,
                 None => self.current.issued + if self.current.asked { UNKNOWN_ASKED } else { UNKNOWN_IDLE } - self.current.before_boot,
             },
         };

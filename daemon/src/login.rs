@@ -17,11 +17,11 @@ use self::discovery::Server;
 use self::redirect::{Listener, Page};
 use crate::clock::{Clock, Now};
 use crate::grant::record::Definition;
-use crate::oauth::Sent;
 use crate::oauth::authorize::{self, Ask, Code, CodeVerifier, Expected, RedirectError, check_redirect};
 use crate::oauth::identity::{self, Audience, Identity};
 use crate::oauth::token::{self, TokenError, TokenResponse};
-use crate::provider::Provider;
+use crate::oauth::{Sent, assertion};
+use crate::provider::{ClientAuth, Pkce, Provider};
 use crate::secret::ClientSecret;
 use crate::transport::Transport;
 
@@ -101,6 +101,9 @@ pub async fn run(
 ) -> Result<Outcome, ErrorBody> {
     let name = plan.provider.name.as_str();
     let client_id = plan.provider.client_id.as_deref().filter(|id| !id.is_empty()).ok_or_else(|| failure::no_client_id(name))?;
+    if let Some(secret) = plan.client_secret.as_ref().filter(|_| plan.provider.quirks.client_auth == Some(ClientAuth::PrivateKeyJwt)) {
+        assertion::check_key(secret).map_err(|error| failure::bad_key(name, &error))?;
+    }
     let server = discovery::find(&plan.provider, &*transport).await?;
     let (definition, response, sent_at) = match device_endpoint(&plan, &server)? {
         Some(endpoint) => {
@@ -203,6 +206,8 @@ fn request(plan: &Plan, server: &Server, definition: &Definition) -> Result<auth
         client_id: definition.client_id.as_deref().unwrap_or_default(),
         redirect_uri: definition.redirect_uri.as_deref().unwrap_or_default(),
         scopes: &scopes,
+        separator: quirks.request_scope_separator,
+        challenge: quirks.pkce != Some(Pkce::Off),
         resource: plan.resource.as_deref().filter(|_| quirks.send_resource),
         params: &quirks.authorization_params,
     };
@@ -285,6 +290,8 @@ impl Wanted<'_> {
         let secret = self.plan.client_secret.as_ref();
         let request = token::exchange_code(self.definition, quirks, secret, proof, self.plan.resource.as_deref())
             .expect("a login's definition has a token endpoint, a client and a redirect URI");
+        let proved = assertion::prove(request, (self.definition, quirks), secret, self.clock.now().wall);
+        let request = proved.map_err(|error| TokenError::NotSent(error.to_string()))?;
         let sent = Sent::of(&request);
         let response = self.transport.send(request).await.map_err(token::from_transport)?;
         let response = token::check(&response, quirks).map_err(|error| error.without(&sent))?;

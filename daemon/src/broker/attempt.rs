@@ -11,7 +11,7 @@ use crate::failpoint;
 use crate::grant::record::{Definition, GrantRecord};
 use crate::grant::{Attempt, AttemptError, Verdict};
 use crate::oauth::token::{TokenError, TokenResponse};
-use crate::oauth::{Sent, identity, revoke, token};
+use crate::oauth::{Sent, assertion, identity, revoke, token};
 use crate::provider::{Provider, secret_command};
 use crate::secret::{AccessToken, ClientSecret};
 use crate::transport::Transport;
@@ -73,9 +73,13 @@ pub(super) async fn refresh(
         let error = TokenError::Unusable("the grant has no token endpoint".into());
         return (started, Err(AttemptError::Provider(error)));
     };
-    let sent = Sent::of(&request);
     suspended.mark_unchanged();
     let sent_at = way.clock.now();
+    let request = match assertion::prove(request, (&record.definition, quirks), secret.as_ref(), sent_at.wall) {
+        Ok(request) => request,
+        Err(error) => return (started, Err(AttemptError::NoClientSecret(error.to_string()))),
+    };
+    let sent = Sent::of(&request);
     let result = tokio::select! {
         answer = way.transport.send(request) => match answer {
             Ok(response) => {
@@ -125,6 +129,9 @@ pub(super) async fn revoke(way: Way, record: GrantRecord) -> Result<bool, String
     let any = !requests.is_empty();
     let mut answers = Vec::new();
     for request in requests {
+        let (definition, quirks) = (&record.definition, &way.provider.quirks);
+        let proved = assertion::prove(request, (definition, quirks), secret.as_ref(), way.clock.now().wall);
+        let request = proved.map_err(|error| error.to_string())?;
         let sent = Sent::of(&request);
         let response = way.transport.send(request).await.map_err(|error| error.to_string())?;
         answers.push(revoke::check(&response).map_err(|error| error.without(&sent)));

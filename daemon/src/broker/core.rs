@@ -16,6 +16,7 @@ use super::gate::Gate;
 use super::lane::Lane;
 use super::logins::Logins;
 use super::providers::StoredSecret;
+use super::transports::Transports;
 use super::{Edges, Message, Reply};
 use crate::clock::{Boot, Now};
 use crate::config::Config;
@@ -23,8 +24,7 @@ use crate::failpoint;
 use crate::grant::record::{Definition, GrantRecord};
 use crate::grant::{Asker, Attempt, AttemptError, Effect, Grant, Input, News, Terms, Ticket};
 use crate::oauth::token::{TokenError, TokenResponse};
-use crate::provider::{Provider, RefreshPlan};
-use crate::transport::Transport;
+use crate::provider::{DefaultLifetime, Provider, RefreshPlan};
 use crate::vault::{Done, Record, RecordId, RecordKind, VaultError};
 
 /// How many events a reader of `/v1/events` may lag behind.
@@ -34,7 +34,7 @@ const TICKETS_OF_A_LIFE: Ticket = 1 << 32;
 
 pub(crate) struct Core {
     pub(super) edges: Edges,
-    pub(super) transport: std::sync::Arc<dyn Transport>,
+    pub(super) transports: Transports,
     pub(super) config: Config,
     pub(super) config_path: PathBuf,
     pub(super) config_error: Option<String>,
@@ -75,7 +75,7 @@ impl Core {
     pub(super) fn new(edges: Edges, config: Config, config_path: PathBuf, mailbox: mpsc::UnboundedSender<Message>) -> Self {
         let started = edges.clock.now().boot;
         Self {
-            transport: (edges.connect)(&config.network),
+            transports: Transports::new(edges.connect, &config),
             edges,
             config,
             config_path,
@@ -233,11 +233,12 @@ impl Core {
     pub(super) fn terms_of(&self, definition: &Definition) -> Option<Terms> {
         let can_probe = definition.userinfo_endpoint.is_some();
         if definition.is_static() {
-            return Some(Terms { refresh_invalidates_access_token: false, refresh_ahead: false, can_probe, refresh_scopes: Vec::new() });
+            return Some(Terms { can_probe, ..Terms::default() });
         }
         self.provider_of(definition).map(|provider| Terms {
             refresh_invalidates_access_token: provider.quirks.refresh_invalidates_access_token,
             refresh_ahead: provider.quirks.refresh == RefreshPlan::Ahead,
+            never_expires: provider.quirks.default_lifetime == Some(DefaultLifetime::Never),
             can_probe,
             refresh_scopes: provider.refresh_scopes,
         })
@@ -246,7 +247,8 @@ impl Core {
     /// What an errand for a provider needs.
     pub(super) fn way(&self, provider: Provider) -> Way {
         let secret = self.secret_of(&provider);
-        Way { transport: self.transport.clone(), clock: self.edges.clock.clone(), provider, secret }
+        let transport = self.transports.of(&self.config, &provider);
+        Way { transport, clock: self.edges.clock.clone(), provider, secret }
     }
 
     /// The way of a grant's refresh token: none where the config has changed since, so that neither it nor a client

@@ -9,9 +9,10 @@ use super::core::{Core, answer};
 use super::gate::refusal;
 use crate::config::{self, Config, ConfigError, ConfigErrorKind};
 use crate::grant::Input;
+use crate::oauth::assertion;
 use crate::oauth::text::clean;
-use crate::provider::Provider;
 use crate::provider::remote::{self, RemoteServer};
+use crate::provider::{ClientAuth, Provider};
 use crate::secret::ClientSecret;
 use crate::vault::{Record, RecordId, RecordKind, VaultError};
 
@@ -110,11 +111,8 @@ impl Core {
     pub(super) fn set_client_secret(&mut self, name: String, request: wire::ClientSecretRequest, reply: Reply<wire::ProviderSummary>) {
         let Some(provider) = self.config.provider(&name) else { return answer(reply, Err(no_provider(&name))) };
         let secret = request.client_secret.expose().trim();
-        if secret.is_empty() || secret.contains(char::is_control) {
-            return answer(
-                reply,
-                Err(ErrorBody::new(ErrorCode::InvalidRequest, "the client secret is empty or holds a control character")),
-            );
+        if let Err(error) = check_secret(secret, &provider) {
+            return answer(reply, Err(error));
         }
         let generation = self.secrets.get(&name).map_or(1, |stored| stored.generation + 1);
         let id = RecordId { kind: RecordKind::ProviderSecret, name: name.clone() };
@@ -154,9 +152,7 @@ impl Core {
 
     /// The new config counts from now on; every grant hears what it says about its definition.
     fn adopt_config(&mut self, config: Config) {
-        if config.network != self.config.network {
-            self.transport = (self.edges.connect)(&config.network);
-        }
+        self.transports = self.transports.adapted(self.edges.connect, &config);
         self.config = config;
         self.config_error = None;
         self.redefine(None);
@@ -177,6 +173,19 @@ impl Core {
         let summary = self.config.provider(name).map(|provider| provider.summary(self.secret_of(&provider).is_some()));
         answer(reply, summary.ok_or_else(|| no_provider(name)));
     }
+}
+
+/// A private key has lines, a client secret has none.
+fn check_secret(secret: &str, provider: &Provider) -> Result<(), ErrorBody> {
+    let key = assertion::check_key(&ClientSecret::new(secret.to_owned()));
+    if provider.quirks.client_auth == Some(ClientAuth::PrivateKeyJwt) {
+        let hint = format!("mcp-authctl provider set-secret {} < private-key.pem", provider.name);
+        return key.map_err(|error| ErrorBody::new(ErrorCode::InvalidRequest, error.to_string()).hint(hint));
+    }
+    if key.is_err() && (secret.is_empty() || secret.contains(char::is_control)) {
+        return Err(ErrorBody::new(ErrorCode::InvalidRequest, "the client secret is empty or holds a control character"));
+    }
+    Ok(())
 }
 
 pub(super) fn no_provider(name: &str) -> ErrorBody {

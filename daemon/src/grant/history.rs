@@ -72,7 +72,7 @@ struct World {
 }
 
 fn terms() -> Terms {
-    Terms { refresh_invalidates_access_token: false, refresh_ahead: true, can_probe: false, refresh_scopes: vec![] }
+    Terms { refresh_ahead: true, ..Terms::default() }
 }
 
 impl Provider {

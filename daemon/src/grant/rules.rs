@@ -40,7 +40,7 @@ const INVALIDATES: Terms = terms(true, true, false);
 const PROBED: Terms = terms(false, true, true);
 
 const fn terms(refresh_invalidates_access_token: bool, refresh_ahead: bool, can_probe: bool) -> Terms {
-    Terms { refresh_invalidates_access_token, refresh_ahead, can_probe, refresh_scopes: Vec::new() }
+    Terms { refresh_invalidates_access_token, refresh_ahead, never_expires: false, can_probe, refresh_scopes: Vec::new() }
 }
 
 fn response(access: &str, refresh: Option<&str>, lifetime: Option<Duration>) -> TokenResponse {
@@ -307,6 +307,17 @@ fn an_unknown_expiry_is_planned_as_an_hour_once_asked_for_and_else_as_a_week() {
     scene.saved(Ok(()));
     assert_eq!(scene.planned_in(), Some(7 * DAY));
     assert_eq!(Scene::new(&ON_DEMAND, None).planned_in(), None);
+}
+
+#[test]
+fn what_never_expires_is_not_refreshed_until_it_is_rejected() {
+    let never = Terms { never_expires: true, ..PLAIN };
+    let mut scene = Scene::new(&never, None);
+    assert_eq!(scene.plainly(), Said::Token("at-1", None));
+    assert_eq!(scene.planned_in(), None);
+    scene.restarted(400 * DAY, None);
+    assert_eq!((scene.plainly(), scene.planned_in()), (Said::Token("at-1", None), None));
+    assert_eq!(Scene::new(&never, Some(HOUR)).planned_in().map(|at| at < HOUR), Some(true), "a lifetime that is told counts");
 }
 
 #[test]

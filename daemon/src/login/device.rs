@@ -6,9 +6,10 @@ use super::{Plan, Progress, failure};
 use crate::clock::{Clock, Now};
 use crate::grant::record::Definition;
 use crate::oauth::Sent;
+use crate::oauth::assertion::{self, AssertionError};
 use crate::oauth::device::{self, DeviceAuthorization, Poll};
 use crate::oauth::token::{TokenError, TokenResponse};
-use crate::transport::Transport;
+use crate::transport::{Request, Transport};
 use mcp_auth_proto::ErrorBody;
 
 /// How much the pause grows when the server asks for it (section 3.5).
@@ -50,9 +51,15 @@ impl Device<'_> {
         let (quirks, secret) = (&self.plan.provider.quirks, self.plan.client_secret.as_ref());
         let request = device::request(self.definition, quirks, secret, self.endpoint, (self.scopes, resource))
             .expect("a login's definition has a client");
+        let request = self.prove(request).map_err(|error| failure::bad_key(name, &error))?;
         let sent = Sent::of(&request);
         let response = self.transport.send(request).await.map_err(|error| failure::unreachable(name, &error))?;
         device::check(&response).map_err(|error| failure::device(name, &error.without(&sent)))
+    }
+
+    fn prove(&self, request: Request) -> Result<Request, AssertionError> {
+        let (quirks, secret) = (&self.plan.provider.quirks, self.plan.client_secret.as_ref());
+        assertion::prove(request, (self.definition, quirks), secret, self.clock.now().wall)
     }
 
     /// Asks until the person has decided. Whatever else goes wrong is asked again: the code has its own end.
@@ -88,6 +95,10 @@ impl Device<'_> {
         let (quirks, secret) = (&self.plan.provider.quirks, self.plan.client_secret.as_ref());
         let request = device::poll(self.definition, quirks, secret, &device.device_code, self.plan.resource.as_deref())
             .expect("a login's definition has a token endpoint and a client");
+        let request = match self.prove(request) {
+            Ok(request) => request,
+            Err(error) => return Poll::Ended(Err(TokenError::NotSent(error.to_string()))),
+        };
         let sent = Sent::of(&request);
         match self.transport.send(request).await {
             Ok(response) => device::check_poll(&response, quirks).without(&sent),

@@ -26,7 +26,8 @@ const TIMEOUT: std::time::Duration = std::time::Duration::from_secs(15);
 /// Finds the server. Its metadata is fetched only where an endpoint is missing, and never overrides a fixed one.
 pub(super) async fn find(provider: &Provider, transport: &dyn Transport) -> Result<Server, ErrorBody> {
     let Endpoints { authorization, token, revocation, userinfo, device, refresh: _ } = provider.endpoints.clone();
-    let whole = authorization.is_some() || provider.quirks.flow.is_some_and(|flow| flow != Flow::AuthorizationCode) && provider.issuer.is_none();
+    let whole =
+        authorization.is_some() || provider.quirks.flow.is_some_and(|flow| flow != Flow::AuthorizationCode) && provider.issuer.is_none();
     if let Some(token) = token.clone().filter(|_| whole) {
         return Ok(Server { authorization, token, revocation, userinfo, device, metadata: None });
     }

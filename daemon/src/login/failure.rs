@@ -4,6 +4,7 @@ use mcp_auth_proto::{ErrorBody, ErrorCode};
 
 use super::pasted::PasteError;
 use super::redirect::BindError;
+use crate::oauth::assertion::AssertionError;
 use crate::oauth::authorize::{AuthorizeError, RedirectError};
 use crate::oauth::device::DeviceError;
 use crate::oauth::metadata::MetadataError;
@@ -18,6 +19,12 @@ pub(super) fn no_client_id(provider: &str) -> ErrorBody {
 
 pub(super) fn no_secret(provider: &str) -> ErrorBody {
     ErrorBody::new(ErrorCode::Conflict, format!("{provider} wants a client secret, and none is stored")).hint(set_secret(provider))
+}
+
+/// The stored secret cannot sign.
+pub(super) fn bad_key(provider: &str, error: &AssertionError) -> ErrorBody {
+    ErrorBody::new(ErrorCode::Conflict, format!("cannot log in with {provider}: {error}"))
+        .hint(format!("`mcp-authctl provider set-secret {provider} < private-key.pem` stores another"))
 }
 
 pub(super) fn no_endpoints(provider: &str) -> ErrorBody {

@@ -6,6 +6,7 @@ use super::*;
 use crate::fuzzing::is_hidden;
 use crate::login::pasted;
 use crate::oauth::authorize::{self, Ask, Expected, RedirectError, check_redirect};
+use crate::provider::ScopeSeparator;
 
 /// The bytes of a connection to the listener of a login; the same bytes are also pasted. `{state}` stands for the login's
 /// secret `state`, which nobody but the authorization server knows.
@@ -17,6 +18,8 @@ pub fn callback(input: &[u8]) {
         client_id: "client-1",
         redirect_uri: REDIRECT_URI,
         scopes: &[],
+        separator: ScopeSeparator::Space,
+        challenge: true,
         resource: None,
         params: &[],
     };

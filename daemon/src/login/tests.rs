@@ -18,7 +18,7 @@ use tokio::task::JoinHandle;
 use super::*;
 use crate::clock::{Boot, Wall};
 use crate::oauth::samples::{answer, form, header, json, quirks};
-use crate::provider::{ClientAuth, Endpoints, Quirks};
+use crate::provider::{ClientAuth, Quirks};
 use crate::secret::ClientSecret;
 use crate::transport::{Exchange, Request, Response, TransportError};
 
@@ -68,19 +68,12 @@ struct Opened {
 fn plan() -> Plan {
     Plan {
         provider: Provider {
-            name: "example".into(),
             configured: true,
-            preset: None,
             issuer: Some(ISSUER.into()),
-            endpoints: Endpoints::default(),
             client_id: Some("client-1".into()),
-            client_secret_command: None,
             scopes: vec!["read".into()],
-            refresh_scopes: Vec::new(),
             quirks: quirks(),
-            network: crate::provider::OwnNetwork::default(),
-            registration_url: None,
-            registration_steps: Vec::new(),
+            ..Provider::unknown("example")
         },
         client_secret: None,
         scopes: vec!["read".into()],

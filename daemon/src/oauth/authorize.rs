@@ -5,11 +5,13 @@ use std::borrow::Cow;
 use std::fmt;
 
 use oauth2::basic::BasicClient;
-use oauth2::{AuthUrl, ClientId, CsrfToken, PkceCodeChallenge, PkceCodeVerifier, RedirectUrl, Scope};
+use oauth2::{AuthUrl, ClientId, CsrfToken, PkceCodeChallenge, PkceCodeVerifier, RedirectUrl};
 use subtle::ConstantTimeEq;
+use url::form_urlencoded;
 use zeroize::Zeroizing;
 
 use super::text;
+use crate::provider::ScopeSeparator;
 use crate::transport;
 
 /// What an authorization request is made of.
@@ -23,6 +25,10 @@ pub struct Ask<'a> {
     pub redirect_uri: &'a str,
     /// The scopes; none: the parameter is left out.
     pub scopes: &'a [String],
+    /// What joins them.
+    pub separator: ScopeSeparator,
+    /// Whether a code challenge is sent: all but those servers want one that are known to refuse it.
+    pub challenge: bool,
     /// The resource indicator (RFC 8707 section 2), byte for byte.
     pub resource: Option<&'a str>,
     /// The preset's own parameters.
@@ -99,24 +105,39 @@ pub fn request(ask: Ask<'_>, issuer: Option<&str>, iss_required: bool) -> Result
     let auth_url = endpoint(ask)?;
     let redirect = RedirectUrl::new(ask.redirect_uri.to_owned()).map_err(|_| AuthorizeError::RedirectUri)?;
     let client = BasicClient::new(ClientId::new(ask.client_id.to_owned())).set_auth_uri(auth_url);
-    let mut request = client
-        .authorize_url(CsrfToken::new_random)
-        .set_redirect_uri(Cow::Owned(redirect))
-        .add_scopes(ask.scopes.iter().cloned().map(Scope::new))
-        .set_pkce_challenge(challenge);
+    let mut request = client.authorize_url(CsrfToken::new_random).set_redirect_uri(Cow::Owned(redirect));
+    if ask.challenge {
+        request = request.set_pkce_challenge(challenge);
+    }
     if let Some(resource) = ask.resource {
         request = request.add_extra_param("resource", resource);
     }
     for (name, value) in ask.params {
         request = request.add_extra_param(name, value);
     }
-    let (url, state) = request.url();
+    let (mut url, state) = request.url();
+    add_scopes(&mut url, ask);
     Ok(AuthorizationRequest {
         host: url.host_str().unwrap_or_default().to_owned(),
         url: url.into(),
         expected: Expected { state: Zeroizing::new(state.into_secret()), issuer: issuer.map(str::to_owned), iss_required },
         verifier: CodeVerifier::from(verifier),
     })
+}
+
+/// By hand, since a form would write every separator its own way. `%20` is a space to all who read URLs, a plus only to those
+/// who read forms.
+fn add_scopes(url: &mut url::Url, ask: Ask<'_>) {
+    let separator = match ask.separator {
+        ScopeSeparator::Space => "%20",
+        ScopeSeparator::Comma => ",",
+        ScopeSeparator::Plus => "+",
+    };
+    if !ask.scopes.is_empty() {
+        let encoded: Vec<String> = ask.scopes.iter().map(|scope| form_urlencoded::byte_serialize(scope.as_bytes()).collect()).collect();
+        let query = format!("{}&scope={}", url.query().unwrap_or_default(), encoded.join(separator));
+        url.set_query(Some(&query));
+    }
 }
 
 /// Checks the query of a redirect: whose it is (`state`), where it comes from (`iss`), and only then what it says.
@@ -232,7 +253,16 @@ mod tests {
     const ISSUER: &str = "https://as.example";
 
     fn ask(endpoint: &str) -> Ask<'_> {
-        Ask { endpoint, client_id: "client 1", redirect_uri: "http://127.0.0.1:7777/callback", scopes: &[], resource: None, params: &[] }
+        Ask {
+            endpoint,
+            client_id: "client 1",
+            redirect_uri: "http://127.0.0.1:7777/callback",
+            scopes: &[],
+            separator: ScopeSeparator::Space,
+            challenge: true,
+            resource: None,
+            params: &[],
+        }
     }
 
     fn expected(issuer: Option<&str>, iss_required: bool) -> Expected {
@@ -275,6 +305,26 @@ mod tests {
     fn scope_and_resource_are_left_out_when_there_are_none() {
         let params = params(&request(ask("https://as.example/a"), None, false).unwrap().url);
         assert!(!params.contains_key("scope") && !params.contains_key("resource"));
+    }
+
+    #[test]
+    fn scopes_are_joined_as_the_server_wants_them() {
+        let scopes = ["read:user".to_owned(), "a+b".to_owned()];
+        for (separator, expected) in [
+            (ScopeSeparator::Space, "scope=read%3Auser%20a%2Bb"),
+            (ScopeSeparator::Comma, "scope=read%3Auser,a%2Bb"),
+            (ScopeSeparator::Plus, "scope=read%3Auser+a%2Bb"),
+        ] {
+            let ask = Ask { scopes: &scopes, separator, ..ask("https://as.example/a") };
+            let url = request(ask, None, false).unwrap().url;
+            assert!(url.split(['?', '&']).any(|parameter| parameter == expected), "{url}");
+        }
+    }
+
+    #[test]
+    fn a_server_without_pkce_gets_no_challenge() {
+        let without = params(&request(Ask { challenge: false, ..ask("https://as.example/a") }, None, false).unwrap().url);
+        assert!(without.keys().all(|name| !name.starts_with("code_challenge")), "{without:?}");
     }
 
     #[test]

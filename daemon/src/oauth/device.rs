@@ -9,7 +9,7 @@ use super::members::Members;
 use super::text::{clean_code, clean_option};
 use super::token::{self, TokenError, TokenResponse};
 use crate::grant::record::Definition;
-use crate::provider::Quirks;
+use crate::provider::{Quirks, ScopeSeparator};
 use crate::secret::ClientSecret;
 use crate::transport::{Request, Response, check_url};
 
@@ -114,10 +114,11 @@ pub fn request(
     endpoint: &str,
     (scopes, resource): (&[String], Option<&str>),
 ) -> Option<Request> {
-    let scope = scopes.join(" ");
+    // In a form the space is a plus already.
+    let scope = scopes.join(if quirks.request_scope_separator == ScopeSeparator::Comma { "," } else { " " });
     let mut fields = Vec::new();
     if !scope.is_empty() {
-        fields.push(("scope", Field::Text(&scope)));
+        fields.push((quirks.device_scope_parameter.as_str(), Field::Text(&scope)));
     }
     token::push_resource(&mut fields, quirks, resource);
     Some(form::post(endpoint, &fields, token::client(definition, quirks, secret)?, TIMEOUT))
@@ -165,13 +166,14 @@ pub fn poll(
 ) -> Option<Request> {
     let mut fields = vec![("grant_type", Field::Text(GRANT_TYPE)), ("device_code", Field::Hidden(device_code))];
     token::push_resource(&mut fields, quirks, resource);
-    Some(form::post(definition.token_endpoint.as_deref()?, &fields, token::client(definition, quirks, secret)?, TIMEOUT))
+    let endpoint = definition.token_endpoint.as_deref()?;
+    Some(form::post_as(quirks.token_request, endpoint, &fields, token::client(definition, quirks, secret)?, TIMEOUT))
 }
 
 /// Checks the answer to [`poll`].
 pub fn check_poll(response: &Response, quirks: &Quirks) -> Poll {
-    let members = Members::from_json(&response.body);
-    match members.as_ref().ok().and_then(|members| members.text("error")) {
+    let members = token::members(response);
+    match members.as_ref().ok().and_then(token::error_code) {
         Some("authorization_pending") => Poll::Pending,
         Some("slow_down") => Poll::SlowDown,
         // The second words are Entra's.
@@ -204,6 +206,18 @@ mod tests {
         assert_eq!(request.url, "https://as.example/device/code");
         let expected = [("scope", "read write"), ("resource", "https://mcp.example"), ("client_id", "client-1")];
         assert_eq!(form(&request), expected.map(|(name, value)| (name.to_owned(), value.to_owned())));
+    }
+
+    #[test]
+    fn the_scopes_go_under_the_name_and_with_the_separator_of_the_server() {
+        let scopes = ["read".to_owned(), "write".to_owned()];
+        for (separator, expected) in
+            [(ScopeSeparator::Space, "read write"), (ScopeSeparator::Plus, "read write"), (ScopeSeparator::Comma, "read,write")]
+        {
+            let quirks = Quirks { device_scope_parameter: "scopes".into(), request_scope_separator: separator, ..quirks() };
+            let request = request(&definition(), &quirks, None, "https://as.example/device/code", (&scopes, None)).unwrap();
+            assert_eq!(form(&request)[0], ("scopes".to_owned(), expected.to_owned()));
+        }
     }
 
     #[test]

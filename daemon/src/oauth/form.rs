@@ -1,23 +1,23 @@
-//! Requests that carry secrets: form bodies, client authentication and bearer headers. Next to `identity`, the only file of
-//! `oauth` that looks at a secret.
+//! Requests that carry secrets: form and JSON bodies, client authentication and bearer headers. Next to `identity` and
+//! `assertion`, the only file of `oauth` that looks at a secret.
 
 use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use serde_json::Value;
 use url::form_urlencoded;
 use zeroize::Zeroizing;
 
-use crate::provider::ClientAuth;
+use crate::provider::{ClientAuth, TokenRequestBody};
 use crate::secret::{AccessToken, ClientSecret, RefreshToken};
 use crate::transport::{Method, Request, SecretText};
 
 /// Room for every usual body, so that growing leaves no copy of a token behind.
 const ROOM: usize = 8 * 1024;
 
-/// What names a field, or is no secret in it.
-const OPEN: [&str; 9] =
-    ["grant_type", "redirect_uri", "client_id", "resource", "scope", "token_type_hint", "access_token", "credentials", "refresh_token"];
+/// Fields that hold no secret.
+const OPEN: [&str; 7] = ["grant_type", "redirect_uri", "client_id", "resource", "scope", "token_type_hint", "client_assertion_type"];
 /// The shortest secret that is looked for in an answer, in bytes: a shorter one could be a word.
 const SHORTEST: usize = 6;
 /// What stands there instead.
@@ -65,10 +65,10 @@ impl Sent {
     pub fn of(request: &Request) -> Self {
         let body = request.body.as_ref().map(|body| body.0.as_str()).unwrap_or_default();
         let mut secrets: Vec<Zeroizing<String>> = if body.starts_with('{') {
-            body.split('"').map(|part| part.to_owned().into()).collect()
+            texts_of(serde_json::from_str(body).unwrap_or_default())
         } else {
             form_urlencoded::parse(body.as_bytes())
-                .filter(|(name, _)| !OPEN[..6].contains(&&**name))
+                .filter(|(name, _)| !OPEN.contains(&&**name))
                 .map(|(_, it)| it.into_owned().into())
                 .collect()
         };
@@ -78,7 +78,7 @@ impl Sent {
         let encode = |secret: &Zeroizing<String>| form_urlencoded::byte_serialize(secret.as_bytes()).collect::<String>().into();
         let encoded: Vec<_> = secrets.iter().map(encode).collect();
         secrets.extend(encoded);
-        secrets.retain(|secret| secret.len() >= SHORTEST && !OPEN.contains(&secret.as_str()));
+        secrets.retain(|secret| secret.len() >= SHORTEST);
         Self(secrets)
     }
 
@@ -94,6 +94,18 @@ impl Sent {
     }
 }
 
+/// The texts of a JSON body that are secrets.
+fn texts_of(value: Value) -> Vec<Zeroizing<String>> {
+    match value {
+        Value::String(text) => vec![text.into()],
+        Value::Array(values) => values.into_iter().flat_map(texts_of).collect(),
+        Value::Object(members) => {
+            members.into_iter().filter(|(name, _)| !OPEN.contains(&name.as_str())).flat_map(|(_, value)| texts_of(value)).collect()
+        }
+        Value::Null | Value::Bool(_) | Value::Number(_) => Vec::new(),
+    }
+}
+
 /// What an `Authorization` value holds: a bearer token, or the client secret of HTTP Basic, as sent and as it is.
 fn credentials(value: &str) -> Vec<Zeroizing<String>> {
     let Some((scheme, sent)) = value.split_once(' ') else { return Vec::new() };
@@ -106,29 +118,105 @@ fn credentials(value: &str) -> Vec<Zeroizing<String>> {
 
 /// A form post to the token or revocation endpoint that asks for JSON.
 pub(super) fn post(url: &str, fields: &[(&str, Field<'_>)], client: Client<'_>, timeout: Duration) -> Request {
-    let mut form = form_urlencoded::Serializer::new(String::with_capacity(ROOM));
+    post_as(TokenRequestBody::Form, url, fields, client, timeout)
+}
+
+/// The same, written as the provider wants it.
+pub(super) fn post_as(
+    written: TokenRequestBody,
+    url: &str,
+    fields: &[(&str, Field<'_>)],
+    client: Client<'_>,
+    timeout: Duration,
+) -> Request {
+    let mut body = Body::new(written);
     for (name, field) in fields {
-        form.append_pair(name, &field.expose());
+        body.add(name, &field.expose());
     }
-    let mut headers = vec![("accept", "application/json".into()), ("content-type", "application/x-www-form-urlencoded".into())];
+    let mut headers = vec![("accept", "application/json".into()), ("content-type", body.media_type().into())];
     match (client.auth, client.secret) {
         (ClientAuth::ClientSecretBasic, Some(secret)) => headers.push(("authorization", basic(client.id, secret))),
         (ClientAuth::ClientSecretPost, Some(secret)) => {
-            form.append_pair("client_id", client.id).append_pair("client_secret", &secret.expose());
+            body.add("client_id", client.id);
+            body.add("client_secret", &secret.expose());
         }
-        _ => {
-            form.append_pair("client_id", client.id);
+        _ => body.add("client_id", client.id),
+    }
+    Request { method: Method::Post, url: url.to_owned(), headers, body: Some(body.finish()), timeout }
+}
+
+/// A request with further parameters in its body, however that is written.
+pub(super) fn with_params(mut request: Request, params: &[(&str, &str)]) -> Request {
+    let mut body = request.body.map_or_else(|| Body::new(TokenRequestBody::Form), Body::resume);
+    params.iter().for_each(|(name, value)| body.add(name, value));
+    request.body = Some(body.finish());
+    request
+}
+
+/// A body while it is written. It has room, so that growing leaves no copy of a secret behind.
+struct Body {
+    written: TokenRequestBody,
+    text: Zeroizing<String>,
+}
+
+impl Body {
+    fn new(written: TokenRequestBody) -> Self {
+        Self { written, text: Zeroizing::new(String::with_capacity(ROOM)) }
+    }
+
+    /// Goes on with a body that was finished.
+    fn resume(finished: SecretText) -> Self {
+        let mut text = finished.0;
+        let written = if text.ends_with('}') { TokenRequestBody::Json } else { TokenRequestBody::Form };
+        if written == TokenRequestBody::Json {
+            text.pop();
+        }
+        Self { written, text }
+    }
+
+    fn media_type(&self) -> &'static str {
+        match self.written {
+            TokenRequestBody::Form => "application/x-www-form-urlencoded",
+            TokenRequestBody::Json => "application/json",
         }
     }
-    Request { method: Method::Post, url: url.to_owned(), headers, body: Some(form.finish().into()), timeout }
+
+    fn add(&mut self, name: &str, value: &str) {
+        match self.written {
+            TokenRequestBody::Form => {
+                form_urlencoded::Serializer::for_suffix(&mut *self.text, 0).append_pair(name, value);
+            }
+            TokenRequestBody::Json => {
+                let begun = !self.text.is_empty();
+                self.text.push(if begun { ',' } else { '{' });
+                self.add_json(name);
+                self.text.push(':');
+                self.add_json(value);
+            }
+        }
+    }
+
+    fn add_json(&mut self, text: &str) {
+        // Room for a text of nothing but escapes.
+        let mut quoted = Zeroizing::new(Vec::with_capacity(6 * text.len() + 2));
+        serde_json::to_writer(&mut *quoted, text).expect("a text is JSON");
+        self.text.push_str(std::str::from_utf8(&quoted).expect("JSON is UTF-8"));
+    }
+
+    fn finish(mut self) -> SecretText {
+        if self.written == TokenRequestBody::Json {
+            self.text.push('}');
+        }
+        SecretText(self.text)
+    }
 }
 
 /// A form post with one token and no client, as Google wants it for revocations.
 pub(super) fn token_alone(url: &str, token: &Field<'_>, timeout: Duration) -> Request {
-    let mut form = form_urlencoded::Serializer::new(String::with_capacity(ROOM));
-    form.append_pair("token", &token.expose());
-    let headers = vec![("accept", "application/json".into()), ("content-type", "application/x-www-form-urlencoded".into())];
-    Request { method: Method::Post, url: url.to_owned(), headers, body: Some(form.finish().into()), timeout }
+    let mut body = Body::new(TokenRequestBody::Form);
+    body.add("token", &token.expose());
+    let headers = vec![("accept", "application/json".into()), ("content-type", body.media_type().into())];
+    Request { method: Method::Post, url: url.to_owned(), headers, body: Some(body.finish()), timeout }
 }
 
 /// HTTP Basic as RFC 6749 section 2.3.1 wants it: id and secret are form-encoded before they are joined.
@@ -150,13 +238,18 @@ pub(super) fn bearer(token: &AccessToken) -> SecretText {
 
 /// A JSON body with one member: GitHub's and Notion's way of naming a token.
 pub(super) fn json_token(member: &str, token: &Field<'_>) -> SecretText {
-    serde_json::json!({ member: token.expose().as_str() }).to_string().into()
+    let mut body = Body::new(TokenRequestBody::Json);
+    body.add(member, &token.expose());
+    body.finish()
 }
 
 /// A JSON body with client, secret and refresh token: Supabase's way.
 pub(super) fn json_client(client_id: &str, secret: &ClientSecret, token: &RefreshToken) -> SecretText {
-    let (secret, token) = (secret.expose(), token.expose());
-    serde_json::json!({ "client_id": client_id, "client_secret": secret.as_str(), "refresh_token": token.as_str() }).to_string().into()
+    let mut body = Body::new(TokenRequestBody::Json);
+    body.add("client_id", client_id);
+    body.add("client_secret", &secret.expose());
+    body.add("refresh_token", &token.expose());
+    body.finish()
 }
 
 /// A JSON body with a list of tokens: GitHub's way of naming several.
@@ -212,6 +305,40 @@ mod tests {
             timeout: Duration::from_secs(1),
         };
         assert_eq!(Sent::of(&json).strike("credentials rt/123456, at-123456"), "credentials [redacted], [redacted]");
+    }
+
+    #[test]
+    fn a_json_body_says_the_same_as_a_form() {
+        let token = RefreshToken::new("rt\"1\\\n/é".into());
+        let fields = [("grant_type", Field::Text("refresh_token")), ("refresh_token", Field::Refresh(&token))];
+        let secret = ClientSecret::new("hush\"".into());
+        let post = |auth| {
+            let client = Client { id: "c\"d", auth, secret: Some(&secret) };
+            post_as(TokenRequestBody::Json, "https://a/token", &fields, client, Duration::from_secs(1))
+        };
+        let members = |request: &Request| serde_json::from_str::<Value>(&request.body.as_ref().unwrap().0).unwrap();
+        let base = serde_json::json!({ "grant_type": "refresh_token", "refresh_token": "rt\"1\\\n/é" });
+        let by_post = post(ClientAuth::ClientSecretPost);
+        let mut expected = base.clone();
+        expected["client_id"] = "c\"d".into();
+        expected["client_secret"] = "hush\"".into();
+        assert_eq!(members(&by_post), expected);
+        assert!(by_post.headers.iter().any(|(name, value)| *name == "content-type" && *value.0 == "application/json"));
+        let by_header = post(ClientAuth::ClientSecretBasic);
+        assert_eq!(members(&by_header), base);
+        assert!(by_header.headers.iter().any(|(name, _)| *name == "authorization"));
+        assert_eq!(Sent::of(&by_post).strike("a refresh_token rt\"1\\\n/é"), "a refresh_token [redacted]");
+    }
+
+    #[test]
+    fn further_parameters_stand_behind_the_others() {
+        let client = Client { id: "c", auth: ClientAuth::None, secret: None };
+        for (written, expected) in
+            [(TokenRequestBody::Form, "a=1&client_id=c&b=2+3"), (TokenRequestBody::Json, r#"{"a":"1","client_id":"c","b":"2 3"}"#)]
+        {
+            let request = post_as(written, "https://a/token", &[("a", Field::Text("1"))], client, Duration::from_secs(1));
+            assert_eq!(*with_params(request, &[("b", "2 3")]).body.unwrap().0, expected);
+        }
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! OAuth without IO: request builders and answer checkers, a file per RFC. A request is a [`crate::transport::Request`],
 //! an answer a [`crate::transport::Response`]; whoever sends is elsewhere. Nothing here reads a clock, a file or a socket.
 
+pub mod assertion;
 pub mod authorize;
 pub mod challenge;
 pub mod device;

@@ -1,4 +1,6 @@
 //! The token endpoint (RFC 6749 sections 3.2, 4.1.3, 5 and 6): requests, and what every kind of answer means.
+//!
+//! A request is not proved here where the client signs for itself: `assertion` does that just before it is sent.
 
 mod answer;
 
@@ -7,11 +9,12 @@ use std::time::Duration;
 use super::authorize::{Code, CodeVerifier};
 use super::form::{self, Client, Field, Sent};
 use crate::grant::record::Definition;
-use crate::provider::{ClientAuth, Quirks};
+use crate::provider::{ClientAuth, Pkce, Quirks};
 use crate::secret::{AccessToken, ClientSecret, RefreshToken};
 use crate::transport::{Request, TransportError};
 
 pub use answer::check;
+pub(super) use answer::{error_code, members};
 
 /// A successful answer (RFC 6749 section 5.1), as lenient as providers are: checked, not yet merged into a grant.
 #[derive(Clone, Debug)]
@@ -101,7 +104,7 @@ pub fn client_auth(quirks: &Quirks, listed: Option<&[String]>, has_secret: bool)
     }
 }
 
-/// The code exchange (RFC 6749 section 4.1.3, RFC 7636 section 4.5). `None` where the definition has no token endpoint,
+/// The code exchange (RFC 6749 section 4.1.3, RFC 7636 section 4.5), without the verifier where no challenge was sent. `None` where the definition has no token endpoint,
 /// client or redirect URI.
 pub fn exchange_code(
     definition: &Definition,
@@ -114,10 +117,14 @@ pub fn exchange_code(
         ("grant_type", Field::Text("authorization_code")),
         ("code", Field::Hidden(&code.0)),
         ("redirect_uri", Field::Text(definition.redirect_uri.as_deref()?)),
-        ("code_verifier", Field::Hidden(&verifier.0)),
     ];
+    if quirks.pkce != Some(Pkce::Off) {
+        fields.push(("code_verifier", Field::Hidden(&verifier.0)));
+    }
     push_resource(&mut fields, quirks, resource);
-    Some(form::post(definition.token_endpoint.as_deref()?, &fields, client(definition, quirks, secret)?, EXCHANGE_TIMEOUT))
+    push_params(&mut fields, quirks);
+    let endpoint = definition.token_endpoint.as_deref()?;
+    Some(form::post_as(quirks.token_request, endpoint, &fields, client(definition, quirks, secret)?, EXCHANGE_TIMEOUT))
 }
 
 /// The refresh (RFC 6749 section 6): without `scope`, since it may only narrow. `None` for a static token.
@@ -133,7 +140,9 @@ pub fn refresh(
         fields.push(("redirect_uri", Field::Text(redirect_uri)));
     }
     push_resource(&mut fields, quirks, resource);
-    Some(form::post(definition.token_endpoint.as_deref()?, &fields, client(definition, quirks, secret)?, quirks.answer_timeout()))
+    push_params(&mut fields, quirks);
+    let endpoint = definition.refresh_endpoint.as_deref().or(definition.token_endpoint.as_deref())?;
+    Some(form::post_as(quirks.token_request, endpoint, &fields, client(definition, quirks, secret)?, quirks.answer_timeout()))
 }
 
 /// What a token request that got no answer means.
@@ -156,6 +165,15 @@ pub(super) fn client<'a>(definition: &'a Definition, quirks: &Quirks, secret: Op
 pub(super) fn push_resource<'a>(fields: &mut Vec<(&str, Field<'a>)>, quirks: &Quirks, resource: Option<&'a str>) {
     if let Some(resource) = resource.filter(|_| quirks.send_resource) {
         fields.push(("resource", Field::Text(resource)));
+    }
+}
+
+/// The preset's further parameters. None comes twice (RFC 6749 section 3.2): ours stand.
+pub(super) fn push_params<'a>(fields: &mut Vec<(&'a str, Field<'a>)>, quirks: &'a Quirks) {
+    for (name, value) in &quirks.token_params {
+        if fields.iter().all(|(have, _)| have != name) {
+            fields.push((name, Field::Text(value)));
+        }
     }
 }
 
@@ -207,6 +225,37 @@ mod tests {
         let request = refresh(&definition(), &gitlab, None, &token, Some("https://mcp.example")).unwrap();
         let redirect = [("redirect_uri", "http://127.0.0.1:7777/callback"), ("client_id", "client-1")];
         assert_eq!(form(&request), pairs(&[&base[..], &redirect].concat()));
+    }
+
+    #[test]
+    fn a_server_without_pkce_gets_no_verifier() {
+        let (code, verifier) = code();
+        let quirks = Quirks { pkce: Some(Pkce::Off), ..quirks() };
+        let request = exchange_code(&definition(), &quirks, None, (&code, &verifier), None).unwrap();
+        assert!(form(&request).iter().all(|(name, _)| name != "code_verifier"));
+    }
+
+    #[test]
+    fn further_parameters_go_along_and_never_stand_twice() {
+        let (code, verifier) = code();
+        let params = [("audience", "api"), ("resource", "theirs"), ("scope", "a b")].map(|(name, value)| (name.into(), value.into()));
+        let quirks = Quirks { token_params: params.into(), ..quirks() };
+        let exchange = exchange_code(&definition(), &quirks, None, (&code, &verifier), Some("https://mcp.example")).unwrap();
+        let refresh = refresh(&definition(), &quirks, None, &RefreshToken::new("rt".into()), None).unwrap();
+        for (request, resource) in [(exchange, "https://mcp.example"), (refresh, "theirs")] {
+            let sent = form(&request);
+            let of = |wanted: &str| sent.iter().filter(|(name, _)| name == wanted).map(|(_, value)| value.as_str()).collect::<Vec<_>>();
+            assert_eq!((of("audience"), of("resource"), of("scope")), (vec!["api"], vec![resource], vec!["a b"]));
+        }
+    }
+
+    #[test]
+    fn refreshes_go_to_their_own_endpoint_where_there_is_one() {
+        let own = Definition { refresh_endpoint: Some("https://as.example/refresh".into()), ..definition() };
+        let token = RefreshToken::new("rt".into());
+        assert_eq!(refresh(&own, &quirks(), None, &token, None).unwrap().url, "https://as.example/refresh");
+        let (code, verifier) = code();
+        assert_eq!(exchange_code(&own, &quirks(), None, (&code, &verifier), None).unwrap().url, "https://as.example/token");
     }
 
     #[test]

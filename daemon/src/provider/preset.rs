@@ -226,7 +226,7 @@ fn parse(name: &'static str, text: &str) -> Result<Preset, String> {
     let whole = below(&file, &Table::default());
     let provider = whole
         .check()
-        .and_then(|()| combinations(&whole, &whole))
+        .and_then(|()| combinations(&Table::default(), &whole))
         .and_then(|()| whole.provider(name, Some(name)))
         .map_err(|wrong| wrong.what)?;
     Ok(Preset { name, file, provider })

@@ -135,6 +135,18 @@ fn a_preset_for_servers_of_ones_own_asks_for_the_base_url_by_name() {
 }
 
 #[test]
+fn a_preset_alone_may_send_refreshes_elsewhere_and_says_how_well_it_is_known() {
+    let text = "title = 'Test'\n[provider]\nauthorization_endpoint = 'https://a.example/a'\ntoken_endpoint = 'https://a.example/t'\n\
+                refresh_endpoint = 'https://b.example/r'\n[provenance]\nverified = true\nchecked = '2026-11'\nsources = ['a page']";
+    let preset = parse("test", text).unwrap();
+    assert_eq!(preset.provider().endpoints.refresh.as_deref(), Some("https://b.example/r"));
+    assert_eq!((preset.provenance().verified, preset.provenance().sources.len()), (true, 1));
+    let moved = toml::from_str("token_endpoint = 'https://a.example/other'").unwrap();
+    let whole = preset.below(&moved);
+    assert!(combinations(&moved, &whole).is_err(), "the person's own endpoints are held together");
+}
+
+#[test]
 fn endpoints_follow_the_base_url() {
     // preset, base_url, token, userinfo, revocation
     let table = [

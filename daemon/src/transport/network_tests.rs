@@ -294,7 +294,8 @@ async fn a_wrong_ca_file_or_proxy_is_named_and_nothing_goes_out() {
 #[tokio::test]
 async fn a_configured_proxy_is_used_for_https_and_never_for_this_machine() {
     let proxy = Server::start(vec![say("HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 0\r\n\r\n")]);
-    let network = Network::new(NetworkConfig { proxy: Some(crate::transport::Proxy::Through(proxy.origin.clone())), ..NetworkConfig::default() });
+    let network =
+        Network::new(NetworkConfig { proxy: Some(crate::transport::Proxy::Through(proxy.origin.clone())), ..NetworkConfig::default() });
     let target = Server::start(vec![ok("{}")]);
     assert_eq!(network.send(request(Method::Get, target.url("/"))).await.unwrap().status, 200);
     let error = network.send(request(Method::Post, "https://provider.example/token".into())).await.unwrap_err();

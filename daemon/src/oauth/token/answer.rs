@@ -15,6 +15,8 @@ use crate::transport::Response;
 /// Error codes that a person has to do something about; the grant is kept. The last is GitHub's word for `invalid_client`.
 const REFUSALS: [&str; 6] =
     ["invalid_client", "unauthorized_client", "interaction_required", "consent_required", "invalid_scope", "incorrect_client_credentials"];
+/// What stands as `token_type` at Slack: whose bearer token it is.
+const OWNERS: [&str; 2] = ["bot", "user"];
 /// The longest `Retry-After` that is followed.
 const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(3600);
 /// The longest lifetime that is believed.
@@ -37,7 +39,7 @@ pub fn check(response: &Response, quirks: &Quirks) -> Result<TokenResponse, Toke
         200 => TokenError::Unusable(error.to_string()),
         _ => TokenError::Unusable(format!("status {status}, and {error}")),
     })?;
-    if let Some(code) = members.text("error") {
+    if let Some(code) = error_code(&members) {
         return Err(refusal(response, &members, code, quirks));
     }
     if status >= 300 {
@@ -46,7 +48,20 @@ pub fn check(response: &Response, quirks: &Quirks) -> Result<TokenResponse, Toke
     success(&members, quirks)
 }
 
-fn members(response: &Response) -> Result<Members, MembersError> {
+/// The error code: RFC 6749 section 5.2, or one level below, as REST APIs write it.
+pub(in crate::oauth) fn error_code(members: &Members) -> Option<&str> {
+    members.text("error").or_else(|| {
+        let error = members.object("error")?;
+        error.text("code").or_else(|| error.text("type")).or_else(|| error.text("status"))
+    })
+}
+
+fn error_description(members: &Members) -> Option<String> {
+    clean_option(members.text("error_description").or_else(|| members.object("error")?.text("message")))
+}
+
+/// What an answer of the token endpoint holds, whichever way it is written.
+pub(in crate::oauth) fn members(response: &Response) -> Result<Members, MembersError> {
     match (Members::from_json(&response.body), response.content_type.as_deref()) {
         (Err(MembersError::NotJson), Some("application/x-www-form-urlencoded" | "text/plain")) => Members::from_form(&response.body),
         (result, _) => result,
@@ -54,7 +69,7 @@ fn members(response: &Response) -> Result<Members, MembersError> {
 }
 
 fn refusal(response: &Response, members: &Members, code: &str, quirks: &Quirks) -> TokenError {
-    let description = clean_option(members.text("error_description"));
+    let description = error_description(members);
     let ends = code == "invalid_grant" || quirks.invalid_grant_codes.iter().any(|own| own == code);
     // A portal or a proxy that answers JSON under another type must not end a grant.
     let plain = response.content_type.as_deref().is_none_or(|kind| kind.ends_with("json") || kind == "application/x-www-form-urlencoded");
@@ -68,9 +83,11 @@ fn refusal(response: &Response, members: &Members, code: &str, quirks: &Quirks) 
     }
 }
 
-fn success(members: &Members, quirks: &Quirks) -> Result<TokenResponse, TokenError> {
+fn success(whole: &Members, quirks: &Quirks) -> Result<TokenResponse, TokenError> {
+    // Answers to refreshes may lack the member; what stands beside it, where it is there, are somebody else's tokens.
+    let members = quirks.token_answer_member.as_deref().and_then(|path| whole.object(path)).unwrap_or(whole);
     let token = members.text("access_token").unwrap_or_default();
-    let token_type = members.text("token_type").unwrap_or("Bearer");
+    let token_type = members.text("token_type").filter(|kind| !OWNERS.contains(kind)).unwrap_or("Bearer");
     let refresh_token = members.text("refresh_token").map(|token| RefreshToken::new(token.to_owned()));
     let unusable = fault(token, token_type);
     if let (Some(fault), None) = (&unusable, &refresh_token) {
@@ -84,7 +101,7 @@ fn success(members: &Members, quirks: &Quirks) -> Result<TokenResponse, TokenErr
         refresh_token,
         scopes: scopes(members, quirks.scope_separator).filter(|_| unusable.is_none()),
         unusable,
-        id_token: members.text("id_token").map(|token| AccessToken::new(token.to_owned())),
+        id_token: members.text("id_token").or_else(|| whole.text("id_token")).map(|token| AccessToken::new(token.to_owned())),
     })
 }
 

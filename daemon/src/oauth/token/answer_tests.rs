@@ -252,3 +252,42 @@ proptest! {
         prop_assert!(!matches!(check(&response, &quirks()), Err(TokenError::InvalidGrant(_))));
     }
 }
+
+#[test]
+fn tokens_may_lie_in_a_member_of_the_answer() {
+    let quirks = Quirks { token_answer_member: Some("authed_user".into()), scope_separator: ',', ..quirks() };
+    let check = |body: &str| check(&json(200, body), &quirks);
+    let nested = r#"{"ok":true,"access_token":"bot-1","token_type":"bot","scope":"chat","authed_user":
+        {"id":"U1","scope":"a,b","access_token":"user-1","token_type":"user","refresh_token":"rt-1","expires_in":43200}}"#;
+    let response = check(nested).unwrap();
+    assert_eq!((response.access_token.expose(), response.token_type.as_str()), ("user-1", "Bearer"));
+    assert_eq!((response.scopes, response.lifetime), (Some(vec!["a".into(), "b".into()]), Some(12 * HOUR)));
+    assert_eq!(*response.refresh_token.unwrap().expose(), "rt-1");
+    let flat = check(r#"{"ok":true,"access_token":"user-2","token_type":"user"}"#).unwrap();
+    assert_eq!(flat.access_token.expose(), "user-2", "an answer to a refresh may lack the member");
+    let somebody_elses = check(r#"{"ok":true,"access_token":"bot-1","authed_user":{"id":"U1"}}"#);
+    assert!(matches!(somebody_elses, Err(TokenError::Unusable(_))), "{somebody_elses:?}");
+}
+
+#[test]
+fn an_error_may_lie_one_level_below() {
+    for (body, expected) in [
+        (r#"{"error":{"code":"invalid_grant","message":"gone"}}"#, TokenError::InvalidGrant(Some("gone".into()))),
+        (
+            r#"{"error":{"type":"invalid_client","message":"who?"}}"#,
+            TokenError::Refused { code: "invalid_client".into(), description: Some("who?".into()) },
+        ),
+        (r#"{"error":{"code":400,"status":"INVALID_ARGUMENT"}}"#, TokenError::Unusable("INVALID_ARGUMENT".into())),
+        (r#"{"ok":false,"error":"token_revoked"}"#, TokenError::Unusable("token_revoked".into())),
+        (r#"{"ok":false}"#, TokenError::Unusable("it holds no access token".into())),
+    ] {
+        assert_eq!(check(&json(200, body), &quirks()).unwrap_err(), expected, "{body}");
+    }
+}
+
+#[test]
+fn a_token_that_never_expires_has_no_lifetime_unless_it_says_one() {
+    let quirks = Quirks { default_lifetime: Some(DefaultLifetime::Never), ..quirks() };
+    assert_eq!(check(&json(200, r#"{"access_token":"at"}"#), &quirks).unwrap().lifetime, None);
+    assert_eq!(check(&json(200, r#"{"access_token":"at","expires_in":3600}"#), &quirks).unwrap().lifetime, Some(HOUR));
+}

@@ -250,7 +250,7 @@ fn facts(provider: &ProviderSummary, text: &mut Vec<String>) {
     add("client id", &provider.client_id);
     let secret = match (provider.has_client_secret, provider.needs_client_secret) {
         (true, _) => "stored",
-        (false, true) => "none",
+        (false, true) => "none yet",
         (false, false) => "none, and none is needed",
     };
     add("client secret", &Some(secret.to_owned()));

@@ -89,6 +89,7 @@ impl Provider {
             scopes: None,
             unusable: None,
             id_token: None,
+            owner: crate::oauth::identity::Identity::default(),
         }
     }
 
@@ -235,6 +236,7 @@ impl World {
             scopes: None,
             unusable: None,
             id_token: None,
+            owner: crate::oauth::identity::Identity::default(),
         }
     }
 

@@ -1,5 +1,5 @@
-//! Who logged in: from the ID token (OpenID Connect Core section 2) or the userinfo endpoint (section 5.3), by the preset's
-//! choice of members. For people and for telling accounts apart; nothing is decided by it that the token does not decide.
+//! Who logged in: from the ID token (OpenID Connect Core section 2), the token answer itself, or the userinfo endpoint (section
+//! 5.3), by the preset's choice of members. For people and for telling accounts apart; nothing is decided by it that the token does not decide.
 
 use std::time::Duration;
 
@@ -129,7 +129,8 @@ impl Identity {
     }
 }
 
-fn identity(claims: &Members, quirks: &Quirks) -> Identity {
+/// The identity in any answer that names somebody.
+pub(super) fn identity(claims: &Members, quirks: &Quirks) -> Identity {
     let first = |names: &[String]| names.iter().find_map(|name| clean_option(claims.scalar(name).as_deref()));
     Identity { account: first(&quirks.account_claims), subject: first(&quirks.subject_claims) }
 }

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use super::authorize::{Code, CodeVerifier};
 use super::form::{self, Client, Field, Sent};
+use super::identity::Identity;
 use crate::grant::record::Definition;
 use crate::provider::{ClientAuth, Pkce, Quirks};
 use crate::secret::{AccessToken, ClientSecret, RefreshToken};
@@ -34,6 +35,8 @@ pub struct TokenResponse {
     pub unusable: Option<String>,
     /// The ID token, for identity only. Redacted in `Debug`.
     pub id_token: Option<AccessToken>,
+    /// Who logged in, where the answer tells it (Notion, Sentry).
+    pub owner: Identity,
 }
 
 /// Why a token request gave no token. No variant holds a body or a token; texts are sanitised and short.

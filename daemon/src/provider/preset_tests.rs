@@ -41,7 +41,7 @@ fn each_preset_needs_what_its_table_says() {
         ("google", "client_id client_secret", "code device", "http://127.0.0.1/callback"),
         ("hubspot", "client_id client_secret", "code", "http://localhost:27631/callback"),
         ("huggingface", "client_id", "code device", "http://127.0.0.1/callback"),
-        ("keycloak", "base_url client_id", "code", "http://127.0.0.1/callback"),
+        ("keycloak", "base_url client_id", "code device", "http://127.0.0.1/callback"),
         ("linear", "client_id", "code", "http://localhost:27631/oauth/callback"),
         ("notion", "client_id client_secret", "code", "http://localhost:27631/callback"),
         ("okta", "base_url client_id", "code", "http://127.0.0.1:27631/callback"),

@@ -181,7 +181,9 @@ fn a_private_key_is_never_sent_as_a_secret() {
 fn other_clients_and_other_bodies_stay_as_they_are() {
     let key = ClientSecret::new(pem("PRIVATE KEY", &p256().0));
     let body = |request: &Request| request.body.as_ref().map(|body| body.0.to_string());
-    for (quirks, secret) in [(quirks(), Some(&key)), (by_key(), None)] {
+    let plain = ClientSecret::new("hush".into());
+    let public = Quirks { client_auth: Some(ClientAuth::None), ..quirks() };
+    for (quirks, secret) in [(quirks(), Some(&plain)), (by_key(), None), (public, Some(&key))] {
         let same = prove(request(), (&definition(), &quirks), secret, NOW).unwrap();
         assert_eq!(body(&same), body(&request()));
     }

@@ -7,11 +7,10 @@ mod commands;
 mod failure;
 mod output;
 
-use std::ffi::OsString;
 use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
-use mcp_auth_proto::{Client, GrantName, socket_path};
+use mcp_auth_proto::{Client, socket_path};
 
 use crate::commands::{
     add_token, completions, env, events, exec, git_credential, headers, lock, login, logout, man, pkce, provider, refresh, reload, setup,
@@ -65,13 +64,26 @@ Exit codes: 0 ok, 1 refused or failed, 2 wrong usage, 3 login needed, 4 daemon n
 5 provider unreachable, 6 not allowed by policy, 7 vault locked, 78 bad config, 130 Ctrl-C";
 
 fn main() -> ExitCode {
-    // MCP servers ask for tokens in their request path: this way in costs no argument parser.
-    if let Some((name, json)) = plain_token(std::env::args_os().skip(1)) {
-        return finish(connect().and_then(|client| token::plain(&client, name, json)), json);
+    let words: Option<Vec<String>> = std::env::args_os().skip(1).map(|word| word.into_string().ok()).collect();
+    if let Some((verb, json)) = words.as_deref().and_then(plain) {
+        return finish(dispatch(verb, json), json);
     }
     match Cli::try_parse() {
         Ok(cli) => finish(dispatch(cli.verb, cli.json), cli.json),
         Err(error) => usage(&error),
+    }
+}
+
+/// The verbs that MCP clients, MCP servers and git run in their request path, in the forms that those use: they cost no
+/// argument parser. Everything else is clap's, every mistake too.
+fn plain(words: &[String]) -> Option<(Verb, bool)> {
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    match words.as_slice() {
+        ["token", target] => Some((Verb::Token(token::Args::plain(target)?), false)),
+        ["token", target, "--json"] | ["token", "--json", target] => Some((Verb::Token(token::Args::plain(target)?), true)),
+        ["headers", rest @ ..] => Some((Verb::Headers(headers::Args::plain(rest)?), false)),
+        ["git-credential", rest @ ..] => Some((Verb::GitCredential(git_credential::Args::plain(rest)?), false)),
+        _ => None,
     }
 }
 
@@ -143,21 +155,6 @@ fn finish(outcome: Result<(), Failure>, json: bool) -> ExitCode {
     }
 }
 
-/// `token NAME` and `token NAME --json` exactly; everything else is clap's.
-fn plain_token(mut args: impl Iterator<Item = OsString>) -> Option<(GrantName, bool)> {
-    if args.next()? != "token" {
-        return None;
-    }
-    let (first, second) = (args.next()?, args.next());
-    let name = match (&second, args.next()) {
-        (None, None) => first,
-        (Some(flag), None) if flag == "--json" => first,
-        (Some(_), None) if first == "--json" => return Some((second.as_ref()?.to_str()?.parse().ok()?, true)),
-        _ => return None,
-    };
-    Some((name.to_str()?.parse().ok()?, second.is_some()))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -174,21 +171,51 @@ mod tests {
     }
 
     #[test]
-    fn only_the_plain_form_of_token_takes_the_short_way() {
-        let quick = |args: &[&str]| plain_token(args.iter().map(OsString::from)).map(|(name, json)| (name.to_string(), json));
-        assert_eq!(quick(&["token", "github"]), Some(("github".into(), false)));
-        assert_eq!(quick(&["token", "github:work", "--json"]), Some(("github:work".into(), true)));
-        assert_eq!(quick(&["token", "--json", "github"]), Some(("github".into(), true)));
-        for slow in [
-            &["token"][..],
-            &["token", "--help"],
-            &["token", "GitHub"],
-            &["token", "a", "b"],
-            &["token", "a", "--json", "b"],
-            &["login", "a"],
-            &[],
+    fn the_short_way_reads_plain_forms_as_the_argument_parser_does_and_leaves_the_rest_to_it() {
+        let short = |line: &str| {
+            let words: Vec<String> = line.split(' ').map(str::to_owned).collect();
+            plain(&words).map(|(verb, json)| format!("{verb:?} {json}"))
+        };
+        let parsed = |line: &str| {
+            Cli::try_parse_from(["mcp-authctl"].into_iter().chain(line.split(' '))).map(|cli| format!("{:?} {}", cli.verb, cli.json))
+        };
+        for line in [
+            "token github",
+            "token https://mcp.example.com/mcp",
+            "token github:work --json",
+            "token --json github",
+            "headers",
+            "headers github",
+            "headers https://mcp.example.com/mcp",
+            "git-credential github get",
+            "git-credential github --host git.example:8443 --host b.example erase",
+            "git-credential github --username x-token-auth --host b.example some-later-one",
         ] {
-            assert_eq!(quick(slow), None, "{slow:?}");
+            assert_eq!(short(line), Some(parsed(line).unwrap()), "{line}");
+        }
+        for line in [
+            "",
+            "login a",
+            "token",
+            "token --help",
+            "token GitHub",
+            "token a b",
+            "token a --json b",
+            "headers --help",
+            "headers --json",
+            "headers GitHub",
+            "headers a b",
+            "git-credential",
+            "git-credential github",
+            "git-credential github --help",
+            "git-credential GitHub get",
+            "git-credential github --host get",
+            "git-credential github --host --username get",
+            "git-credential github --host=git.example get",
+            "git-credential github get --host git.example",
+            "git-credential github --username a --username b get",
+        ] {
+            assert_eq!(short(line), None, "{line}");
         }
     }
 }

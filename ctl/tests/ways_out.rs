@@ -4,6 +4,8 @@
 
 mod canned;
 
+use std::sync::{Arc, Mutex};
+
 use canned::{Daemon, Ran, Reply, TOKEN, error, finish};
 
 const GITHUB: &str = r#"{"name":"github","provider":"github","scopes":[],"state":"ok","refreshable":true}"#;
@@ -109,7 +111,7 @@ fn git_gets_a_user_and_a_token_with_its_expiry() {
     assert_eq!((lines.next(), lines.next()), (Some("username=oauth2"), Some("password=gho_16C7e42F")));
     let expiry: u64 = lines.next().unwrap().strip_prefix("password_expiry_utc=").unwrap().parse().unwrap();
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
-    assert!((3530..=3541).contains(&(expiry - now)), "{expiry}");
+    assert!((3520..=3529).contains(&(expiry - now)), "{expiry}");
     assert!(!run.stdout.contains("refresh"), "git is not to keep what is ours");
 }
 
@@ -123,8 +125,23 @@ fn git_gets_a_bearer_token_only_where_it_can_send_one_and_the_server_takes_nothi
     assert!(
         ask("wwwauth[]=Bearer realm=\"x\"\n").starts_with("capability[]=authtype\nauthtype=Bearer\nephemeral=1\ncredential=gho_16C7e42F\n")
     );
-    assert!(ask("wwwauth[]=Basic realm=\"x\"\nwwwauth[]=Bearer\n").starts_with("username=me\npassword=gho_16C7e42F\n"));
-    assert!(ask("").starts_with("username=me\npassword="));
+    assert!(ask("wwwauth[]=Basic realm=\"x\"\nwwwauth[]=Bearer\n").starts_with("username=oauth2\npassword=gho_16C7e42F\n"));
+    assert!(ask("").starts_with("username=oauth2\npassword="));
+}
+
+#[test]
+fn git_gets_the_user_name_that_the_server_wants_whoever_the_address_names() {
+    let daemon = github();
+    let ask = |more: &[&str], host: &str| {
+        let asked = format!("protocol=https\nhost={host}\nusername=me\n");
+        let args = [&["git-credential", "github", "--host", host], more, &["get"]].concat();
+        daemon.run_with_stdin(&args, &asked).stdout.lines().next().unwrap_or_default().to_owned()
+    };
+    assert_eq!(ask(&[], "gitlab.com"), "username=oauth2");
+    assert_eq!(ask(&[], "bitbucket.org"), "username=x-token-auth");
+    assert_eq!(ask(&["--username", "me"], "bitbucket.org"), "username=me");
+    let two_lines = daemon.run(&["git-credential", "github", "--username", "me\npassword=x", "get"]);
+    assert_eq!((two_lines.code, &*two_lines.stdout), (Some(2), ""));
 }
 
 #[test]
@@ -149,17 +166,79 @@ fn git_keeps_nothing_with_us_and_a_refused_password_is_reported() {
         assert_eq!(daemon.run_with_stdin(&["git-credential", "github", operation], credential), out(0, ""), "{operation}");
     }
     assert_eq!(daemon.run_with_stdin(&["git-credential", "github", "erase"], credential), out(0, ""));
+    assert_eq!([daemon.asked(), daemon.asked()], ["GET /v1/grants/github", "GET /v1/providers"]);
     assert_eq!(daemon.asked(), r#"POST /v1/token {"grant":"github","rejected_token":"gho_16C7e42F"}"#);
 }
 
 #[test]
+fn the_refused_password_of_another_host_stays_out_of_the_daemon() {
+    let daemon = github();
+    for credential in ["protocol=https\nhost=git.example\npassword=its-own\n\n", "protocol=http\nhost=github.com\npassword=its-own\n\n"] {
+        assert_eq!(daemon.run_with_stdin(&["git-credential", "github", "--host", "github.com", "erase"], credential), out(0, ""));
+    }
+    assert_eq!(daemon.run(&["token", "github"]).code, Some(0));
+    assert_eq!(daemon.asked(), r#"POST /v1/token {"grant":"github"}"#, "the first and only question");
+}
+
+#[test]
 fn git_does_not_ask_a_person_for_a_password_that_does_not_exist() {
-    let daemon = Daemon::new(|asked| match asked {
-        "GET /v1/grants/github" => Reply::Json(200, GITHUB.into()),
-        "GET /v1/providers" => Reply::Json(200, PROVIDERS.into()),
-        _ => Reply::Json(401, error("login_required", r#","hint":"mcp-authctl login github""#)),
-    });
-    let run = daemon.run_with_stdin(&["git-credential", "github", "get"], "protocol=https\nhost=github.com\n\n");
-    assert_eq!((run.code, &*run.stdout), (Some(3), "quit=1\n"));
-    assert!(run.stderr.contains("hint: mcp-authctl login github"));
+    let login = error("login_required", r#","hint":"mcp-authctl login github""#);
+    let unknown = error("unknown_grant", r#","hint":"mcp-authctl login github:work""#);
+    for (name, (status, grant), refusal, hint) in [
+        ("github", (200, GITHUB.to_owned()), login, "mcp-authctl login github"),
+        ("github:work", (404, unknown.clone()), unknown, "mcp-authctl login github:work"),
+    ] {
+        let daemon = Daemon::new(move |asked| match asked {
+            "GET /v1/providers" => Reply::Json(200, PROVIDERS.into()),
+            _ if asked.starts_with("GET /v1/grants/") => Reply::Json(status, grant.clone()),
+            _ => Reply::Json(401, refusal.clone()),
+        });
+        let ask = |host: &str| daemon.run_with_stdin(&["git-credential", name, "get"], &format!("protocol=https\nhost={host}\n\n"));
+        let run = ask("github.com");
+        assert_eq!((run.code, &*run.stdout), (Some(3), "quit=1\n"), "{name}");
+        assert!(run.stderr.contains(&format!("hint: {hint}\n")), "{run:?}");
+        let elsewhere = ask("git.example");
+        assert_eq!((elsewhere.code, &*elsewhere.stdout), (Some(0), ""), "{name}: another helper may know it");
+    }
+}
+
+#[test]
+fn the_short_way_in_and_the_argument_parser_ask_the_same_and_end_the_same() {
+    const ASKED: &str = "protocol=https\nhost=github.com\n\n";
+    let answers = [
+        (200, TOKEN.to_owned()),
+        (401, error("login_required", r#","hint":"h""#)),
+        (503, error("provider_unreachable", "")),
+        (200, "{".into()),
+    ];
+    for (status, body) in answers {
+        for (short, long) in [
+            (&["token", "github"][..], &["token", "--", "github"][..]),
+            (&["token", "github", "--json"], &["token", "github", "--json", "--format=plain"]),
+            (&["headers", "github"], &["headers", "--", "github"]),
+            (&["headers", "https://mcp.example.com/mcp"], &["headers", "--", "https://mcp.example.com/mcp"]),
+            (&["git-credential", "github", "get"], &["git-credential", "--", "github", "get"]),
+            (&["git-credential", "github", "--host", "github.com", "get"], &["git-credential", "--host=github.com", "github", "get"]),
+            (&["git-credential", "github", "--host", "git.example", "get"], &["git-credential", "--host=git.example", "github", "get"]),
+        ] {
+            let outcome = |args: &[&str]| {
+                let body = body.clone();
+                let seen = Arc::new(Mutex::new(Vec::new()));
+                let asked = seen.clone();
+                let daemon = Daemon::new(move |request| {
+                    asked.lock().unwrap().push(request.to_owned());
+                    match request {
+                        "GET /v1/grants/github" => Reply::Json(200, GITHUB.into()),
+                        "GET /v1/providers" => Reply::Json(200, PROVIDERS.into()),
+                        _ => Reply::Json(status, body.clone()),
+                    }
+                });
+                let run = daemon.run_with_stdin(args, ASKED);
+                // The expiry counts from now, and a second may have passed.
+                let stdout: String = run.stdout.lines().filter(|line| !line.starts_with("password_expiry_utc=")).collect();
+                (run.code, stdout, run.stderr, seen.lock().unwrap().clone())
+            };
+            assert_eq!(outcome(short), outcome(long), "{short:?} {status}");
+        }
+    }
 }

@@ -21,7 +21,7 @@ use crate::oauth::authorize::{self, Ask, Code, CodeVerifier, Expected, RedirectE
 use crate::oauth::identity::{self, Audience, Identity};
 use crate::oauth::token::{self, TokenError, TokenResponse};
 use crate::oauth::{Sent, assertion};
-use crate::provider::{ClientAuth, Pkce, Provider};
+use crate::provider::{Pkce, Provider};
 use crate::secret::ClientSecret;
 use crate::transport::Transport;
 
@@ -101,8 +101,8 @@ pub async fn run(
 ) -> Result<Outcome, ErrorBody> {
     let name = plan.provider.name.as_str();
     let client_id = plan.provider.client_id.as_deref().filter(|id| !id.is_empty()).ok_or_else(|| failure::no_client_id(name))?;
-    if let Some(secret) = plan.client_secret.as_ref().filter(|_| plan.provider.quirks.client_auth == Some(ClientAuth::PrivateKeyJwt)) {
-        assertion::check_key(secret).map_err(|error| failure::bad_key(name, &error))?;
+    if let Some(secret) = &plan.client_secret {
+        assertion::fits(secret, &plan.provider.quirks).map_err(|error| failure::bad_key(name, &error))?;
     }
     let server = discovery::find(&plan.provider, &*transport).await?;
     let (definition, response, sent_at) = match device_endpoint(&plan, &server)? {

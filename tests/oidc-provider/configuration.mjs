@@ -6,7 +6,13 @@ import { Store } from "./store.mjs";
 
 // Every secret starts and ends with a word that occurs nowhere else, so that a search through logs, environments and
 // memory dumps finds a leaked token even when it was cut at either end. The Rust harness searches for the same words.
-export const MARKS = { AccessToken: "zQaT9qz", ClientCredentials: "zQaT9qz", RefreshToken: "zQrT9qz", AuthorizationCode: "zQaC9qz" };
+export const MARKS = {
+  AccessToken: "zQaT9qz",
+  ClientCredentials: "zQaT9qz",
+  RefreshToken: "zQrT9qz",
+  AuthorizationCode: "zQaC9qz",
+  DeviceCode: "zQdC9qz",
+};
 export const CLIENT_SECRET = "zQcS9qz-a-client-secret-for-tests-only-zQcS9qz";
 
 const DEVICE_CODE = "urn:ietf:params:oauth:grant-type:device_code";

@@ -8,10 +8,11 @@ use base64::engine::general_purpose::STANDARD_NO_PAD;
 use memchr::memmem::Finder;
 
 /// What marks a secret, and which kind it is.
-pub const MARKS: [(&str, &str); 5] = [
+pub const MARKS: [(&str, &str); 6] = [
     ("access token", "zQaT9qz"),
     ("refresh token", "zQrT9qz"),
     ("authorization code", "zQaC9qz"),
+    ("device code", "zQdC9qz"),
     ("client secret", "zQcS9qz"),
     ("passphrase", "zQpP9qz"),
 ];

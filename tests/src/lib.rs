@@ -7,15 +7,19 @@
 // A harness reports by panicking: that is what fails the test, with the line that called it.
 #![allow(clippy::unwrap_used, clippy::print_stderr)]
 
+mod accept;
 mod binaries;
 mod browse;
 mod events;
-mod heard;
+mod git;
 mod http;
 mod keyring;
 mod leak;
 mod listing;
+mod logins;
 mod process;
+mod proxy;
+mod request;
 pub mod rogue;
 mod room;
 mod run;
@@ -27,12 +31,13 @@ mod wait;
 pub use binaries::{binary, chromium, kept_folder, node, require, require_root, source_folder};
 pub use browse::{Answer, Person};
 pub use events::Events;
-pub use heard::Heard;
+pub use git::{Git, GitServer, Scheme, Visit, our_helper};
 pub use http::{Connection, HttpAnswer, get, post_form, post_json, send_raw};
 pub use keyring::Keyring;
 pub use leak::{Finding, LeakSearch, MARKS, PASSPHRASE};
 pub use listing::Listing;
 pub use process::{memory_kib, open_files, processor_time};
+pub use proxy::Proxy;
 pub use room::{AS_STRANGER, Daemon, LoginStream, OWNER, Room, STRANGER, give, provider_table};
 pub use run::{Output, Running, run};
 pub use server::{Counters, GrantTypeCounters, Issued, Server};

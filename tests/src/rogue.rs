@@ -6,11 +6,11 @@
 //! can act at a chosen [`Moment`] of a request, for one kill the daemon.
 
 mod answer;
+mod demands;
 mod grants;
 
-use std::collections::BTreeMap;
-use std::io::{BufRead as _, BufReader, Read as _};
-use std::net::{TcpListener, TcpStream};
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::TcpStream;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
@@ -19,8 +19,11 @@ use serde_json::{Value, json};
 use url::Url;
 
 pub use answer::{Content, Delivery, Plan};
+pub use demands::{Demands, Proof, Writing};
 pub use grants::{Issued, Refresh, Reuse, Rules, Verdict, generation};
 
+use crate::accept::Accepting;
+use crate::request::{Request, members};
 use crate::wait::wait_until;
 use grants::Grants;
 
@@ -44,6 +47,8 @@ pub enum Moment {
 pub struct Seen {
     /// Requests by path.
     pub requests: BTreeMap<String, u64>,
+    /// Why requests were refused that did not meet the [`Demands`], in order.
+    pub unmet: Vec<String>,
     /// Every token request with `grant_type=refresh_token`, in order.
     pub refreshes: Vec<Refresh>,
     /// Every access token that was issued, in order.
@@ -71,17 +76,20 @@ struct State {
     seen: Seen,
     plans: Vec<Plan>,
     watcher: Option<Watcher>,
+    /// The `jti` of every client assertion that was accepted.
+    jtis: BTreeSet<String>,
 }
 
 struct Shared {
     state: Mutex<State>,
     changed: Condvar,
-    ended: AtomicBool,
+    ended: Arc<AtomicBool>,
     port: u16,
 }
 
 /// The server. It ends with this value; connections that hang are let go.
 pub struct Rogue {
+    accepting: Accepting,
     shared: Arc<Shared>,
 }
 
@@ -95,21 +103,10 @@ impl Rogue {
     /// A server on a free loopback port.
     #[track_caller]
     pub fn start(rules: Rules) -> Self {
-        let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
-        let port = listener.local_addr().unwrap().port();
-        let state = State { grants: Grants::new(rules), seen: Seen::default(), plans: Vec::new(), watcher: None };
-        let shared = Arc::new(Shared { state: Mutex::new(state), changed: Condvar::new(), ended: AtomicBool::new(false), port });
-        let serving = shared.clone();
-        std::thread::spawn(move || {
-            for stream in listener.incoming().flatten() {
-                if serving.ended.load(Ordering::Relaxed) {
-                    return;
-                }
-                let shared = serving.clone();
-                std::thread::spawn(move || shared.serve(stream));
-            }
-        });
-        Self { shared }
+        let state = State { grants: Grants::new(rules), seen: Seen::default(), plans: Vec::new(), watcher: None, jtis: BTreeSet::new() };
+        let make = |port, ended| Arc::new(Shared { state: Mutex::new(state), changed: Condvar::new(), ended, port });
+        let (accepting, shared) = Accepting::start(make, Shared::serve);
+        Self { accepting, shared }
     }
 
     /// Its issuer, without a slash at the end.
@@ -120,6 +117,15 @@ impl Rogue {
     /// A `[providers.NAME]` table for this server, with further lines.
     pub fn provider_table(&self, name: &str, more: &str) -> String {
         format!("[providers.{name}]\nissuer = \"{}\"\nclient_id = \"native\"\nscopes = [\"mcp:read\"]\n{more}\n", self.issuer())
+    }
+
+    /// A `[providers.NAME]` table with this server's endpoints, without discovery, and with further lines.
+    pub fn endpoints_table(&self, name: &str, more: &str) -> String {
+        let issuer = self.issuer();
+        format!(
+            "[providers.{name}]\nauthorization_endpoint = \"{issuer}/authorize\"\ntoken_endpoint = \"{issuer}/token\"\n\
+             client_id = \"native\"\nscopes = [\"mcp:read\"]\n{more}\n"
+        )
     }
 
     /// Changes the rules from now on.
@@ -186,20 +192,9 @@ impl Rogue {
 
 impl Drop for Rogue {
     fn drop(&mut self) {
-        self.shared.ended.store(true, Ordering::Relaxed);
+        self.accepting.end();
         self.shared.changed.notify_all();
-        // Wakes the accepting thread; if that fails it has gone already.
-        drop(TcpStream::connect(("127.0.0.1", self.shared.port)));
     }
-}
-
-/// A request, read whole.
-struct Asked {
-    method: String,
-    path: String,
-    query: BTreeMap<String, String>,
-    headers: BTreeMap<String, String>,
-    form: BTreeMap<String, String>,
 }
 
 impl Shared {
@@ -220,7 +215,7 @@ impl Shared {
 
     fn serve(&self, stream: TcpStream) {
         // A client that goes away has its reasons.
-        let Some(asked) = read(&stream, self.port) else { return };
+        let Some(asked) = Request::read(&stream) else { return };
         let (plan, watcher) = {
             let mut state = self.lock();
             *state.seen.requests.entry(asked.path.clone()).or_default() += 1;
@@ -259,18 +254,22 @@ impl State {
     }
 
     /// What an honest server answers: status, further header lines, body.
-    fn honest(&mut self, asked: &Asked, issuer: &str, commit: bool) -> answer::Honest {
+    fn honest(&mut self, asked: &Request, issuer: &str, commit: bool) -> answer::Honest {
         match (asked.method.as_str(), asked.path.as_str()) {
             ("GET", "/.well-known/oauth-authorization-server" | "/.well-known/openid-configuration") => {
                 answer::Honest::json(200, metadata(issuer))
             }
-            ("GET", "/authorize") => answer::Honest::redirect(&self.authorize(&asked.query, issuer)),
-            ("POST", "/token") => {
-                let (status, body) = self.grants.token(&asked.form, commit, &mut self.seen);
-                answer::Honest::json(status, body)
-            }
+            ("GET", "/authorize") => match self.grants.rules.demands.authorization(asked) {
+                Ok(()) => answer::Honest::redirect(&self.authorize(&members(asked.query.as_bytes()), issuer)),
+                Err(unmet) => self.refused(unmet),
+            },
+            ("POST", "/device") => match self.grants.rules.demands.device(asked) {
+                Ok(()) => answer::Honest::json(200, self.grants.device(issuer)),
+                Err(unmet) => self.refused(unmet),
+            },
+            ("POST", "/token" | "/refresh") => self.token(asked, commit),
             ("POST", "/revoke") => {
-                let token = asked.form.get("token").cloned().unwrap_or_default();
+                let token = members(&asked.body).remove("token").unwrap_or_default();
                 if commit {
                     self.grants.forget(&token);
                     self.seen.revoked.push(token);
@@ -278,7 +277,7 @@ impl State {
                 answer::Honest::json(200, json!({}))
             }
             ("GET", "/me") => {
-                let token = asked.headers.get("authorization").and_then(|value| value.strip_prefix("Bearer ")).unwrap_or_default();
+                let token = asked.header("authorization").strip_prefix("Bearer ").unwrap_or_default();
                 match self.grants.subject(token, Instant::now()) {
                     Some(subject) => answer::Honest::json(200, json!({ "sub": subject })),
                     None => answer::Honest::json(401, json!({ "error": "invalid_token" })),
@@ -286,6 +285,23 @@ impl State {
             }
             _ => answer::Honest::json(404, json!({ "error": "not_found" })),
         }
+    }
+
+    fn token(&mut self, asked: &Request, commit: bool) -> answer::Honest {
+        let demands = self.grants.rules.demands.clone();
+        if let Err(unmet) = demands.token(asked, &mut self.jtis) {
+            return self.refused(unmet);
+        }
+        let (status, body) = self.grants.token(&asked.fields(), commit, &mut self.seen);
+        let body = demands.written(body);
+        if demands.writing == Writing::Form { answer::Honest::form(status, &body) } else { answer::Honest::json(status, body) }
+    }
+
+    /// No client can heal by itself from this: it is none of the words that it knows.
+    fn refused(&mut self, unmet: String) -> answer::Honest {
+        let answer = answer::Honest::json(400, json!({ "error": "unmet_demand", "error_description": unmet }));
+        self.seen.unmet.push(unmet);
+        answer
     }
 
     fn authorize(&mut self, query: &BTreeMap<String, String>, issuer: &str) -> Url {
@@ -310,32 +326,5 @@ fn metadata(issuer: &str) -> Value {
         "code_challenge_methods_supported": ["S256"],
         "token_endpoint_auth_methods_supported": ["none"],
         "authorization_response_iss_parameter_supported": true,
-    })
-}
-
-/// Reads one request; `None` if there is none.
-fn read(stream: &TcpStream, port: u16) -> Option<Asked> {
-    stream.set_read_timeout(Some(PATIENCE)).ok()?;
-    let mut reader = BufReader::new(stream);
-    let mut head = Vec::new();
-    while !head.ends_with(b"\r\n\r\n") {
-        if reader.read_until(b'\n', &mut head).ok()? == 0 {
-            return None;
-        }
-    }
-    let mut lines = [httparse::EMPTY_HEADER; 64];
-    let mut parsed = httparse::Request::new(&mut lines);
-    parsed.parse(&head).ok()?;
-    let header = |line: &httparse::Header<'_>| (line.name.to_ascii_lowercase(), String::from_utf8_lossy(line.value).into_owned());
-    let headers: BTreeMap<String, String> = parsed.headers.iter().map(header).collect();
-    let url = Url::parse(&format!("http://127.0.0.1:{port}{}", parsed.path?)).ok()?;
-    let mut body = vec![0; headers.get("content-length").and_then(|value| value.parse().ok()).unwrap_or(0)];
-    reader.read_exact(&mut body).ok()?;
-    Some(Asked {
-        method: parsed.method?.to_owned(),
-        path: url.path().to_owned(),
-        query: url.query_pairs().into_owned().collect(),
-        form: url::form_urlencoded::parse(&body).into_owned().collect(),
-        headers,
     })
 }

@@ -18,7 +18,7 @@ pub use neighbours::{AS_STRANGER, OWNER, STRANGER, give};
 
 use crate::binaries::{bare_command, require};
 use crate::browse::{Answer, Person};
-use crate::heard::Heard;
+use crate::events::Events;
 use crate::http::{Connection, HttpAnswer};
 use crate::rogue::Rogue;
 use crate::run::{Output, Running, run};
@@ -302,12 +302,12 @@ impl Daemon<'_> {
 
     /// Follows `GET /v1/events` from now on.
     #[track_caller]
-    pub fn follow(&self) -> Heard {
+    pub fn follow(&self) -> Events {
         let mut connection = self.connect();
         connection.send("GET", "/v1/events", &[], "").unwrap();
         let (status, _) = connection.read_head().unwrap();
         assert_eq!(status, 200, "no events");
-        Heard::of(connection)
+        Events::of(connection)
     }
 
     /// SIGTERM, and its orderly end.

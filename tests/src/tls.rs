@@ -2,10 +2,10 @@
 //! may trust.
 
 use std::io::{Read as _, Write as _};
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -14,6 +14,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
 use tempfile::TempDir;
 
+use crate::accept::Accepting;
 use crate::binaries::require;
 
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -34,6 +35,7 @@ pub enum Identity {
 /// Takes TLS connections, each for one request, and passes them on. It ends with this value.
 #[derive(Debug)]
 pub struct TlsFront {
+    _accepting: Accepting,
     shared: Arc<Shared>,
     folder: TempDir,
 }
@@ -44,7 +46,6 @@ struct Shared {
     identity: Mutex<Arc<ServerConfig>>,
     plain: AtomicU64,
     refused: AtomicU64,
-    ended: AtomicBool,
 }
 
 impl std::fmt::Debug for Shared {
@@ -59,26 +60,10 @@ impl TlsFront {
     pub fn of(behind: u16) -> Self {
         let folder = tempfile::Builder::new().prefix("tls").tempdir().unwrap();
         make_certificates(folder.path());
-        let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
-        let shared = Arc::new(Shared {
-            port: listener.local_addr().unwrap().port(),
-            behind,
-            identity: Mutex::new(config(folder.path(), Identity::Good)),
-            plain: AtomicU64::new(0),
-            refused: AtomicU64::new(0),
-            ended: AtomicBool::new(false),
-        });
-        let serving = shared.clone();
-        std::thread::spawn(move || {
-            for stream in listener.incoming().flatten() {
-                if serving.ended.load(Ordering::Relaxed) {
-                    return;
-                }
-                let shared = serving.clone();
-                std::thread::spawn(move || shared.serve(stream));
-            }
-        });
-        Self { shared, folder }
+        let identity = Mutex::new(config(folder.path(), Identity::Good));
+        let make = |port, _| Arc::new(Shared { port, behind, identity, plain: AtomicU64::new(0), refused: AtomicU64::new(0) });
+        let (accepting, shared) = Accepting::start(make, Shared::serve);
+        Self { _accepting: accepting, shared, folder }
     }
 
     /// Its port.
@@ -105,14 +90,6 @@ impl TlsFront {
     /// Connections that ended without a request, because the client did not go on.
     pub fn refused(&self) -> u64 {
         self.shared.refused.load(Ordering::Relaxed)
-    }
-}
-
-impl Drop for TlsFront {
-    fn drop(&mut self) {
-        self.shared.ended.store(true, Ordering::Relaxed);
-        // Wakes the accepting thread; if that fails it has gone already.
-        drop(TcpStream::connect(("127.0.0.1", self.shared.port)));
     }
 }
 

@@ -6,11 +6,13 @@
 use std::path::Path;
 use std::time::Duration;
 
-use mcp_auth_tests::{Finding, LeakSearch, Room, Server, kept_folder, wait_until};
+use mcp_auth_proto::LoginEvent;
+use mcp_auth_tests::{Daemon, Finding, Git, LeakSearch, Person, Room, Server, kept_folder, our_helper, wait_until};
 use rustix::process::Signal;
 use serde_json::json;
 
-const SUITES: [&str; 9] = ["login", "serve", "stampede", "restart", "keychain", "sockets", "config", "passphrase", "logout"];
+const SUITES: [&str; 11] =
+    ["login", "device", "serve", "stampede", "restart", "keychain", "sockets", "config", "passphrase", "logout", "git"];
 
 fn report(findings: &[Finding]) -> String {
     let line = |finding: &Finding| format!("  {} at byte {}: {}\n", finding.path.display(), finding.offset, finding.what);
@@ -41,10 +43,50 @@ fn a_whole_life_leaves_no_token_in_outputs_nor_on_disk() {
     for verb in [&["status"][..], &["status", "--json"], &["token", "test", "--fingerprint"], &["token", "test"]] {
         room.ctl(verb).ok();
     }
+    let user_code = log_in_by_code(&daemon);
+    git_credential(&room, &server);
     let said = daemon.running.said();
+    assert!(!said.contains(&user_code), "the code that a person types is logged: {said}");
     assert!(said.contains("TRACE") || said.contains("trace"), "the daemon did not log at trace: {said}");
     assert_eq!(daemon.stop().code, 0);
     search_folder(&room.path(""));
+}
+
+/// A device flow, whose code nobody but the provider and the daemon may know. Gives the other code, for the person alone.
+fn log_in_by_code(daemon: &Daemon<'_>) -> String {
+    let mut login = daemon.start_login(&json!({ "provider": "test", "account": "by-code", "flow": "device" }));
+    let user_code = loop {
+        if let LoginEvent::EnterCode { user_code, verification_uri_complete, .. } = login.next_event().expect("a code to enter") {
+            Person::named("alice").enter_code(&verification_uri_complete.unwrap());
+            break user_code;
+        }
+    };
+    assert!(matches!(login.last(), LoginEvent::Done { .. }));
+    user_code
+}
+
+/// What git asks of its helper, and says when the password was no good; the password goes to git alone.
+fn git_credential(room: &Room, server: &Server) {
+    let git = Git::all().pop().unwrap();
+    git.set_helpers(room, "", &["", &our_helper("test")]);
+    let filled = git.fill(room, "http", server.issuer().strip_prefix("http://").unwrap()).ok();
+    for verb in ["approve", "reject"] {
+        git.run_typing(room, &["credential", verb], &filled.stdout).ok();
+    }
+}
+
+#[test]
+fn every_kind_of_secret_of_the_server_is_one_that_the_search_finds() {
+    let server = Server::with_lifetime(60);
+    let answer = mcp_auth_tests::post_form(&server.url("/device/auth"), &[], &[("client_id", "native"), ("scope", "openid")]).json();
+    let device_code = answer["device_code"].as_str().unwrap();
+    let findings = LeakSearch::default().search(Path::new("answer"), device_code.as_bytes());
+    assert_eq!(findings.iter().map(|finding| finding.what.as_str()).collect::<Vec<_>>(), ["device code (raw)"]);
+    let room = Room::at(&server);
+    let daemon = room.start();
+    daemon.log_in("test", "alice");
+    let findings = LeakSearch::default().search(Path::new("token"), daemon.token("test").as_bytes());
+    assert_eq!(findings.iter().map(|finding| finding.what.as_str()).collect::<Vec<_>>(), ["access token (raw)"]);
 }
 
 #[test]

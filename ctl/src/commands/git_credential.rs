@@ -2,7 +2,7 @@
 
 use std::io::BufRead;
 
-use mcp_auth_proto::{Client, GrantName, Secret, TokenAnswer, TokenRequest};
+use mcp_auth_proto::{Client, ClientError, GrantName, Secret, TokenAnswer, TokenRequest};
 use zeroize::Zeroizing;
 
 use super::token;
@@ -13,11 +13,13 @@ use crate::output;
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
-  git config --global credential.https://github.com.helper '!mcp-authctl git-credential github'
+  git config --global --replace-all credential.https://github.com.helper ''
+  git config --global --add credential.https://github.com.helper '!mcp-authctl git-credential github'
   git config --global credential.https://git.example.com.helper '!mcp-authctl git-credential work --host git.example.com'
 
-A token goes only to the host of the grant's provider, or to a --host, over https. git 2.40 and newer honour the
-expiry that comes with it; git 2.46 and newer may get it as a bearer token where the server takes nothing else.")]
+A token goes only to the host of the grant's provider, or to a --host, over https. The first line keeps helpers that are
+set for all hosts from storing it. git 2.40 and newer honour the expiry that comes with a token; git 2.46 and newer get
+it as a bearer token where the server takes nothing else.")]
 pub(crate) struct Args {
     /// The grant whose token is the password
     #[arg(value_name = "NAME")]
@@ -25,6 +27,9 @@ pub(crate) struct Args {
     /// A host, with its port if it has one, that the token may go to; may be repeated
     #[arg(long = "host", value_name = "HOST")]
     hosts: Vec<String>,
+    /// The user name that goes with the token, where the server looks at it [default: oauth2; bitbucket.org: x-token-auth]
+    #[arg(long, value_name = "NAME", value_parser = user_name)]
+    username: Option<String>,
     /// What git wants: get, store or erase
     #[arg(value_name = "OPERATION")]
     operation: String,
@@ -35,7 +40,6 @@ pub(crate) struct Args {
 struct Asked {
     protocol: String,
     host: String,
-    username: Option<String>,
     password: Option<Secret>,
     can_bearer: bool,
     challenges: Vec<String>,
@@ -43,14 +47,34 @@ struct Asked {
 
 const LONGEST: u64 = 1024 * 1024;
 
+impl Args {
+    /// `NAME [--host HOST | --username NAME]... OPERATION`, as git runs it. Everything else is for the argument parser.
+    pub(crate) fn plain(words: &[&str]) -> Option<Self> {
+        let (grant, rest) = words.split_first()?;
+        let (operation, options) = rest.split_last().filter(|(operation, _)| !operation.starts_with('-'))?;
+        let mut args = Self { grant: grant.parse().ok()?, hosts: Vec::new(), username: None, operation: (*operation).to_owned() };
+        for option in options.chunks(2) {
+            match option {
+                ["--host", host] if !host.starts_with('-') => args.hosts.push((*host).to_owned()),
+                ["--username", name] if args.username.is_none() && !name.starts_with('-') => args.username = Some(user_name(name).ok()?),
+                _ => return None,
+            }
+        }
+        Some(args)
+    }
+}
+
+/// git's protocol is one of lines.
+fn user_name(text: &str) -> Result<String, &'static str> {
+    if text.is_empty() || text.chars().any(char::is_control) { Err("a user name is one line") } else { Ok(text.to_owned()) }
+}
+
 pub(crate) fn run(args: &Args, client: &Client) -> Result<(), Failure> {
     let asked = Asked::read(std::io::stdin().lock())?;
     match args.operation.as_str() {
         "get" => get(args, &asked, client),
-        // Told so after a success; there is nothing to keep.
-        "store" => Ok(()),
         "erase" => erase(args, asked, client),
-        // Operations of later versions of git must be ignored.
+        // A success has nothing to `store` with us, and the operations of later versions of git must be ignored.
         _ => Ok(()),
     }
 }
@@ -60,43 +84,58 @@ fn get(args: &Args, asked: &Asked, client: &Client) -> Result<(), Failure> {
         output::note(&format!("mcp-authctl gives no token to {}://{}", asked.protocol, output::field(&asked.host)));
         return Ok(());
     }
-    if !allowed_hosts(args, client)?.iter().any(|host| host.eq_ignore_ascii_case(&asked.host)) {
+    if !is_allowed(args, &asked.host, client)? {
         let host = output::field(&asked.host);
         output::note(&format!("{} gives no token to {host}; `--host {host}` allows it", args.grant));
         return Ok(());
     }
     let request = TokenRequest { min_valid_for: Some(30), ..TokenRequest::for_grant(args.grant.as_str()) };
-    let answer = match client.token(&request) {
-        Ok(answer) => answer,
-        Err(error) => {
+    let answer = client.token(&request).map_err(Failure::from).and_then(|answer| token::check(&answer).map(|()| answer));
+    match answer {
+        Ok(answer) => output::bytes(asked.reply(&answer, args.username.as_deref()).as_bytes()),
+        Err(failure) => {
             // Nobody shall be asked for a password that does not exist.
             output::bytes(b"quit=1\n")?;
-            return Err(error.into());
+            Err(failure)
         }
-    };
-    token::check(&answer)?;
-    output::bytes(asked.reply(&answer).as_bytes())
+    }
 }
 
 /// git says that a password was refused: the token is worn out before its time.
 fn erase(args: &Args, asked: Asked, client: &Client) -> Result<(), Failure> {
-    if let Some(rejected_token) = asked.password {
-        client.token(&TokenRequest { rejected_token: Some(rejected_token), ..TokenRequest::for_grant(args.grant.as_str()) })?;
+    // Every helper is told, whoever it was that gave the password: one for another host is none of the daemon's business.
+    let is_ours = asked.password.is_some() && asked.is_private() && is_allowed(args, &asked.host, client)?;
+    if is_ours {
+        client.token(&TokenRequest { rejected_token: asked.password, ..TokenRequest::for_grant(args.grant.as_str()) })?;
     }
     Ok(())
 }
 
-/// The hosts named in the arguments, else those of the grant's provider.
-fn allowed_hosts(args: &Args, client: &Client) -> Result<Vec<String>, Failure> {
+/// Whether a token may go to this host: one that the arguments name, else one of the grant's provider.
+fn is_allowed(args: &Args, host: &str, client: &Client) -> Result<bool, Failure> {
     if !args.hosts.is_empty() {
-        return Ok(args.hosts.clone());
+        return Ok(args.hosts.iter().any(|allowed| allowed.eq_ignore_ascii_case(host)));
     }
-    let grant = client.grant(&args.grant)?;
+    let is_host = |url: &Option<String>| url.as_deref().and_then(host_of).is_some_and(|found| found.eq_ignore_ascii_case(host));
+    let grant = match client.grant(&args.grant) {
+        Ok(grant) => Some(grant),
+        // What is wrong with it is told when its token is asked for. Until then its name tells the provider.
+        Err(ClientError::Api(_)) => None,
+        Err(error) => return Err(error.into()),
+    };
+    if grant.as_ref().is_some_and(|grant| is_host(&grant.issuer) || is_host(&grant.resource)) {
+        return Ok(true);
+    }
+    let provider = grant.as_ref().map_or(args.grant.base(), |grant| &grant.provider);
     let providers = client.providers()?;
-    let provider = providers.iter().find(|provider| provider.name == grant.provider);
-    let endpoint = provider.and_then(|provider| provider.authorization_endpoint.clone());
-    let urls = [grant.issuer, endpoint, grant.resource];
-    Ok(urls.into_iter().flatten().filter_map(|url| host_of(&url).map(str::to_owned)).collect())
+    let mut own = providers.iter().filter(|own| own.name == provider);
+    Ok(own.any(|own| is_host(&own.authorization_endpoint) || (grant.is_none() && is_host(&own.issuer))))
+}
+
+/// What a forge wants as the user name. GitLab takes an OAuth token with this one alone (docs.gitlab.com/api/oauth2), GitHub,
+/// Gitea and Forgejo with any; Bitbucket Cloud has its own (support.atlassian.com, "Use OAuth on Bitbucket Cloud").
+fn word_for_a_token(host: &str) -> &'static str {
+    if host.eq_ignore_ascii_case("bitbucket.org") { "x-token-auth" } else { "oauth2" }
 }
 
 /// The host of an https URL, with its port.
@@ -116,7 +155,6 @@ impl Asked {
             match name {
                 "protocol" => asked.protocol = value.to_owned(),
                 "host" => asked.host = value.to_owned(),
-                "username" => asked.username = Some(value.to_owned()),
                 "password" | "credential" => asked.password = Some(Secret::new(value)),
                 "capability[]" => asked.can_bearer |= value == "authtype",
                 "wwwauth[]" => asked.challenges.push(value.to_ascii_lowercase()),
@@ -138,28 +176,40 @@ impl Asked {
         self.can_bearer && offers("bearer") && !offers("basic")
     }
 
-    fn reply(&self, answer: &TokenAnswer) -> Zeroizing<String> {
+    /// The user name in the repository's address is not repeated: it is a person's, and forges that look at the name want
+    /// their own word for a token.
+    fn reply(&self, answer: &TokenAnswer, username: Option<&str>) -> Zeroizing<String> {
         let token = answer.access_token.expose();
         let mut text = Zeroizing::new(String::with_capacity(token.len() + 256));
         if self.wants_bearer() {
             text.push_str("capability[]=authtype\nauthtype=Bearer\nephemeral=1\ncredential=");
         } else {
-            // Every forge known takes any name with a token; this is the one that they document for OAuth.
-            text.push_str(&format!("username={}\npassword=", self.username.as_deref().unwrap_or("oauth2")));
+            text.push_str(&format!("username={}\npassword=", username.unwrap_or_else(|| word_for_a_token(&self.host))));
         }
         text.push_str(token);
         text.push('\n');
         if let Some(seconds) = answer.expires_in {
             let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-            text.push_str(&format!("password_expiry_utc={}\n", now.as_secs() + seconds));
+            text.push_str(&format!("password_expiry_utc={}\n", now.as_secs() + kept_for(seconds)));
         }
         text
     }
 }
 
+/// How long a helper that caches may give a token away again: not for the last request that it lives, and git still takes
+/// a password in the second that is named as its end.
+fn kept_for(seconds: u64) -> u64 {
+    seconds.saturating_sub(1 + (seconds / 10).min(10))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_cache_gives_a_token_up_before_its_end() {
+        assert_eq!([0, 1, 2, 10, 60, 3600].map(kept_for), [0, 0, 1, 8, 53, 3589]);
+    }
 
     #[test]
     fn a_host_is_taken_with_its_port_and_never_from_before_an_at_sign() {

@@ -28,6 +28,17 @@ pub(crate) struct Args {
     target: Option<Target>,
 }
 
+impl Args {
+    /// `[NAME]`. Everything else is for the argument parser.
+    pub(crate) fn plain(words: &[&str]) -> Option<Self> {
+        match words {
+            [] => Some(Self { target: None }),
+            [target] => Some(Self { target: Some(target.parse().ok()?) }),
+            _ => None,
+        }
+    }
+}
+
 pub(crate) fn run(args: &Args, client: &Client) -> Result<(), Failure> {
     let answer = match &args.target {
         Some(target) => client.token(&target.request())?,

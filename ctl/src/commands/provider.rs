@@ -35,11 +35,12 @@ enum Verb {
     },
     /// Define a provider in config.toml, or change what is given of one
     Add(Box<Definition>),
-    /// Store a client secret in the vault
+    /// Store a client secret, or the private key that takes its place, in the vault
     #[command(after_help = "\
 Examples:
   mcp-authctl provider set-secret github         asks for the secret, without echo
-  pass show github-app | mcp-authctl provider set-secret github")]
+  pass show github-app | mcp-authctl provider set-secret github
+  mcp-authctl provider set-secret idp < private-key.pem     for client_auth = \"private_key_jwt\": PEM or JWK")]
     SetSecret {
         /// The provider's name
         #[arg(value_parser = provider_name)]
@@ -117,7 +118,7 @@ pub(crate) fn run(args: Args, client: &Client, json: bool) -> Result<(), Failure
         }
         Verb::Add(definition) => add(*definition, client, json),
         Verb::SetSecret { name } => {
-            let client_secret = ask::token("the client secret", &format!("client secret of {name}: "))?;
+            let client_secret = ask::client_secret(&format!("client secret of {name}: "))?;
             let provider = client.set_client_secret(&name, &ClientSecretRequest { client_secret })?;
             confirm("stored the client secret of", &provider, json)
         }

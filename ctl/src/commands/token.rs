@@ -81,6 +81,13 @@ impl Target {
     }
 }
 
+impl Args {
+    /// `NAME` alone. Everything else is for the argument parser.
+    pub(crate) fn plain(target: &str) -> Option<Self> {
+        Some(Self { target: target.parse().ok()?, min_valid_for: None, scopes: Vec::new(), format: Format::Plain, fingerprint: false })
+    }
+}
+
 pub(crate) fn run(args: Args, client: &Client, json: bool) -> Result<(), Failure> {
     let mut request = args.target.request();
     request.min_valid_for = args.min_valid_for;
@@ -90,11 +97,6 @@ pub(crate) fn run(args: Args, client: &Client, json: bool) -> Result<(), Failure
         return show_fingerprint(&answer, json);
     }
     show(&answer, if json { Format::Json } else { args.format })
-}
-
-/// `token NAME [--json]`, the way in that needs no argument parser.
-pub(crate) fn plain(client: &Client, name: GrantName, json: bool) -> Result<(), Failure> {
-    show(&client.token(&TokenRequest::for_grant(String::from(name)))?, if json { Format::Json } else { Format::Plain })
 }
 
 /// Refuses what could not be a bearer token (RFC 6750, section 2.1): it would break out of a header or a shell line.

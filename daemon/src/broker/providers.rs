@@ -175,15 +175,21 @@ impl Core {
     }
 }
 
-/// A private key has lines, a client secret has none.
-fn check_secret(secret: &str, provider: &Provider) -> Result<(), ErrorBody> {
-    let key = assertion::check_key(&ClientSecret::new(secret.to_owned()));
+/// A private key has lines, a client secret has none; neither is stored where the other is wanted.
+fn check_secret(text: &str, provider: &Provider) -> Result<(), ErrorBody> {
+    let invalid = |what: String| ErrorBody::new(ErrorCode::InvalidRequest, what);
+    let secret = ClientSecret::new(text.to_owned());
     if provider.quirks.client_auth == Some(ClientAuth::PrivateKeyJwt) {
         let hint = format!("mcp-authctl provider set-secret {} < private-key.pem", provider.name);
-        return key.map_err(|error| ErrorBody::new(ErrorCode::InvalidRequest, error.to_string()).hint(hint));
+        return assertion::check_key(&secret).map_err(|error| invalid(error.to_string()).hint(hint));
     }
-    if key.is_err() && (secret.is_empty() || secret.contains(char::is_control)) {
-        return Err(ErrorBody::new(ErrorCode::InvalidRequest, "the client secret is empty or holds a control character"));
+    if assertion::is_key(&secret) {
+        let hint =
+            format!("set client_auth = \"private_key_jwt\" under [providers.{}] in config.toml, then mcp-authctl reload", provider.name);
+        return Err(invalid(format!("this is a private key, and {} wants a client secret", provider.name)).hint(hint));
+    }
+    if text.is_empty() || text.contains(char::is_control) {
+        return Err(invalid("the client secret is empty or holds a control character".to_owned()));
     }
     Ok(())
 }

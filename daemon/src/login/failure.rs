@@ -23,8 +23,11 @@ pub(super) fn no_secret(provider: &str) -> ErrorBody {
 
 /// The stored secret cannot sign.
 pub(super) fn bad_key(provider: &str, error: &AssertionError) -> ErrorBody {
-    ErrorBody::new(ErrorCode::Conflict, format!("cannot log in with {provider}: {error}"))
-        .hint(format!("`mcp-authctl provider set-secret {provider} < private-key.pem` stores another"))
+    let hint = match error {
+        AssertionError::SentKey => format!("write it under [providers.{provider}] in config.toml, then `mcp-authctl reload`"),
+        _ => format!("`mcp-authctl provider set-secret {provider} < private-key.pem` stores another"),
+    };
+    ErrorBody::new(ErrorCode::Conflict, format!("cannot log in with {provider}: {error}")).hint(hint)
 }
 
 pub(super) fn no_endpoints(provider: &str) -> ErrorBody {
@@ -96,10 +99,7 @@ pub(super) fn authorize(provider: &str, error: &AuthorizeError) -> ErrorBody {
 pub(super) fn redirect(provider: &str, error: &RedirectError) -> ErrorBody {
     let again = format!("`mcp-authctl login {provider}` tries again");
     match error {
-        RedirectError::Refused { code, .. } if code == "access_denied" => {
-            ErrorBody::new(ErrorCode::LoginRequired, format!("the login with {provider} was refused (access_denied)"))
-                .hint(format!("{again}; if nobody refused it, check its scopes with `mcp-authctl provider show {provider}`"))
-        }
+        RedirectError::Refused { code, .. } if code == "access_denied" => denied(provider),
         RedirectError::Refused { code, .. } if matches!(code.as_str(), "temporarily_unavailable" | "server_error") => {
             ErrorBody::new(ErrorCode::ProviderUnreachable, format!("cannot log in with {provider}: {error}")).hint(again)
         }
@@ -150,10 +150,11 @@ pub(super) fn no_device(provider: &str) -> ErrorBody {
         .hint(format!("`mcp-authctl login {provider} --no-browser` logs in with a browser on another machine"))
 }
 
-/// The person refused.
+/// The person refused, or the server in the person's name.
 pub(super) fn denied(provider: &str) -> ErrorBody {
-    ErrorBody::new(ErrorCode::LoginRequired, format!("the login with {provider} was refused (access_denied)"))
-        .hint(format!("`mcp-authctl login {provider}` tries again"))
+    ErrorBody::new(ErrorCode::LoginRequired, format!("the login with {provider} was refused (access_denied)")).hint(format!(
+        "`mcp-authctl login {provider}` tries again; if nobody refused it, check its scopes with `mcp-authctl provider show {provider}`"
+    ))
 }
 
 pub(super) fn too_late(provider: &str) -> ErrorBody {

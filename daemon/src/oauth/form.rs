@@ -9,6 +9,7 @@ use serde_json::Value;
 use url::form_urlencoded;
 use zeroize::Zeroizing;
 
+use super::assertion::key::is_meant_as_key;
 use crate::provider::{ClientAuth, TokenRequestBody};
 use crate::secret::{AccessToken, ClientSecret, RefreshToken};
 use crate::transport::{Method, Request, SecretText};
@@ -134,7 +135,9 @@ pub(super) fn post_as(
         body.add(name, &field.expose());
     }
     let mut headers = vec![("accept", "application/json".into()), ("content-type", body.media_type().into())];
-    match (client.auth, client.secret) {
+    // A private key that the config calls a secret must not leave, whoever forgets to prove the request.
+    let secret = client.secret.filter(|secret| !is_meant_as_key(&secret.expose()));
+    match (client.auth, secret) {
         (ClientAuth::ClientSecretBasic, Some(secret)) => headers.push(("authorization", basic(client.id, secret))),
         (ClientAuth::ClientSecretPost, Some(secret)) => {
             body.add("client_id", client.id);

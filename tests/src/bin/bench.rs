@@ -51,7 +51,7 @@ fn main() {
     start_to_first_answer(&room, &size);
     let daemon = room.start();
     round_trips(&room, &daemon, &size);
-    command_line(&room, &size);
+    command_line(&room, &server, &size);
     refresh_all(&daemon, &server);
     row_memory("idle PSS after 100 refreshes (kB)", &daemon, "12000");
     wake_ups(&daemon, &size);
@@ -202,19 +202,25 @@ fn threads(pid: u32) -> Vec<i32> {
 
 // ---- the command line
 
-fn command_line(room: &Room, size: &Size) {
-    let (ctl, floor) = (binary("mcp-authctl"), require("true", "coreutils"));
+fn command_line(room: &Room, server: &Server, size: &Size) {
+    let host = server.issuer().strip_prefix("http://").unwrap();
+    fs::write(room.path("question"), format!("protocol=http\nhost={host}\n\n")).unwrap();
     let spawn = |program: &Path, arguments: &[&str]| {
         let mut command = room.command(program);
-        let status = command.args(arguments).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).status().unwrap();
+        command.args(arguments).stdin(fs::File::open(room.path("question")).unwrap()).stdout(Stdio::null()).stderr(Stdio::null());
+        let status = command.status().unwrap();
         assert!(status.success(), "{} {arguments:?}: {status}", program.display());
     };
-    let (mut ours, mut beside) = (Vec::new(), Vec::new());
-    for _ in 0..size.spawns {
-        ours.push(time(|| spawn(&ctl, &["token", "test:g0"])));
-        beside.push(time(|| spawn(&floor, &[])));
+    let (ctl, floor) = (binary("mcp-authctl"), require("true", "coreutils"));
+    for arguments in [&["token", "test:g0"][..], &["headers", "test:g0"], &["git-credential", "test:g0", "get"]] {
+        let (mut ours, mut beside) = (Vec::new(), Vec::new());
+        for _ in 0..size.spawns {
+            ours.push(time(|| spawn(&ctl, arguments)));
+            beside.push(time(|| spawn(&floor, &[])));
+        }
+        let verb = if arguments.len() > 2 { "git-credential get" } else { arguments[0] };
+        row_ratio(&format!("mcp-authctl {verb}, whole process, beside `true`"), median(ours), median(beside), "<= 1.8");
     }
-    row_ratio("mcp-authctl token, whole process, beside `true`", median(ours), median(beside), "<= 1.8");
 }
 
 // ---- start, memory, wake-ups

@@ -10,8 +10,7 @@ use mcp_auth_tests::{Daemon, Room, wait_until};
 use serde_json::{Value, json};
 
 use crate::report::{Case, Report};
-use crate::side::none_of;
-use crate::side_by_side;
+use crate::side::{none_of, side_by_side};
 
 pub(crate) const CASES: &[Case] = &[
     Case { id: "T23", title: "20 kinds of useless answers: login and token kept, healed", rounds: 200, quick: 20, run: useless },
@@ -29,9 +28,9 @@ const RETRY_AFTER: Duration = Duration::from_secs(5);
 const LEAST_GAP: Duration = Duration::from_millis(900);
 
 /// An answer that brings no token that could be served.
-struct Useless {
-    name: &'static str,
-    plan: fn() -> Plan,
+pub(crate) struct Useless {
+    pub(crate) name: &'static str,
+    pub(crate) plan: fn() -> Plan,
     /// It is as good as none: the same token is sent again at once, one time.
     lost: bool,
     /// The server says when to come again.
@@ -46,7 +45,7 @@ const JSON: &str = "content-type: application/json";
 const HTML: &str = "content-type: text/html";
 const PORTAL: &str = "<html><body>Please log in to the hotel's network</body></html>";
 
-const USELESS: [Useless; 20] = [
+pub(crate) const USELESS: [Useless; 20] = [
     useless_kind("500", || Plan::canned(500, &[HTML], "<h1>Internal Server Error</h1>")),
     useless_kind("503", || Plan::canned(503, &[], "")),
     Useless { told: true, ..useless_kind("503 with Retry-After", || Plan::canned(503, &["retry-after: 5"], "")) },
@@ -171,16 +170,16 @@ fn heals(kind: &Useless, rogue: &Rogue, daemon: &Daemon<'_>) -> Result<(), Strin
 }
 
 /// An answer that says what it must in an unusual way.
-struct Odd {
-    name: &'static str,
-    edit: fn(&mut Value),
+pub(crate) struct Odd {
+    pub(crate) name: &'static str,
+    pub(crate) edit: fn(&mut Value),
     /// What `expires_in` of the token must be: `None` for unknown.
     lives: Option<u64>,
 }
 
 const TEN_YEARS: u64 = 10 * 365 * 86_400;
 
-const ODD: [Odd; 10] = [
+pub(crate) const ODD: [Odd; 10] = [
     Odd { name: "token_type bearer", edit: |body| body["token_type"] = json!("bearer"), lives: Some(3600) },
     Odd { name: "token_type BEARER", edit: |body| body["token_type"] = json!("BEARER"), lives: Some(3600) },
     Odd { name: "token_type missing", edit: |body| without(body, "token_type"), lives: Some(3600) },
@@ -192,6 +191,13 @@ const ODD: [Odd; 10] = [
     Odd { name: "refresh_token null", edit: |body| body["refresh_token"] = Value::Null, lives: Some(3600) },
     Odd { name: "refresh_token \"\"", edit: |body| body["refresh_token"] = json!(""), lives: Some(3600) },
 ];
+
+impl Odd {
+    /// Whether a server that answers so may rotate: one that says nothing of the refresh token goes on with it.
+    pub(crate) fn rotates(&self) -> bool {
+        !self.name.starts_with("refresh_token")
+    }
+}
 
 fn without(body: &mut Value, member: &str) {
     body.as_object_mut().unwrap().remove(member);
@@ -207,8 +213,7 @@ fn odd_but_good(report: &mut Report) {
 
 fn taken(kind: &Odd) -> Result<(), String> {
     let mut rules = Rules::strict(Duration::from_secs(3600));
-    // Whoever says nothing of the refresh token goes on with it.
-    rules.rotate = !kind.name.starts_with("refresh_token");
+    rules.rotate = kind.rotates();
     let rogue = Rogue::start(rules);
     let mut room = Room::at_rogue(&rogue);
     room.set("MCP_AUTHD_LOG", "info");

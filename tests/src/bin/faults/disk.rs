@@ -7,7 +7,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use mcp_auth_tests::rogue::{Rogue, Rules, Verdict, generation};
-use mcp_auth_tests::{Daemon, Heard, Room, require_root, wait_until};
+use mcp_auth_tests::{Daemon, Events, Room, require_root, wait_until};
 use serde_json::{Value, json};
 
 use crate::report::{Case, Report};
@@ -110,7 +110,7 @@ fn served(daemon: &Daemon<'_>, grant: &str) -> u64 {
 
 /// A refresh while the disk refuses: the new token is served and valid, and everybody who looks is told that it is in
 /// memory only.
-fn refresh_unsaved(room: &Room, rogue: &Rogue, daemon: &Daemon<'_>, grant: &str, events: &Heard) -> u64 {
+fn refresh_unsaved(room: &Room, rogue: &Rogue, daemon: &Daemon<'_>, grant: &str, events: &Events) -> u64 {
     let before = served(daemon, grant);
     refresh(daemon, grant);
     let token = daemon.token(grant);
@@ -127,7 +127,7 @@ fn refresh_unsaved(room: &Room, rogue: &Rogue, daemon: &Daemon<'_>, grant: &str,
 }
 
 /// The disk works again: the record is written, and the token outlives a kill.
-fn heals(room: &Room, rogue: &Rogue, daemon: Daemon<'_>, events: &Heard, newest: &[(&str, u64)]) -> Duration {
+fn heals(room: &Room, rogue: &Rogue, daemon: Daemon<'_>, events: &Events, newest: &[(&str, u64)]) -> Duration {
     let healed = Instant::now();
     events.wait_for("durable", PATIENCE);
     let took = healed.elapsed();
@@ -160,13 +160,19 @@ fn fill(folder: &Path) -> PathBuf {
     hog
 }
 
+/// A room with a disk of its own, and a login in it.
+fn room_with_a_disk(size: &str, grants: &[&str]) -> (Rogue, Room, Mount) {
+    let rogue = Rogue::start(Rules::strict(HOUR));
+    let room = quiet_room(&rogue);
+    let disk = Mount::small(&room.path("state"), size);
+    warm_up(&room, grants);
+    (rogue, room, disk)
+}
+
 fn full_disk(report: &mut Report) {
     let took = std::sync::Mutex::new(Vec::new());
     side_by_side(report, 3, |_| {
-        let rogue = Rogue::start(Rules::strict(HOUR));
-        let room = quiet_room(&rogue);
-        let _disk = Mount::small(&room.path("state"), "256k");
-        warm_up(&room, &["test:a", "test:b"]);
+        let (rogue, room, _disk) = room_with_a_disk("256k", &["test:a", "test:b"]);
         let daemon = room.start();
         let events = daemon.follow();
         let first = served(&daemon, "test:a") + 1;
@@ -228,10 +234,7 @@ fn long_outage(report: &mut Report) {
 
 fn read_only(report: &mut Report) {
     side_by_side(report, 3, |_| {
-        let rogue = Rogue::start(Rules::strict(HOUR));
-        let room = quiet_room(&rogue);
-        let _disk = Mount::small(&room.path("state"), "1m");
-        warm_up(&room, &["test"]);
+        let (rogue, room, _disk) = room_with_a_disk("1m", &["test"]);
         let daemon = room.start();
         let events = daemon.follow();
         // The vault is open and tidy once a token was served.
@@ -248,10 +251,7 @@ fn read_only(report: &mut Report) {
 
 fn starts_read_only(report: &mut Report) {
     side_by_side(report, 1, |_| {
-        let rogue = Rogue::start(Rules::strict(HOUR));
-        let room = quiet_room(&rogue);
-        let _disk = Mount::small(&room.path("state"), "1m");
-        warm_up(&room, &["test"]);
+        let (rogue, room, _disk) = room_with_a_disk("1m", &["test"]);
         let before = files(&room, "");
         let read_only = Mount::read_only(&room.path("state"));
         let end = room.spawn().wait();

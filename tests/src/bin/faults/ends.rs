@@ -9,8 +9,9 @@ use mcp_auth_tests::rogue::{Delivery, Moment, Plan, Rogue, Rules};
 use mcp_auth_tests::{Daemon, PASSPHRASE, Room, wait_until};
 use serde_json::json;
 
-use crate::life::{HOUR, PATIENCE, quiet, refresh_aside, side_by_side, works};
+use crate::life::{HOUR, PATIENCE, quiet, refresh_aside, works};
 use crate::report::{Case, Report};
+use crate::side::side_by_side;
 
 pub(crate) const CASES: &[Case] = &[
     Case { id: "T63", title: "logout, provider down: secret gone at once, said honestly, exit 0", rounds: 60, quick: 5, run: logouts },
@@ -43,7 +44,7 @@ fn logouts(report: &mut Report) {
     let times = Mutex::new(Vec::new());
     side_by_side(report, 8, |number| {
         // One that hangs takes 10 s, so there are fewer of them.
-        let down = [Down::Refused, Down::Overloaded, Down::Reset, Down::Html, Down::Hangs][number as usize % 5];
+        let down = [Down::Refused, Down::Overloaded, Down::Reset, Down::Html, Down::Hangs][number % 5];
         let rogue = Rogue::start(Rules::strict(HOUR));
         let room = quiet(Room::at_rogue(&rogue));
         let daemon = room.start();
@@ -138,7 +139,7 @@ enum At {
 fn panics(report: &mut Report) {
     let served = AtomicU64::new(0);
     side_by_side(report, 4, |number| {
-        let at = [At::Asked, At::Answered, At::Saved][number as usize % 3];
+        let at = [At::Asked, At::Answered, At::Saved][number % 3];
         let rogue = Rogue::start(Rules::strict(HOUR));
         let mut room = quiet(Room::at_rogue(&rogue));
         room.use_failpoints();
@@ -221,7 +222,7 @@ fn vault_panics(report: &mut Report) {
     let times = Mutex::new(Vec::new());
     side_by_side(report, 4, |number| {
         let with_passphrase = number % 2 == 1;
-        let step = ["record write", "record rename", "record write second half", "record fsync"][number as usize / 2 % 4];
+        let step = ["record write", "record rename", "record write second half", "record fsync"][number / 2 % 4];
         let rogue = Rogue::start(Rules::strict(HOUR));
         let config = rogue.provider_table("test", "");
         let mut room = quiet(if with_passphrase { Room::without_key_source(&config) } else { Room::with_config(&config) });

@@ -13,7 +13,7 @@ use serde_json::json;
 
 use crate::provider::refresh;
 use crate::report::{Case, Report, quantile};
-use crate::side_by_side;
+use crate::side::side_by_side;
 
 pub(crate) const CASES: &[Case] = &[
     Case { id: "T26", title: "answers without end: cut off, memory flat, others served", rounds: 42, quick: 6, run: without_end },

@@ -10,8 +10,9 @@ use mcp_auth_tests::rogue::{Rogue, Rules};
 use mcp_auth_tests::{Daemon, Keyring, PASSPHRASE, Room, wait_until};
 use serde_json::json;
 
-use crate::life::{HOUR, quiet, side_by_side, works};
+use crate::life::{HOUR, quiet, works};
 use crate::report::{Case, Report};
+use crate::side::side_by_side;
 
 pub(crate) const CASES: &[Case] = &[
     Case { id: "T21", title: "key wrong, missing or of another vault: locked, said, nothing touched", rounds: 60, quick: 4, run: keys },

@@ -10,6 +10,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;
 
 use crate::report::{Case, Report, quantile};
+use crate::side::side_by_side_in;
 
 pub(crate) const CASES: &[Case] = &[
     Case { id: "T1", title: "kill -9 in a refresh, grace window: no login lost", rounds: 1080, quick: 36, run: kills_with_grace },
@@ -26,7 +27,7 @@ pub(crate) const CASES: &[Case] = &[
 const PATIENCE: Duration = Duration::from_secs(20);
 const HOUR: Duration = Duration::from_secs(3600);
 /// Rooms that are killed side by side.
-const ROOMS: u32 = 8;
+const ROOMS: usize = 8;
 
 /// Where the daemon dies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,7 +65,7 @@ const STEPS: [(Step, bool); 18] = [
 
 fn kills_with_grace(report: &mut Report) {
     let (lost, repeats) = (AtomicU32::new(0), AtomicU32::new(0));
-    side_by_side(report, Rules::grace(HOUR, Duration::from_secs(60)), |room, rogue, step, window| {
+    in_rooms(report, Rules::grace(HOUR, Duration::from_secs(60)), |room, rogue, step, window| {
         let end = kill_once(room, rogue, step, window);
         if end.lost {
             lost.fetch_add(1, Ordering::Relaxed);
@@ -83,7 +84,7 @@ fn kills_with_grace(report: &mut Report) {
 
 fn kills_at_a_strict_server(report: &mut Report) {
     let (inside, outside) = (AtomicU32::new(0), AtomicU32::new(0));
-    side_by_side(report, Rules::strict(HOUR), |room, rogue, step, window| {
+    in_rooms(report, Rules::strict(HOUR), |room, rogue, step, window| {
         let end = kill_once(room, rogue, step, window);
         if end.lost {
             if lossy(step) { &inside } else { &outside }.fetch_add(1, Ordering::Relaxed);
@@ -99,7 +100,7 @@ fn lossy(step: Step) -> bool {
 }
 
 fn kills_before_sending(report: &mut Report) {
-    side_by_side(report, Rules::strict(HOUR), |room, rogue, _, window| {
+    in_rooms(report, Rules::strict(HOUR), |room, rogue, _, window| {
         let before = rogue.look(|seen| seen.count(Verdict::Granted));
         let end = kill_once(room, rogue, Step::Daemon("intent synced"), window);
         assert!(!end.lost, "the login is lost");
@@ -108,32 +109,19 @@ fn kills_before_sending(report: &mut Report) {
 }
 
 /// Does the rounds in several rooms at once, every step equally often.
-fn side_by_side(report: &mut Report, rules: Rules, round: impl Fn(&Room, &Rogue, Step, &Mutex<Vec<Duration>>) + Sync) {
-    let (next, held, failures, window) = (AtomicU32::new(0), AtomicU32::new(0), Mutex::new(Vec::new()), Mutex::new(Vec::new()));
-    let rounds = report.rounds();
-    std::thread::scope(|scope| {
-        for _ in 0..ROOMS {
-            scope.spawn(|| {
-                let rogue = Rogue::start(rules.clone());
-                let mut room = Room::at_rogue(&rogue);
-                room.use_failpoints();
-                room.set("MCP_AUTHD_LOG", "info");
-                warm_up(&room);
-                loop {
-                    let number = next.fetch_add(1, Ordering::Relaxed);
-                    if number >= rounds {
-                        return;
-                    }
-                    let (step, _) = STEPS[number as usize % STEPS.len()];
-                    let mut one = crate::report::alone();
-                    one.round(|| round(&room, &rogue, step, &window));
-                    held.fetch_add(one.held(), Ordering::Relaxed);
-                    failures.lock().unwrap().extend(one.into_failures().into_iter().map(|why| format!("{step:?}: {why}")));
-                }
-            });
-        }
-    });
-    report.count(held.into_inner(), failures.into_inner().unwrap());
+fn in_rooms(report: &mut Report, rules: Rules, round: impl Fn(&Room, &Rogue, Step, &Mutex<Vec<Duration>>) + Sync) {
+    let window = Mutex::new(Vec::new());
+    let step = |number: usize| STEPS[number % STEPS.len()].0;
+    let place = || {
+        let rogue = Rogue::start(rules.clone());
+        let mut room = Room::at_rogue(&rogue);
+        room.use_failpoints();
+        room.set("MCP_AUTHD_LOG", "info");
+        warm_up(&room);
+        (room, rogue)
+    };
+    let name = |number| format!("{:?}", step(number));
+    side_by_side_in(report, ROOMS, place, name, |(room, rogue), number| round(room, rogue, step(number), &window));
     let mut window: Vec<f64> = window.into_inner().unwrap().iter().map(|time| time.as_secs_f64() * 1000.0).collect();
     let (p50, p99) = (quantile(&mut window, 50), quantile(&mut window, 99));
     if !window.is_empty() {

@@ -1,7 +1,7 @@
 //! T12, T14, T15: the beginning, the end and the reload of a daemon, while others start too, while a refresh runs.
 
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use mcp_auth_tests::rogue::{Plan, Rogue, Rules, Verdict};
@@ -10,6 +10,7 @@ use rustix::process::Signal;
 use serde_json::{Value, json};
 
 use crate::report::{Case, Report};
+use crate::side::side_by_side;
 
 pub(crate) const CASES: &[Case] = &[
     Case {
@@ -33,29 +34,6 @@ pub(crate) const CASES: &[Case] = &[
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 pub(crate) const HOUR: Duration = Duration::from_secs(3600);
 const STARTS: usize = 50;
-
-/// Does the rounds on several threads at once; each gets its number.
-pub(crate) fn side_by_side(report: &mut Report, threads: u32, round: impl Fn(u32) + Sync) {
-    let (next, held, failures, rounds) = (AtomicU32::new(0), AtomicU32::new(0), Mutex::new(Vec::new()), report.rounds());
-    let work = || {
-        loop {
-            let number = next.fetch_add(1, Ordering::Relaxed);
-            if number >= rounds {
-                return;
-            }
-            let mut one = crate::report::alone();
-            one.round(|| round(number));
-            held.fetch_add(one.held(), Ordering::Relaxed);
-            failures.lock().unwrap().extend(one.into_failures().into_iter().map(|why| format!("round {number}: {why}")));
-        }
-    };
-    std::thread::scope(|scope| {
-        for _ in 0..threads {
-            scope.spawn(work);
-        }
-    });
-    report.count(held.into_inner(), failures.into_inner().unwrap());
-}
 
 /// A quiet room at this server, somebody logged in to `test`.
 pub(crate) fn quiet(mut room: Room) -> Room {
@@ -226,7 +204,7 @@ fn changes(report: &mut Report) {
         std::thread::scope(|scope| {
             let refresh = refresh_aside(scope, &daemon, "test");
             rogue.wait_for("a refresh at the provider", |seen| (seen.refreshes.len() == 1).then_some(()));
-            room.write_config(&changed_configs(&rogue, &other)[number as usize % 4]);
+            room.write_config(&changed_configs(&rogue, &other)[number % 4]);
             reload(&daemon, number);
             // Until the answer of the old definition has come and been saved, and a while longer.
             wait_until("the answer to the old definition", PATIENCE, || {
@@ -257,7 +235,7 @@ fn changes(report: &mut Report) {
 }
 
 /// By signal, and by the route. Returns when the daemon has read the config.
-fn reload(daemon: &Daemon<'_>, number: u32) {
+fn reload(daemon: &Daemon<'_>, number: usize) {
     if (number / 4).is_multiple_of(2) {
         assert_eq!(daemon.call("POST", "/v1/reload", &json!({})).status, 200);
     } else {

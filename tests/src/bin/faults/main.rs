@@ -34,7 +34,6 @@ mod vault;
 use std::process::ExitCode;
 
 use report::{Case, Report};
-use side::side_by_side;
 
 const HELP: &str = "\
 Usage: tests/faults [--quick] [--case T1,T7] [--rounds N] [--markdown] [--list]

@@ -157,10 +157,7 @@ fn kill_once(home: &Home<'_>, rogue: &Rogue, (when, delay): (When, Duration), lo
 
 fn odd_replies(report: &mut Report) {
     report.peer(NAME, version());
-    // The portal that is redirected to; each kind has a server of its own.
-    let portal = Rogue::start(Rules::strict(LIFETIME));
-    portal.plan(Plan::canned(200, &["content-type: text/html"], "<title>Sign in</title>").path("/portal"));
-    let kinds = kinds(&portal);
+    let kinds = kinds();
     // With fewer rounds, kinds from all over the list.
     let every = kinds.len().div_ceil(report.rounds() as usize);
     let ends: Vec<(&str, Odd)> = kinds.iter().step_by(every).map(|kind| (kind.name, odd_reply(kind))).collect();
@@ -205,6 +202,8 @@ fn odd_reply(kind: &Kind) -> Odd {
     home.log_in();
     home.token(&[]).ok();
     rogue.rule(|rules| rules.rotate = kind.rotate);
+    // Where one of the kinds redirects to.
+    rogue.plan(Plan::canned(200, &["content-type: text/html"], "<title>Sign in</title>").path("/portal"));
     rogue.plan(kind.plan.clone());
     let forced = home.token(&["-f"]);
     let before = rogue.look(|seen| seen.refreshes.len());

@@ -10,7 +10,7 @@ use mcp_auth_tests::{Daemon, Identity, Room, TlsFront, require, require_root, wa
 
 use crate::provider::room_at;
 use crate::report::{Case, Report, quantile};
-use crate::side_by_side;
+use crate::side::side_by_side;
 
 pub(crate) const CASES: &[Case] = &[
     Case { id: "T28", title: "20 grants in an outage and after it: few requests, no herd", rounds: 12, quick: 3, run: outage },

@@ -7,12 +7,11 @@ use std::time::{Duration, Instant};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use mcp_auth_tests::rogue::{Plan, Rogue, Rules, Verdict};
-use mcp_auth_tests::{Daemon, Events, Output, Room, wait_until};
+use mcp_auth_tests::{Daemon, Output, Room, wait_until};
 use serde_json::{Value, json};
 
 use crate::report::{Case, Report, quantile};
-use crate::side::none_of;
-use crate::side_by_side;
+use crate::side::{none_of, side_by_side};
 
 pub(crate) const CASES: &[Case] = &[
     Case { id: "T24", title: "one false invalid_grant: nothing lost, nobody bothered", rounds: 100, quick: 10, run: false_alarm },
@@ -54,7 +53,7 @@ fn false_alarm(report: &mut Report) {
         let daemon = room.start();
         daemon.log_in("test", "alice");
         let token = daemon.token("test");
-        let mut events = Events::of(&daemon);
+        let mut events = daemon.follow();
         rogue.plan(invalid_grant().times(1));
         assert_eq!(refresh(&daemon, "test"), 503, "the refresh by hand hides that it failed");
         let began = Instant::now();
@@ -87,7 +86,7 @@ fn real_end(report: &mut Report) {
         let issued = rogue.look(|seen| seen.issued[0].at);
         rogue.rule(|rules| *rules = Rules::strict(HOUR));
         daemon.log_in("test:other", "alice");
-        let mut events = Events::of(&daemon);
+        let mut events = daemon.follow();
         rogue.revoke_family(0);
         refresh(&daemon, "test");
         let last = served_to_its_end(&daemon, &token, issued, lifetime);

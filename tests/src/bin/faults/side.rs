@@ -7,21 +7,34 @@ use crate::report::{Report, alone};
 
 /// Does the case's rounds on so many threads, each round with its number.
 pub(crate) fn side_by_side(report: &mut Report, threads: usize, round: impl Fn(usize) + Sync) {
+    let name = |number: usize| format!("round {number}");
+    side_by_side_in(report, threads, || (), name, |(), number| round(number));
+}
+
+/// The same, each thread in a place that it makes once for all its rounds. A round that does not hold is told by its name.
+pub(crate) fn side_by_side_in<P>(
+    report: &mut Report,
+    threads: usize,
+    place: impl Fn() -> P + Sync,
+    name: impl Fn(usize) -> String + Sync,
+    round: impl Fn(&P, usize) + Sync,
+) {
     let rounds = report.rounds() as usize;
     let (next, sum) = (AtomicUsize::new(0), Mutex::new((0, Vec::new())));
     std::thread::scope(|scope| {
         for _ in 0..threads.min(rounds) {
             scope.spawn(|| {
+                let place = place();
                 loop {
                     let number = next.fetch_add(1, Ordering::Relaxed);
                     if number >= rounds {
                         return;
                     }
                     let mut one = alone();
-                    one.round(|| round(number));
+                    one.round(|| round(&place, number));
                     let mut sum = sum.lock().unwrap();
                     sum.0 += one.held();
-                    sum.1.extend(one.into_failures());
+                    sum.1.extend(one.into_failures().into_iter().map(|why| format!("{}: {why}", name(number))));
                 }
             });
         }

@@ -11,8 +11,9 @@ use mcp_auth_tests::{Connection, Daemon, Room, require, require_root, wait_until
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
-use crate::life::{HOUR, PATIENCE, quiet, side_by_side, works};
+use crate::life::{HOUR, PATIENCE, quiet, works};
 use crate::report::{Case, Report};
+use crate::side::side_by_side;
 
 pub(crate) const CASES: &[Case] = &[
     Case { id: "T31", title: "frozen past the token's end: the first answer is valid", rounds: 60, quick: 4, run: frozen },
@@ -175,7 +176,7 @@ const WALLS: [(&str, &str); 5] = [("+0", "-1d"), ("+0", "+365d"), ("+365d", "+0"
 fn between_runs(report: &mut Report) {
     let sent = AtomicU64::new(0);
     side_by_side(report, 4, |number| {
-        let (first, second) = WALLS[number as usize % 5];
+        let (first, second) = WALLS[number % 5];
         let expired = number / 5 % 2 == 1;
         let rogue = Rogue::start(Rules::strict(if expired { Duration::from_secs(1) } else { HOUR }));
         let room = room_with_other_wall_time(&rogue);

@@ -4,6 +4,9 @@
 //! later (`oauth::metadata`), not the client secret, which lies in the vault or comes from a command.
 
 pub(crate) mod check;
+#[cfg(test)]
+#[path = "provider/docs_tests.rs"]
+mod docs;
 mod notes;
 pub mod preset;
 mod quirks;

@@ -7,6 +7,7 @@
 
 mod answer;
 mod demands;
+mod dialects;
 mod grants;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -283,7 +284,7 @@ impl State {
                     None => answer::Honest::json(401, json!({ "error": "invalid_token" })),
                 }
             }
-            _ => answer::Honest::json(404, json!({ "error": "not_found" })),
+            _ => dialects::answer(self, asked).unwrap_or_else(|| answer::Honest::json(404, json!({ "error": "not_found" }))),
         }
     }
 

@@ -80,6 +80,12 @@ impl Preset {
         &self.file.provenance
     }
 
+    /// Its file, as it is.
+    #[cfg(test)]
+    pub(super) fn text(&self) -> &'static str {
+        SOURCES.iter().find(|source| source.name == self.name).map_or("", |source| source.text)
+    }
+
     /// What people call it.
     pub fn title(&self) -> &str {
         &self.file.title

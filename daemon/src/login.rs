@@ -21,7 +21,7 @@ use crate::oauth::authorize::{self, Ask, Code, CodeVerifier, Expected, RedirectE
 use crate::oauth::identity::{self, Audience, Identity};
 use crate::oauth::token::{self, TokenError, TokenResponse};
 use crate::oauth::{Sent, assertion};
-use crate::provider::{Pkce, Provider};
+use crate::provider::{Flow, Pkce, Provider};
 use crate::secret::ClientSecret;
 use crate::transport::Transport;
 
@@ -121,14 +121,18 @@ pub async fn run(
     Ok(Outcome { definition, response, sent_at, account, subject })
 }
 
-/// Where the device flow starts, if it is the one to take: asked for, or better for this person, or the only one without a
-/// client secret.
+/// Where the device flow starts, if it is the one to take: asked for, or the provider's usual one, or better for this person, or
+/// the only one without a client secret.
 fn device_endpoint<'a>(plan: &Plan, server: &'a Server) -> Result<Option<&'a str>, ErrorBody> {
     let endpoint = server.device.as_deref();
     match plan.flow {
         Some(LoginFlow::Code) => Ok(None),
         Some(LoginFlow::Device) => endpoint.map(Some).ok_or_else(|| failure::no_device(&plan.provider.name)),
-        None => Ok(endpoint.filter(|_| plan.headless || lacks_secret(plan))),
+        None => match plan.provider.quirks.flow {
+            Some(Flow::DeviceCode) => endpoint.map(Some).ok_or_else(|| failure::no_device(&plan.provider.name)),
+            Some(Flow::AuthorizationCode | Flow::ClientCredentials) => Ok(None),
+            None => Ok(endpoint.filter(|_| plan.headless || lacks_secret(plan))),
+        },
     }
 }
 

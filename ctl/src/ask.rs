@@ -44,12 +44,23 @@ pub(crate) fn new_passphrase() -> Result<Secret, Failure> {
     Ok(first)
 }
 
-/// A question on the terminal that only a clear yes answers so.
-pub(crate) fn yes(prompt: &str) -> Result<bool, Failure> {
-    output::prompt(prompt);
-    let mut line = String::new();
-    io::stdin().lock().take(MAX_SECRET as u64).read_line(&mut line).map_err(|source| Failure::Input { what: "the answer", source })?;
-    Ok(matches!(line.trim().to_ascii_lowercase().as_str(), "y" | "yes"))
+/// Yes or no, from the terminal; Enter alone is `otherwise`. `None` without a terminal: nobody has said yes.
+pub(crate) fn yes_or_no(question: &str, otherwise: bool) -> Result<Option<bool>, Failure> {
+    if !io::stdin().is_terminal() {
+        return Ok(None);
+    }
+    loop {
+        output::note(&format!("{question} {}", if otherwise { "[Y/n]" } else { "[y/N]" }));
+        let mut line = String::new();
+        let read = io::stdin().lock().read_line(&mut line).map_err(|source| Failure::Input { what: "the answer", source })?;
+        match (read, line.trim().to_lowercase().as_str()) {
+            (0, _) => return Err(Failure::Cancelled),
+            (_, "") => return Ok(Some(otherwise)),
+            (_, "y" | "yes") => return Ok(Some(true)),
+            (_, "n" | "no") => return Ok(Some(false)),
+            _ => {}
+        }
+    }
 }
 
 /// How errors call a passphrase.

@@ -5,6 +5,8 @@ use std::path::PathBuf;
 
 use mcp_auth_proto::{ClientError, ErrorBody, ErrorCode, SocketPathError};
 
+use crate::commands::service::ServiceError;
+
 /// Why a verb failed.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Failure {
@@ -25,6 +27,9 @@ pub(crate) enum Failure {
     /// A login ended without a grant. That one is needed is no news then.
     #[error(transparent)]
     LoginFailed(Box<ErrorBody>),
+    /// The daemon is not, or cannot be, a service.
+    #[error(transparent)]
+    Service(#[from] ServiceError),
     /// The daemon ended before what was waited for came.
     #[error("mcp-authd went away before {0}")]
     Gone(&'static str),
@@ -75,6 +80,8 @@ pub(crate) enum Failure {
         grant: String,
         /// `: ` and why, or nothing.
         reason: String,
+        /// The command that logs in.
+        remedy: String,
     },
     /// `status --check`: the token has expired and the provider does not answer.
     #[error("{0} has no valid token and its provider does not answer")]
@@ -106,8 +113,11 @@ impl Failure {
             Self::LoginFailed(body) => api_exit_code(body.error),
             Self::Client(ClientError::Api(body)) => api_exit_code(body.error),
             Self::Client(ClientError::NotRunning { .. }) | Self::Gone(_) => 4,
+            // It did not come up, and the service manager has closed the socket on whoever waited.
+            Self::Client(ClientError::Io(error)) if error.kind() == io::ErrorKind::ConnectionReset => 4,
             // Whoever closed the pipe has what they wanted (`status | head -1`).
             Self::Output(error) if error.kind() == io::ErrorKind::BrokenPipe => 0,
+            Self::Service(error) => error.exit_code(),
             Self::Usage { .. } => 2,
             Self::NotLoggedIn { .. } => 3,
             Self::NotRefreshed(_) => 5,
@@ -125,6 +135,7 @@ impl Failure {
         match self {
             Self::Usage { hint, .. } => Some(hint.clone()),
             Self::Client(ClientError::NotRunning { .. }) => Some(start_hint()),
+            Self::Service(error) => error.hint(),
             Self::Client(ClientError::NotOurDaemon { path, .. }) => {
                 Some(format!("look who owns it with `ls -l {}`, or set {} to your own", path.display(), mcp_auth_proto::SOCKET_ENV))
             }
@@ -132,10 +143,11 @@ impl Failure {
                 Some("compare `mcp-authctl --version` with `mcp-authd --version`".into())
             }
             Self::Client(ClientError::TimedOut) => Some("see what it is doing with `mcp-authctl status`, or restart it".into()),
+            Self::Client(ClientError::Io(_)) => Some("`mcp-authctl service status` shows whether it runs".into()),
             Self::Client(ClientError::Api(body)) => api_hint(body),
             Self::LoginFailed(body) => api_hint(body),
             Self::Socket(_) => Some(format!("set {} to a short absolute path in a folder of your own", mcp_auth_proto::SOCKET_ENV)),
-            Self::NotLoggedIn { grant, .. } => Some(format!("mcp-authctl login {grant}")),
+            Self::NotLoggedIn { remedy, .. } => Some(remedy.clone()),
             Self::NotRefreshed(_) => Some("mcp-authctl status".into()),
             Self::WouldReplaceLogin(grant) => {
                 Some(format!("choose another name, such as {}:pat, or first `mcp-authctl logout {grant}`", base(grant)))
@@ -155,6 +167,7 @@ impl Failure {
         }
         let word = match self {
             Self::Usage { .. } => "usage",
+            Self::Service(error) => error.word(),
             Self::Client(ClientError::NotRunning { .. }) | Self::Gone(_) => "not_running",
             Self::Client(ClientError::NotOurDaemon { .. }) => "not_our_daemon",
             Self::Client(ClientError::TooOld { .. }) => "too_old",
@@ -223,8 +236,8 @@ fn base(grant: &str) -> &str {
 fn start_hint() -> String {
     let by_hand = "`mcp-authd &`";
     let systemd = std::env::var_os("XDG_RUNTIME_DIR").is_some_and(|folder| PathBuf::from(folder).join("systemd/private").exists());
-    if systemd {
-        format!("start it with `systemctl --user start mcp-authd.socket`, or with {by_hand}")
+    if systemd || cfg!(target_os = "macos") {
+        format!("start it with `mcp-authctl service start` (once before: `service install`), or with {by_hand}")
     } else {
         format!("start it with {by_hand}")
     }

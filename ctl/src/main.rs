@@ -13,8 +13,8 @@ use clap::{CommandFactory, Parser, Subcommand};
 use mcp_auth_proto::{Client, socket_path};
 
 use crate::commands::{
-    add_token, completions, env, events, exec, git_credential, headers, lock, login, logout, man, pkce, provider, refresh, reload, setup,
-    status, token, unlock, vault,
+    add_token, completions, env, events, exec, git_credential, headers, lock, login, logout, man, pkce, provider, refresh, reload, service,
+    setup, status, token, unlock, vault,
 };
 use crate::failure::Failure;
 
@@ -44,6 +44,7 @@ enum Verb {
     Events(events::Args),
     Provider(provider::Args),
     Setup(setup::Args),
+    Service(service::Args),
     Unlock(unlock::Args),
     Lock(lock::Args),
     Vault(vault::Args),
@@ -130,6 +131,7 @@ fn dispatch(verb: Verb, json: bool) -> Result<(), Failure> {
         Verb::Events(_) => events::run(&connect()?, json),
         Verb::Provider(args) => provider::run(args, &connect()?, json),
         Verb::Setup(args) => setup::run(&args, &connect()?, json),
+        Verb::Service(args) => service::run(&args, &connect()?, json),
         Verb::Unlock(_) => unlock::run(&connect()?, json),
         Verb::Lock(_) => lock::run(&connect()?, json),
         Verb::Vault(args) => vault::run(args, &connect()?, json),

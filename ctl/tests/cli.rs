@@ -106,7 +106,7 @@ fn a_daemon_that_does_not_run_is_code_4_with_the_way_to_start_it() {
     assert_eq!(run(&["status"]), ran(4, "", expected));
     std::fs::create_dir(folder.path().join("systemd")).unwrap();
     std::fs::write(folder.path().join("systemd/private"), "").unwrap();
-    let hint = "hint: start it with `systemctl --user start mcp-authd.socket`, or with `mcp-authd &`\n";
+    let hint = "hint: start it with `mcp-authctl service start` (once before: `service install`), or with `mcp-authd &`\n";
     assert_eq!(run(&["status"]), ran(4, "", &format!("error: mcp-authd is not running\n{hint}")));
     let json: serde_json::Value = serde_json::from_str(&run(&["status", "--json"]).stderr).unwrap();
     assert_eq!(json["error"], "not_running");
@@ -179,6 +179,38 @@ GRANT   ACCOUNT  STATE         EXPIRES  TO DO
 github  octocat  LOGIN NEEDED  unknown  mcp-authctl login github
 ";
     assert_eq!(overview(UNLOCKED, grants).run(&["status"]), ran(0, expected, ""));
+}
+
+#[test]
+fn status_tells_what_is_on_demand_what_never_expires_and_which_login_ends() {
+    let grants = r#"[
+        {"name":"a","provider":"a","scopes":[],"state":"ok","refreshable":true,"client_credentials":true,"on_demand":true,"expires_in":0},
+        {"name":"b","provider":"b","scopes":[],"state":"login_required","refreshable":true,"client_credentials":true,"on_demand":true,"expires_in":0},
+        {"name":"c","provider":"c","scopes":[],"state":"ok","refreshable":true,"never_expires":true},
+        {"name":"d","provider":"d","scopes":[],"state":"ok","refreshable":true,"expires_in":90,
+         "refresh_token_expires_at":"2026-11-24T00:00:00Z","refresh_token_expires_in":200000,"refresh_token_ending":true},
+        {"name":"e","provider":"e","scopes":[],"state":"ok","refreshable":true,"expires_in":90,
+         "refresh_token_expires_at":"2026-11-20T00:00:00Z","refresh_token_expires_in":0,"refresh_token_ending":true}]"#;
+    let expected = "\
+GRANT  ACCOUNT  STATE         EXPIRES    TO DO
+a      -        ok            on demand
+b      -        LOGIN NEEDED  expired
+  mcp-authctl login b --client-credentials
+c      -        ok            never
+d      -        ok            90 s
+  the login ends in 2 d: mcp-authctl login d
+e      -        ok            90 s
+  the login has reached its end: mcp-authctl login e
+";
+    assert_eq!(overview(UNLOCKED, grants).run(&["status"]), ran(0, expected, ""));
+    let one = |at: usize| {
+        let grants: serde_json::Value = serde_json::from_str(grants).unwrap();
+        Daemon::saying(200, &grants[at].to_string()).run(&["status", "x"]).stdout
+    };
+    assert!(one(0).contains("state: ok, renewed on demand\n") && one(0).contains("\nnext refresh: on demand"), "{}", one(0));
+    assert!(one(2).contains("state: ok, never expires\n"), "{}", one(2));
+    assert!(one(3).contains("\nlogin ends: 2026-11-24T00:00:00Z (2 d)\n"), "{}", one(3));
+    assert!(one(4).contains("\nlogin ends: 2026-11-20T00:00:00Z (over)\n"), "{}", one(4));
 }
 
 #[test]

@@ -79,6 +79,21 @@ fn a_device_login_shows_page_and_code() {
 }
 
 #[test]
+fn a_client_logs_itself_in_and_no_other_flow_goes_with_that() {
+    let (daemon, events) = Daemon::with_login(nothing_else);
+    for event in [STARTED, &done("[]")] {
+        events.send(event.to_owned()).unwrap();
+    }
+    assert_eq!(daemon.run(&["login", "github", "--client-credentials"]).code, Some(0));
+    let asked = r#"POST /v1/logins {"provider":"github","flow":"client_credentials","headless":true,"browser":false,"interactive":true}"#;
+    assert_eq!(daemon.asked(), asked);
+    for other in [&["--device"][..], &["--no-browser"], &["--callback-port", "1"]] {
+        let args = [&["login", "github", "--client-credentials"], other].concat();
+        assert_eq!(daemon.run(&args).code, Some(2), "{args:?}");
+    }
+}
+
+#[test]
 fn a_login_that_fails_or_breaks_off_says_so() {
     for (event, code, sentence) in [
         (Some(format!(r#"{{"event":"failed","error":{}}}"#, error("access_denied", ""))), 6, "error: it did not work\n"),

@@ -8,7 +8,8 @@ use std::sync::{Arc, Mutex};
 
 use canned::{Daemon, Ran, Reply, TOKEN, error, finish};
 
-const GITHUB: &str = r#"{"name":"github","provider":"github","scopes":[],"state":"ok","refreshable":true}"#;
+const GITHUB: &str = r#"{"name":"github","provider":"github","authorization_endpoint":"https://github.com/login/oauth/authorize","scopes":[],"state":"ok","refreshable":true}"#;
+const STATIC: &str = r#"{"name":"github:pat","provider":"github","scopes":[],"state":"ok","refreshable":false}"#;
 const PROVIDERS: &str = r#"[{"name":"github","configured":true,"authorization_endpoint":"https://github.com/login/oauth/authorize","has_client_secret":true,"scopes":[],"redirect_uri":"http://127.0.0.1/callback"}]"#;
 
 fn out(code: i32, stdout: &str) -> Ran {
@@ -18,6 +19,7 @@ fn out(code: i32, stdout: &str) -> Ran {
 /// A daemon that knows the grant `github`.
 fn github() -> Daemon {
     Daemon::new(|asked| match asked {
+        "GET /v1/grants/github:pat" => Reply::Json(200, STATIC.into()),
         "GET /v1/grants/github" => Reply::Json(200, GITHUB.into()),
         "GET /v1/providers" => Reply::Json(200, PROVIDERS.into()),
         _ => Reply::Json(200, TOKEN.into()),
@@ -119,14 +121,17 @@ fn git_gets_a_user_and_a_token_with_its_expiry() {
 fn git_gets_a_bearer_token_only_where_it_can_send_one_and_the_server_takes_nothing_else() {
     let daemon = github();
     let ask = |more: &str| {
-        let asked = format!("capability[]=authtype\nprotocol=https\nhost=github.com\nusername=me\n{more}\n");
-        daemon.run_with_stdin(&["git-credential", "github", "get"], &asked).stdout
+        let asked = format!("protocol=https\nhost=github.com\nusername=me\n{more}\n");
+        let said = daemon.run_with_stdin(&["git-credential", "github", "get"], &asked).stdout;
+        said.lines().filter(|line| !line.starts_with("password_expiry_utc=")).map(|line| format!("{line}\n")).collect::<String>()
     };
-    assert!(
-        ask("wwwauth[]=Bearer realm=\"x\"\n").starts_with("capability[]=authtype\nauthtype=Bearer\nephemeral=1\ncredential=gho_16C7e42F\n")
-    );
-    assert!(ask("wwwauth[]=Basic realm=\"x\"\nwwwauth[]=Bearer\n").starts_with("username=oauth2\npassword=gho_16C7e42F\n"));
-    assert!(ask("").starts_with("username=oauth2\npassword="));
+    let can = "capability[]=authtype\ncapability[]=state\n";
+    let bearer = "capability[]=authtype\nauthtype=Bearer\nephemeral=1\ncredential=gho_16C7e42F\n";
+    let password = "username=oauth2\npassword=gho_16C7e42F\n";
+    let (only_bearer, both) = ("wwwauth[]=Bearer realm=\"x\"\n", "wwwauth[]=Basic realm=\"x\"\nwwwauth[]=Bearer\n");
+    assert_eq!(ask(&format!("{can}{only_bearer}")), bearer);
+    assert_eq!([ask(&format!("{can}{both}")), ask(can)], [password, password]);
+    assert_eq!([ask(""), ask(both), ask(only_bearer)], [password, password, password], "an older git knows a password only");
 }
 
 #[test]
@@ -153,9 +158,14 @@ fn git_gets_nothing_for_another_host_or_an_open_line() {
         let run = daemon.run_with_stdin(&["git-credential", "github", "get"], asked);
         assert_eq!((run.code, &*run.stdout), (Some(0), ""), "{asked:?}");
     }
-    let allowed =
-        daemon.run_with_stdin(&["git-credential", "github", "--host", "git.example", "get"], "protocol=https\nhost=git.example\n\n");
-    assert!(allowed.stdout.contains("password=gho_16C7e42F"), "{allowed:?}");
+    let allowed = |args: &[&str], host: &str| {
+        daemon.run_with_stdin(&[&["git-credential"], args, &["get"]].concat(), &format!("protocol=https\nhost={host}\n\n")).stdout
+    };
+    assert!(allowed(&["github", "--host", "git.example"], "git.example").contains("password=gho_16C7e42F"));
+    assert_eq!(allowed(&["github", "--host", "git.example"], "github.com"), "", "the host that is named takes the place of the provider's");
+    // A static token has no server of its own: it goes to the provider's.
+    assert!(allowed(&["github:pat"], "github.com").contains("password=gho_16C7e42F"));
+    assert_eq!(allowed(&["github:pat"], "git.example"), "");
 }
 
 #[test]
@@ -166,8 +176,25 @@ fn git_keeps_nothing_with_us_and_a_refused_password_is_reported() {
         assert_eq!(daemon.run_with_stdin(&["git-credential", "github", operation], credential), out(0, ""), "{operation}");
     }
     assert_eq!(daemon.run_with_stdin(&["git-credential", "github", "erase"], credential), out(0, ""));
-    assert_eq!([daemon.asked(), daemon.asked()], ["GET /v1/grants/github", "GET /v1/providers"]);
-    assert_eq!(daemon.asked(), r#"POST /v1/token {"grant":"github","rejected_token":"gho_16C7e42F"}"#);
+    assert_eq!(daemon.asked(), "GET /v1/grants/github");
+    let report = r#"POST /v1/token {"grant":"github","rejected_token":"gho_16C7e42F"}"#;
+    assert_eq!(daemon.asked(), report);
+    let bearer = "capability[]=authtype\nauthtype=Bearer\ncredential=gho_16C7e42F\nephemeral=1\nprotocol=https\nhost=github.com\n\n";
+    assert_eq!(daemon.run_with_stdin(&["git-credential", "github", "erase"], bearer), out(0, ""));
+    assert_eq!([daemon.asked(), daemon.asked()], ["GET /v1/grants/github", report]);
+}
+
+#[test]
+fn git_gets_a_token_on_this_machine_without_tls() {
+    let daemon = Daemon::saying(200, TOKEN);
+    for host in ["127.0.0.1", "localhost:8080", "[::1]", "[::1]:8080"] {
+        let run = daemon.run_with_stdin(&["git-credential", "github", "--host", host, "get"], &format!("protocol=http\nhost={host}\n\n"));
+        assert!(run.stdout.contains("password=gho_16C7e42F"), "{host}: {run:?}");
+    }
+    for host in ["127.0.0.1.example", "localhost.example:80", "[::2]", "127.0.0.1:x"] {
+        let run = daemon.run_with_stdin(&["git-credential", "github", "--host", host, "get"], &format!("protocol=http\nhost={host}\n\n"));
+        assert_eq!(run.stdout, "", "{host}");
+    }
 }
 
 #[test]

@@ -65,12 +65,14 @@ pub fn metadata(input: &[u8]) {
     let document: Value = serde_json::from_slice(without_bom(body)).expect("what is believed is JSON");
     assert_eq!(document["issuer"].as_str(), Some(issuer.as_str()));
     let optional = [&metadata.revocation_endpoint, &metadata.userinfo_endpoint].into_iter().flatten();
-    for endpoint in optional.chain([&metadata.authorization_endpoint, &metadata.token_endpoint]) {
+    for endpoint in optional.chain(&metadata.authorization_endpoint).chain([&metadata.token_endpoint]) {
         let url = transport::check_url(endpoint).expect("an endpoint that something may be sent to");
         let at_home = transport::check_url(&issuer).is_ok_and(|issuer| transport::is_loopback(&issuer));
         assert!(at_home || !transport::is_loopback(&url), "{endpoint} leads to this machine");
     }
-    authorization_url(&metadata.authorization_endpoint, &issuer);
+    if let Some(endpoint) = &metadata.authorization_endpoint {
+        authorization_url(endpoint, &issuer);
+    }
 }
 
 /// config.toml.

@@ -6,6 +6,7 @@
 
 mod answer;
 mod ask;
+mod ending;
 #[cfg(test)]
 mod history;
 mod plan;
@@ -22,6 +23,7 @@ use mcp_auth_proto::{ErrorBody, TokenAnswer};
 use crate::clock::{Boot, Now};
 use crate::oauth::token::{TokenError, TokenResponse};
 use crate::secret::{AccessToken, RefreshToken};
+use ending::Ending;
 use record::{Definition, GrantRecord, Token};
 
 /// How long a save may take before the new token is served from RAM.
@@ -35,6 +37,8 @@ const WAIT_EXPLICIT: Duration = Duration::from_secs(15);
 const NOT_SENT_CAP: Duration = Duration::from_secs(15);
 /// A problem with the client or its consent is tried again hourly.
 const REFUSED_RETRY: Duration = Duration::from_secs(3600);
+/// So often in a row a refresh token that has outlived its time may be answered without a clear word, hour by hour.
+const OVERDUE_TRIES: u32 = 24;
 /// Between two refreshes that a person asked for.
 const MANUAL_GAP: Duration = Duration::from_secs(10);
 /// Between two refreshes that a rejection caused, and after the token's issue.
@@ -71,8 +75,12 @@ pub struct Terms {
     pub refresh_invalidates_access_token: bool,
     /// Refreshed ahead of expiry, asked for or not.
     pub refresh_ahead: bool,
-    /// A token whose answer told no lifetime does not expire: nothing is refreshed ahead of nothing.
+    /// A token whose lifetime is not known lives until it is rejected.
     pub never_expires: bool,
+    /// How long a refresh token lives from the login on, where the provider does not tell.
+    pub refresh_token_lifetime: Option<Duration>,
+    /// How long it lives unused, where the provider does not tell.
+    pub refresh_token_idle_lifetime: Option<Duration>,
     /// The provider has a place where a token can be tried (userinfo).
     pub can_probe: bool,
     /// Scopes that never count as missing.
@@ -182,8 +190,8 @@ pub enum Effect {
 pub struct Attempt {
     /// Its name.
     pub ticket: Ticket,
-    /// What is sent.
-    pub refresh_token: RefreshToken,
+    /// What is sent. `None`: a new token is asked for with the client's own credentials, and nothing is used up.
+    pub refresh_token: Option<RefreshToken>,
     /// The generation of the record that holds it.
     pub generation: u64,
     /// Somebody waits for it.
@@ -203,6 +211,8 @@ pub enum News {
     RefreshFailed(String),
     /// A person must log in.
     LoginRequired(String),
+    /// A person should log in before the refresh token ends.
+    RefreshTokenEnding(String),
     /// The newest tokens are in RAM only.
     NotDurable(String),
     /// They are on disk now.
@@ -215,6 +225,8 @@ pub struct Grant {
     record: GrantRecord,
     current: Current,
     terms: Option<Terms>,
+    /// The end that the refresh token has by itself.
+    ending: Option<Ending>,
     phase: Phase,
     trouble: Trouble,
     unsaved: Option<Unsaved>,
@@ -282,6 +294,8 @@ struct Trouble {
     rejections: u32,
     /// An answer was lost: the refresh token may be used up.
     ambiguous: bool,
+    /// Answers without a clear word since the refresh token has outlived its time.
+    overdue: u32,
     error: Option<String>,
 }
 
@@ -328,14 +342,16 @@ impl Grant {
         let from_the_future = now.wall < record.token.issued_at;
         if interrupted || from_the_future {
             current.refresh_at = Some(now.boot);
-            if from_the_future && record.refresh_token.is_some() {
+            if from_the_future && record.is_renewable() {
                 current.deadline = Some(now.boot);
             }
         }
+        let ending = Ending::of(&record, terms.as_ref(), now, None);
         Self {
             record,
             current,
             terms,
+            ending,
             phase: Phase::Calm,
             trouble: Trouble { ambiguous: interrupted, ..Trouble::default() },
             unsaved: None,
@@ -368,6 +384,7 @@ impl Grant {
                 lifetime: Some(Duration::ZERO),
             },
             refresh_token: None,
+            refresh_token_life: None,
             ended: None,
             logged_in_at: now.wall,
             refreshed_at: None,
@@ -416,7 +433,8 @@ impl Grant {
             _ => None,
         };
         let unsaved = self.unsaved.as_ref().filter(|_| self.may_save_again()).map(|unsaved| unsaved.retry_at);
-        waiters.chain(saving).chain(unsaved).chain(self.planned()).min()
+        let warning = self.ending.as_ref().and_then(Ending::next_warning);
+        waiters.chain(saving).chain(unsaved).chain(self.planned()).chain(warning).min()
     }
 
     /// What is kept of it; while a save runs, the version before.
@@ -477,6 +495,7 @@ impl Grant {
         let invalidates = |terms: &Option<Terms>| terms.as_ref().map(|terms| terms.refresh_invalidates_access_token);
         let replanned = invalidates(&self.terms) != invalidates(&terms);
         self.terms = terms;
+        self.look_for_the_end(now);
         if let Some(invalidates) = invalidates(&self.terms) {
             if let (true, Some(lifetime), Some(deadline)) = (replanned, self.record.token.lifetime, self.current.deadline) {
                 let at = deadline - plan::lead(lifetime, invalidates, self.random.f64());
@@ -518,6 +537,7 @@ impl Grant {
             let stranded = |w: &&mut Waiter| w.purpose != Purpose::Probe && w.deadline <= now.boot;
             self.waiters.iter_mut().filter(stranded).for_each(|w| w.deadline = w.at_last);
         }
+        effects.extend(self.warning(now).map(Effect::Tell));
         let (late, waiting) = std::mem::take(&mut self.waiters).into_iter().partition(|w| w.deadline <= now.boot);
         self.waiters = waiting;
         effects.extend(late.into_iter().map(|w: Waiter| self.settled(w.asker, &w.purpose, now)));
@@ -527,20 +547,18 @@ impl Grant {
     /// When the next attempt starts by itself.
     fn planned(&self) -> Option<Boot> {
         let terms = self.terms.as_ref()?;
-        if self.record.refresh_token.is_none() || self.record.ended.is_some() {
+        if !self.record.is_renewable() || self.record.ended.is_some() {
             return None;
         }
+        // A refresh token that may be used up is worth a question of its own; the client's credentials are not.
+        let by_itself = terms.refresh_ahead || (self.trouble.ambiguous && self.record.refresh_token.is_some());
+        let keep_alive = self.ending.as_ref().and_then(|ending| ending.keep_alive);
         let at = match &self.phase {
             Phase::Running(_) | Phase::Saving { .. } => return None,
             Phase::Waiting { until, cause: Cause::Confirm, .. } => *until,
-            Phase::Waiting { .. } | Phase::Calm if !terms.refresh_ahead && !self.trouble.ambiguous => return None,
-            Phase::Waiting { until, .. } => *until,
-            Phase::Calm if self.current.rejected => self.current.issued,
-            Phase::Calm => match self.current.refresh_at {
-                Some(at) => at,
-                None if terms.never_expires && self.record.token.lifetime.is_none() => return None,
-                None => self.current.issued + if self.current.asked { UNKNOWN_ASKED } else { UNKNOWN_IDLE } - self.current.before_boot,
-            },
+            Phase::Waiting { until, .. } if by_itself => *until,
+            Phase::Waiting { until, .. } => keep_alive?.max(*until),
+            Phase::Calm => self.current.due(terms).filter(|_| by_itself).into_iter().chain(keep_alive).min()?,
         };
         let at = self.pause.as_ref().map_or(at, |pause| at.max(pause.until));
         match (&self.unsaved, self.current.deadline) {
@@ -553,7 +571,7 @@ impl Grant {
 
     fn may_refresh(&self, now: Now) -> bool {
         let durable_or_needed = self.unsaved.is_none() || !self.is_servable(now);
-        self.terms.is_some() && self.record.refresh_token.is_some() && self.record.ended.is_none() && durable_or_needed
+        self.terms.is_some() && self.record.is_renewable() && self.record.ended.is_none() && durable_or_needed
     }
 
     /// Until when nothing may be sent; `asked` shortens the wait for a provider that was not reached.
@@ -571,7 +589,7 @@ impl Grant {
     fn is_servable(&self, now: Now) -> bool {
         let Some(terms) = &self.terms else { return false };
         let replaced = matches!(self.phase, Phase::Saving { .. }) && terms.refresh_invalidates_access_token;
-        let rejected_for_good = self.current.rejected && (self.record.refresh_token.is_none() || self.record.ended.is_some());
+        let rejected_for_good = self.current.rejected && (!self.record.is_renewable() || self.record.ended.is_some());
         !replaced && !rejected_for_good && self.current.deadline.is_none_or(|deadline| now.boot < deadline)
     }
 
@@ -595,7 +613,7 @@ impl Grant {
     fn needs_login(&self, now: Now) -> bool {
         // Once its hour is over it is worth another try: without a timer of its own, an on-demand grant has only its askers.
         let refused = matches!(self.phase, Phase::Waiting { cause: Cause::Refused, until, .. } if now.boot < until);
-        self.terms.is_none() || self.record.ended.is_some() || self.record.refresh_token.is_none() || refused
+        self.terms.is_none() || self.record.ended.is_some() || !self.record.is_renewable() || refused
     }
 
     fn ticket(&mut self) -> Ticket {
@@ -610,6 +628,15 @@ impl Current {
         let invalidates = terms.as_ref().is_some_and(|terms| terms.refresh_invalidates_access_token);
         let refresh_at = token.lifetime.map(|lifetime| issued + lifetime - plan::lead(lifetime, invalidates, random.f64()));
         Self { issued, before_boot: Duration::ZERO, deadline, refresh_at, rejected: false, first_rejection: None, asked: false }
+    }
+
+    /// When its age asks for a refresh, if ever.
+    fn due(&self, terms: &Terms) -> Option<Boot> {
+        if self.rejected {
+            return Some(self.issued);
+        }
+        let unknown = || self.issued + if self.asked { UNKNOWN_ASKED } else { UNKNOWN_IDLE } - self.before_boot;
+        self.refresh_at.or_else(|| (!terms.never_expires).then(unknown))
     }
 
     /// By wall time, the only clock that counts across restarts.

@@ -35,6 +35,9 @@ use vault::Vault;
 /// How long refreshes in flight may take to be finished and saved at the end.
 const LAST_REFRESHES: Duration = Duration::from_secs(10);
 
+/// How long a connection that was accepted may take to bring its request: a little more than it is given by `ipc`.
+const LAST_REQUESTS: Duration = Duration::from_millis(300);
+
 /// How long answers may take to be read after that.
 const LAST_ANSWERS: Duration = Duration::from_secs(1);
 
@@ -52,17 +55,21 @@ fn network_of(config: &config::Network) -> transport::network::NetworkConfig {
 }
 
 /// Serves `listener` until `shutdown` is ready, then ends in order: nobody is accepted, what runs is finished and saved,
-/// and what still streams is cut off. Takes no longer than 11 seconds for that.
+/// and what still streams is cut off. Takes little more than 11 seconds for that.
 pub async fn run(listener: platform::Listener, broker: Broker, shutdown: impl Future<Output = ()>) {
     let (stage, stages) = tokio::sync::watch::channel(Stage::Open);
     let answerer = ipc::routes::answerer(broker.clone());
-    let serving = tokio::spawn(ipc::listener::serve(listener, answerer, Limits::default(), stages));
+    let mut serving = tokio::spawn(ipc::listener::serve(listener, answerer, Limits::default(), stages));
     shutdown.await;
     stage.send_replace(Stage::Draining);
+    // What is on its way still comes to a broker that answers, and the answer is none about our end.
+    let _ = tokio::time::timeout(LAST_REQUESTS, &mut serving).await;
     if tokio::time::timeout(LAST_REFRESHES, broker.shutdown()).await.is_err() {
         tracing::warn!("refreshes in flight did not end in time; they are repeated at the next start");
     }
     stage.send_replace(Stage::Ending);
     // Whoever has not read an answer by then will not.
-    let _ = tokio::time::timeout(LAST_ANSWERS, serving).await;
+    if !serving.is_finished() {
+        let _ = tokio::time::timeout(LAST_ANSWERS, serving).await;
+    }
 }

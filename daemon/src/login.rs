@@ -1,5 +1,6 @@
 //! One login, read top to bottom: metadata, listener, authorization URL, redirect, code exchange, identity.
 
+pub(crate) mod by_client;
 mod device;
 mod discovery;
 mod failure;
@@ -104,6 +105,10 @@ pub async fn run(
     if let Some(secret) = &plan.client_secret {
         assertion::fits(secret, &plan.provider.quirks).map_err(|error| failure::bad_key(name, &error))?;
     }
+    if by_client::is_wanted(plan.flow, &plan.provider) {
+        progress(Progress::Exchanging);
+        return by_client::run(&plan, client_id, &*transport, &*clock).await;
+    }
     let server = discovery::find(&plan.provider, &*transport).await?;
     let (definition, response, sent_at) = match device_endpoint(&plan, &server)? {
         Some(endpoint) => {
@@ -126,7 +131,7 @@ pub async fn run(
 fn device_endpoint<'a>(plan: &Plan, server: &'a Server) -> Result<Option<&'a str>, ErrorBody> {
     let endpoint = server.device.as_deref();
     match plan.flow {
-        Some(LoginFlow::Code) => Ok(None),
+        Some(LoginFlow::Code | LoginFlow::ClientCredentials) => Ok(None),
         Some(LoginFlow::Device) => endpoint.map(Some).ok_or_else(|| failure::no_device(&plan.provider.name)),
         None => match plan.provider.quirks.flow {
             Some(Flow::DeviceCode) => endpoint.map(Some).ok_or_else(|| failure::no_device(&plan.provider.name)),
@@ -199,6 +204,7 @@ fn define(plan: &Plan, server: &Server, client_id: &str, redirect_uri: Option<&s
         client_id: Some(client_id.to_owned()),
         redirect_uri: redirect_uri.map(str::to_owned),
         client_auth: found.map(|listed| token::client_auth(&plan.provider.quirks, Some(listed), true)),
+        client_credentials: false,
     }
 }
 

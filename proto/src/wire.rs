@@ -85,6 +85,9 @@ pub struct GrantSummary {
     /// The provider's issuer, when known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub issuer: Option<String>,
+    /// Where the person allowed it. Absent for a static token.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub authorization_endpoint: Option<String>,
     /// Who logged in.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub account: Option<String>,
@@ -95,14 +98,32 @@ pub struct GrantSummary {
     pub scopes: Vec<String>,
     /// How it is.
     pub state: GrantState,
-    /// Whether it holds a refresh token.
+    /// Whether a new token can be had without a person.
     pub refreshable: bool,
+    /// It is the client's own (RFC 6749 section 4.4): nobody logged in, and there is no refresh token.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub client_credentials: bool,
+    /// A new token is asked for when somebody wants one, and not ahead of that.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub on_demand: bool,
     /// When the present token stops being valid. Absent when unknown or when there is none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expires_at: Option<String>,
     /// The same in seconds from now; 0 when it has expired.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expires_in: Option<u64>,
+    /// The present token does not expire, as far as is known.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub never_expires: bool,
+    /// When the refresh token ends by itself, so that a person must log in. Absent when unknown, or when it does not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refresh_token_expires_at: Option<String>,
+    /// The same in seconds from now; 0 when it should have ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refresh_token_expires_in: Option<u64>,
+    /// That end is near: a person should log in before it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub refresh_token_ending: bool,
     /// When the last refresh succeeded.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub refreshed_at: Option<String>,
@@ -219,6 +240,8 @@ pub enum LoginFlow {
     Code,
     /// With a code that is typed at a page on any machine (RFC 8628).
     Device,
+    /// Without a person: the client asks with its own credentials (RFC 6749 section 4.4).
+    ClientCredentials,
 }
 
 /// One event of a login: a JSON line of the answer to `POST /v1/logins`.
@@ -576,8 +599,8 @@ pub struct Status {
 pub struct Event {
     /// When, RFC 3339.
     pub at: String,
-    /// What: `logged_in`, `logged_out`, `refreshed`, `refresh_failed`, `login_required`, `not_durable`, `durable`,
-    /// `vault_locked`, `vault_unlocked`, `config_reloaded`, `config_error`.
+    /// What: `logged_in`, `logged_out`, `refreshed`, `refresh_failed`, `login_required`, `refresh_token_ending`,
+    /// `not_durable`, `durable`, `vault_locked`, `vault_unlocked`, `config_reloaded`, `config_error`.
     pub event: String,
     /// The grant that it is about.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -1,7 +1,7 @@
 //! A request as the servers of this process read it.
 
 use std::collections::BTreeMap;
-use std::io::{BufRead as _, BufReader, Read as _};
+use std::io::{BufRead, BufReader, Read as _};
 use std::net::TcpStream;
 use std::time::Duration;
 
@@ -37,8 +37,14 @@ impl Request {
         let header = |line: &httparse::Header<'_>| (line.name.to_ascii_lowercase(), String::from_utf8_lossy(line.value).into_owned());
         let headers: BTreeMap<String, String> = parsed.headers.iter().map(header).collect();
         let url = Url::parse(&format!("http://localhost{}", parsed.path?)).ok()?;
-        let mut body = vec![0; headers.get("content-length").and_then(|value| value.parse().ok()).unwrap_or(0)];
-        reader.read_exact(&mut body).ok()?;
+        let body = match headers.get("transfer-encoding").map(String::as_str) {
+            Some("chunked") => chunks(&mut reader)?,
+            _ => {
+                let mut body = vec![0; headers.get("content-length").and_then(|value| value.parse().ok()).unwrap_or(0)];
+                reader.read_exact(&mut body).ok()?;
+                body
+            }
+        };
         let (path, query) = (url.path().to_owned(), url.query().unwrap_or_default().to_owned());
         Some(Self { method: parsed.method?.to_owned(), path, query, headers, body })
     }
@@ -52,6 +58,22 @@ impl Request {
     /// A header line, or an empty text.
     pub(crate) fn header(&self, name: &str) -> &str {
         self.headers.get(name).map(String::as_str).unwrap_or_default()
+    }
+}
+
+/// A body in chunks (RFC 9112, section 7.1); `None` where it does not come whole.
+fn chunks(reader: &mut impl BufRead) -> Option<Vec<u8>> {
+    let mut body = Vec::new();
+    loop {
+        let mut size = String::new();
+        reader.read_line(&mut size).ok()?;
+        let size = usize::from_str_radix(size.trim(), 16).ok()?;
+        let mut chunk = vec![0; size + 2];
+        reader.read_exact(&mut chunk).ok()?;
+        body.extend(&chunk[..size]);
+        if size == 0 {
+            return Some(body);
+        }
     }
 }
 

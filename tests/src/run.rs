@@ -69,7 +69,7 @@ pub struct Running {
 impl Running {
     /// Starts `command`. With `stdout_holds_a_token` its stdout is left out of the leak search: the one place for a token.
     #[track_caller]
-    pub(crate) fn start(mut command: Command, label: &str, stdout_holds_a_token: bool) -> Self {
+    pub fn start(mut command: Command, label: &str, stdout_holds_a_token: bool) -> Self {
         let label = next_label(label);
         let stdout = label.with_extension(if stdout_holds_a_token { "token" } else { "stdout" });
         let stderr = label.with_extension("stderr");

@@ -13,6 +13,9 @@ use url::Url;
 use crate::binaries::{bare_command, kept_folder, node, source_folder};
 use crate::http::{HttpAnswer, get, post_form, post_json};
 
+/// The secret of its confidential clients (`basic`, `post`, `machine`).
+pub const CLIENT_SECRET: &str = "zQcS9qz-a-client-secret-for-tests-only-zQcS9qz";
+
 /// How often the server is started, and how long it may take to be ready.
 const STARTS: usize = 3;
 const START_PATIENCE: Duration = Duration::from_secs(30);

@@ -40,6 +40,7 @@ pub(crate) struct Args {
 struct Asked {
     protocol: String,
     host: String,
+    /// The password, or the bearer token: ours are the same.
     password: Option<Secret>,
     can_bearer: bool,
     challenges: Vec<String>,
@@ -64,16 +65,17 @@ impl Args {
     }
 }
 
-/// git's protocol is one of lines.
+/// git's protocol is one of lines, and a colon ends a user name (RFC 7617, section 2).
 fn user_name(text: &str) -> Result<String, &'static str> {
-    if text.is_empty() || text.chars().any(char::is_control) { Err("a user name is one line") } else { Ok(text.to_owned()) }
+    let is_none = text.is_empty() || text.chars().any(|c| c.is_control() || c == ':');
+    if is_none { Err("a user name is one line without a colon") } else { Ok(text.to_owned()) }
 }
 
 pub(crate) fn run(args: &Args, client: &Client) -> Result<(), Failure> {
     let asked = Asked::read(std::io::stdin().lock())?;
     match args.operation.as_str() {
         "get" => get(args, &asked, client),
-        "erase" => erase(args, asked, client),
+        "erase" => erase(args, &asked, client),
         // A success has nothing to `store` with us, and the operations of later versions of git must be ignored.
         _ => Ok(()),
     }
@@ -102,11 +104,11 @@ fn get(args: &Args, asked: &Asked, client: &Client) -> Result<(), Failure> {
 }
 
 /// git says that a password was refused: the token is worn out before its time.
-fn erase(args: &Args, asked: Asked, client: &Client) -> Result<(), Failure> {
+fn erase(args: &Args, asked: &Asked, client: &Client) -> Result<(), Failure> {
     // Every helper is told, whoever it was that gave the password: one for another host is none of the daemon's business.
-    let is_ours = asked.password.is_some() && asked.is_private() && is_allowed(args, &asked.host, client)?;
-    if is_ours {
-        client.token(&TokenRequest { rejected_token: asked.password, ..TokenRequest::for_grant(args.grant.as_str()) })?;
+    let Some(refused) = &asked.password else { return Ok(()) };
+    if asked.is_private() && is_allowed(args, &asked.host, client)? {
+        client.token(&TokenRequest { rejected_token: Some(refused.clone()), ..TokenRequest::for_grant(args.grant.as_str()) })?;
     }
     Ok(())
 }
@@ -123,13 +125,17 @@ fn is_allowed(args: &Args, host: &str, client: &Client) -> Result<bool, Failure>
         Err(ClientError::Api(_)) => None,
         Err(error) => return Err(error.into()),
     };
-    if grant.as_ref().is_some_and(|grant| is_host(&grant.issuer) || is_host(&grant.resource)) {
-        return Ok(true);
+    if let Some(grant) = &grant {
+        let is_own = is_host(&grant.authorization_endpoint) || is_host(&grant.issuer) || is_host(&grant.resource);
+        if is_own || grant.authorization_endpoint.is_some() {
+            return Ok(is_own);
+        }
     }
+    // No person allowed it at an address of its own (a static token, a device flow), or there is none.
     let provider = grant.as_ref().map_or(args.grant.base(), |grant| &grant.provider);
     let providers = client.providers()?;
     let mut own = providers.iter().filter(|own| own.name == provider);
-    Ok(own.any(|own| is_host(&own.authorization_endpoint) || (grant.is_none() && is_host(&own.issuer))))
+    Ok(own.any(|own| is_host(&own.authorization_endpoint) || is_host(&own.issuer)))
 }
 
 /// What a forge wants as the user name. GitLab takes an OAuth token with this one alone (docs.gitlab.com/api/oauth2), GitHub,
@@ -166,7 +172,8 @@ impl Asked {
 
     /// https, or this machine.
     fn is_private(&self) -> bool {
-        let name = self.host.rsplit_once(':').map_or(self.host.as_str(), |(name, _)| name);
+        let port = self.host.rsplit_once(':').filter(|(_, port)| port.bytes().all(|byte| byte.is_ascii_digit()));
+        let name = port.map_or(self.host.as_str(), |(name, _)| name);
         self.protocol == "https" || (self.protocol == "http" && matches!(name, "localhost" | "127.0.0.1" | "[::1]"))
     }
 
@@ -181,6 +188,8 @@ impl Asked {
     fn reply(&self, answer: &TokenAnswer, username: Option<&str>) -> Zeroizing<String> {
         let token = answer.access_token.expose();
         let mut text = Zeroizing::new(String::with_capacity(token.len() + 256));
+        // `authtype=Basic` with `ephemeral=1` would keep other helpers from storing the token, but git 2.46 to 2.52 leave such
+        // a credential out of the first request of a push over http.postBuffer (1 MiB), which fails.
         if self.wants_bearer() {
             text.push_str("capability[]=authtype\nauthtype=Bearer\nephemeral=1\ncredential=");
         } else {

@@ -23,6 +23,7 @@ Examples:
   mcp-authctl login github --account work        a second account, as github:work
   mcp-authctl login github --scope repo --scope read:org
   mcp-authctl login github --device              type a code at a page, on this machine or your phone
+  mcp-authctl login internal-api --client-credentials     as the client itself, without a person
   mcp-authctl login github --no-browser          over SSH: open the URL elsewhere, paste the last page's address here
   ssh -L 8765:127.0.0.1:8765 host mcp-authctl login github --no-browser --callback-port 8765")]
 pub(crate) struct Args {
@@ -40,6 +41,9 @@ pub(crate) struct Args {
     /// Log in by typing a code at a page on any device (RFC 8628)
     #[arg(long, conflicts_with_all = ["no_browser", "callback_port"])]
     device: bool,
+    /// Get a token with the client's own credentials, without a person (RFC 6749 section 4.4)
+    #[arg(long, conflicts_with_all = ["no_browser", "device", "callback_port"])]
+    client_credentials: bool,
     /// The port for the redirect, to forward it over SSH
     #[arg(long, value_name = "N")]
     callback_port: Option<u16>,
@@ -90,7 +94,12 @@ pub(crate) fn run(args: Args, client: Client, json: bool) -> Result<(), Failure>
 
 /// What the options ask for; a redirect port or a pasted address mean the code flow.
 fn flow(args: &Args) -> Option<LoginFlow> {
-    if args.device { Some(LoginFlow::Device) } else { (args.no_browser || args.callback_port.is_some()).then_some(LoginFlow::Code) }
+    let asked = [
+        (args.client_credentials, LoginFlow::ClientCredentials),
+        (args.device, LoginFlow::Device),
+        (args.no_browser || args.callback_port.is_some(), LoginFlow::Code),
+    ];
+    asked.into_iter().find_map(|(asked, flow)| asked.then_some(flow))
 }
 
 /// Where a device flow sends the person, and what they type there.

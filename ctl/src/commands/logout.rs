@@ -86,7 +86,8 @@ fn wanted(grant: &GrantSummary, client: &Client) -> Result<bool, Failure> {
     let named = others.iter().filter(same).map(|other| other.name.to_string()).collect::<Vec<_>>().join(", ");
     let here = if named.is_empty() { "elsewhere too".to_owned() } else { format!("here ({named}) and elsewhere") };
     output::note(&format!("revoking {} ends every login of {} with this client, {here}", grant.name, person(grant)));
-    ask::yes(&format!("revoke it? if not, {} is only forgotten here [y/N] ", grant.name))
+    let question = format!("revoke it? if not, {} is only forgotten here", grant.name);
+    Ok(ask::yes_or_no(&question, false)?.unwrap_or(false))
 }
 
 fn person(grant: &GrantSummary) -> String {

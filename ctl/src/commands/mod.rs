@@ -17,6 +17,7 @@ pub(crate) mod pkce;
 pub(crate) mod provider;
 pub(crate) mod refresh;
 pub(crate) mod reload;
+pub(crate) mod service;
 pub(crate) mod setup;
 pub(crate) mod status;
 pub(crate) mod token;
@@ -24,7 +25,7 @@ pub(crate) mod unlock;
 pub(crate) mod vault;
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
-use mcp_auth_proto::{GrantName, GrantSummary, KeySourceKind, NameError, VaultState, VaultStatus};
+use mcp_auth_proto::{GrantName, GrantState, GrantSummary, KeySourceKind, NameError, VaultState, VaultStatus};
 
 use crate::failure::Failure;
 use crate::output::{self, field, span};
@@ -38,9 +39,11 @@ fn provider_name(text: &str) -> Result<String, NameError> {
 /// `, valid until ...` as far as the expiry is known.
 fn validity(grant: &GrantSummary) -> String {
     match (&grant.expires_at, grant.expires_in) {
+        (_, Some(0)) if grant.on_demand && grant.state != GrantState::LoginRequired => ", renewed on demand".to_owned(),
         (_, Some(0)) => ", expired".to_owned(),
         (Some(at), Some(seconds)) => format!(", valid until {} ({})", field(at), span(seconds)),
         (Some(at), None) => format!(", valid until {}", field(at)),
+        (None, _) if grant.never_expires => ", never expires".to_owned(),
         (None, _) => ", of unknown lifetime".to_owned(),
     }
 }

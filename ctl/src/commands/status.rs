@@ -51,6 +51,7 @@ fn check(grant: &GrantSummary) -> Result<(), Failure> {
         (GrantState::LoginRequired, _) => Err(Failure::NotLoggedIn {
             grant: grant.name.to_string(),
             reason: grant.last_error.as_ref().map(|error| format!(": {error}")).unwrap_or_default(),
+            remedy: login_command(grant),
         }),
         (GrantState::Retrying, Some(0)) => Err(Failure::NotRefreshed(grant.name.to_string())),
         _ => Ok(()),
@@ -135,22 +136,39 @@ fn state(grant: &GrantSummary) -> &'static str {
 
 fn expires(grant: &GrantSummary) -> String {
     match grant.expires_in {
+        Some(0) if grant.on_demand && grant.state != GrantState::LoginRequired => "on demand".to_owned(),
         Some(0) => "expired".to_owned(),
         Some(seconds) => span(seconds),
+        None if grant.never_expires => "never".to_owned(),
         None => "unknown".to_owned(),
     }
 }
 
 fn to_do(grant: &GrantSummary) -> String {
     match grant.state {
-        GrantState::LoginRequired => format!("mcp-authctl login {}", grant.name),
+        GrantState::LoginRequired => login_command(grant),
         GrantState::Retrying => grant.next_refresh_in.map(|seconds| format!("next attempt in {}", span(seconds))).unwrap_or_default(),
         _ if grant.not_durable => "not on disk yet".to_owned(),
+        _ if grant.refresh_token_ending => ending(grant),
         // A static token: nobody issued it to us.
         _ if !grant.refreshable && grant.issuer.is_none() && grant.expires_in.is_some() => "no refresh: add-token again by then".to_owned(),
         _ if !grant.refreshable && grant.expires_in.is_some() => "no refresh: log in again by then".to_owned(),
         _ => String::new(),
     }
+}
+
+fn login_command(grant: &GrantSummary) -> String {
+    let how = if grant.client_credentials { " --client-credentials" } else { "" };
+    format!("mcp-authctl login {}{how}", grant.name)
+}
+
+/// The refresh token ends by itself; what to do before.
+fn ending(grant: &GrantSummary) -> String {
+    let when = match grant.refresh_token_expires_in {
+        Some(seconds @ 1..) => format!("the login ends in {}", span(seconds)),
+        _ => "the login has reached its end".to_owned(),
+    };
+    format!("{when}: {}", login_command(grant))
 }
 
 fn description(grant: &GrantSummary) -> String {
@@ -167,8 +185,18 @@ fn description(grant: &GrantSummary) -> String {
     add("refreshed at", &grant.refreshed_at);
     add("fingerprint", &grant.fingerprint);
     lines.push(("scopes", scopes(&grant.scopes)));
+    if grant.client_credentials {
+        lines.push(("login", "none: the client's own credentials".to_owned()));
+    }
+    if grant.on_demand {
+        lines.push(("next refresh", "on demand".to_owned()));
+    }
     if let Some(seconds) = grant.next_refresh_in {
         lines.push(("next refresh in", span(seconds)));
+    }
+    if let (Some(at), Some(seconds)) = (&grant.refresh_token_expires_at, grant.refresh_token_expires_in) {
+        let left = if seconds == 0 { "over".to_owned() } else { span(seconds) };
+        lines.push(("login ends", format!("{} ({left})", field(at))));
     }
     let to_do = to_do(grant);
     if !to_do.is_empty() {

@@ -13,7 +13,7 @@ use crate::grant::{Attempt, AttemptError, Verdict};
 use crate::oauth::token::{TokenError, TokenResponse};
 use crate::oauth::{Sent, assertion, identity, revoke, token};
 use crate::provider::{Provider, secret_command};
-use crate::secret::{AccessToken, ClientSecret};
+use crate::secret::{AccessToken, ClientSecret, RefreshToken};
 use crate::transport::Transport;
 use crate::vault::{Intent, RecordId, RecordKind, Vault};
 
@@ -42,7 +42,8 @@ impl Way {
     }
 }
 
-/// One refresh: intent, request, check. Gives the time at which the request was sent.
+/// One refresh: intent, request, check. Where the client asks for itself nothing is used up, so there is no intent. Gives
+/// the time at which the request was sent.
 pub(super) async fn refresh(
     way: Way,
     vault: Vault,
@@ -56,20 +57,20 @@ pub(super) async fn refresh(
         Err(reason) => return (started, Err(AttemptError::NoClientSecret(reason))),
     };
     failpoint::at(format_args!("refresh begins"));
-    let intent = Intent {
-        id: RecordId { kind: RecordKind::Grant, name: record.name.to_string() },
-        generation: attempt.generation,
-        fingerprint: attempt.refresh_token.fingerprint(),
-    };
-    if let Err(reason) = intend(&vault, intent).await
+    if let Some(token) = &attempt.refresh_token
+        && let Err(reason) = intend(&vault, intent(&record, &attempt, token)).await
         && !attempt.even_if_not_durable
     {
         return (started, Err(AttemptError::NotDurable(reason)));
     }
     failpoint::at(format_args!("intent synced"));
     let quirks = &way.provider.quirks;
-    let resource = record.resource.as_deref();
-    let Some(request) = token::refresh(&record.definition, quirks, secret.as_ref(), &attempt.refresh_token, resource) else {
+    let (definition, resource) = (&record.definition, record.resource.as_deref());
+    let request = match &attempt.refresh_token {
+        Some(refresh_token) => token::refresh(definition, quirks, secret.as_ref(), refresh_token, resource),
+        None => token::client_credentials(definition, quirks, secret.as_ref(), &record.requested_scopes, resource),
+    };
+    let Some(request) = request else {
         let error = TokenError::Unusable("the grant has no token endpoint".into());
         return (started, Err(AttemptError::Provider(error)));
     };
@@ -137,6 +138,11 @@ pub(super) async fn revoke(way: Way, record: GrantRecord) -> Result<bool, String
         answers.push(revoke::check(&response).map_err(|error| error.without(&sent)));
     }
     revoke::confirmed(answers).map(|()| any).map_err(|error| error.to_string())
+}
+
+fn intent(record: &GrantRecord, attempt: &Attempt, token: &RefreshToken) -> Intent {
+    let id = RecordId { kind: RecordKind::Grant, name: record.name.to_string() };
+    Intent { id, generation: attempt.generation, fingerprint: token.fingerprint() }
 }
 
 async fn intend(vault: &Vault, intent: Intent) -> Result<(), String> {

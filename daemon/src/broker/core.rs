@@ -236,9 +236,12 @@ impl Core {
             return Some(Terms { can_probe, ..Terms::default() });
         }
         self.provider_of(definition).map(|provider| Terms {
-            refresh_invalidates_access_token: provider.quirks.refresh_invalidates_access_token,
-            refresh_ahead: provider.quirks.refresh == RefreshPlan::Ahead,
+            // What a client gets for itself is no refresh: it is asked for on demand, beside the token before it.
+            refresh_invalidates_access_token: provider.quirks.refresh_invalidates_access_token && !definition.client_credentials,
+            refresh_ahead: provider.quirks.refresh == RefreshPlan::Ahead && !definition.client_credentials,
             never_expires: provider.quirks.default_lifetime == Some(DefaultLifetime::Never),
+            refresh_token_lifetime: provider.quirks.refresh_token_lifetime,
+            refresh_token_idle_lifetime: provider.quirks.refresh_token_idle_lifetime,
             can_probe,
             refresh_scopes: provider.refresh_scopes,
         })
@@ -387,6 +390,7 @@ impl Core {
             News::Refreshed => ("refreshed", None),
             News::RefreshFailed(why) => ("refresh_failed", Some(why)),
             News::LoginRequired(why) => ("login_required", Some(why)),
+            News::RefreshTokenEnding(why) => ("refresh_token_ending", Some(why)),
             News::NotDurable(why) => ("not_durable", Some(why)),
             News::Durable => ("durable", None),
         };

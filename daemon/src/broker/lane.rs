@@ -62,7 +62,7 @@ mod tests {
     use crate::secret::RefreshToken;
 
     fn attempt(ticket: Ticket, urgent: bool) -> (GrantName, Attempt) {
-        let refresh_token = RefreshToken::new("rt".into());
+        let refresh_token = Some(RefreshToken::new("rt".into()));
         ("g".parse().unwrap(), Attempt { ticket, refresh_token, generation: 1, urgent, even_if_not_durable: false })
     }
 

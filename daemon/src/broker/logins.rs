@@ -13,7 +13,7 @@ use super::Reply;
 use super::core::{Core, answer};
 use super::providers::no_provider;
 use crate::grant::Login;
-use crate::login::{self, Outcome, Pasted, Plan, Progress};
+use crate::login::{self, Outcome, Pasted, Plan, Progress, by_client};
 
 /// How long a person has for a login.
 const PATIENCE: Duration = Duration::from_secs(300);
@@ -32,6 +32,8 @@ pub(super) struct Logins {
 struct Running {
     grant: GrantName,
     scopes: Vec<String>,
+    /// Nobody logs in: the client asks for itself.
+    by_client: bool,
     task: AbortHandle,
     pasted: mpsc::Sender<Pasted>,
     subscribers: BTreeMap<u64, Subscriber>,
@@ -61,7 +63,7 @@ impl Core {
     pub(super) fn login(&mut self, request: wire::LoginRequest, reply: Reply<mpsc::UnboundedReceiver<LoginEvent>>) {
         match self.plan(&request) {
             Ok((grant, plan)) => {
-                let (id, joined) = match self.running_login(&grant, &plan.scopes) {
+                let (id, joined) = match self.running_login(&grant, &plan) {
                     Some(id) => (id, true),
                     None if self.logins.running.len() >= MOST_LOGINS => return answer(reply, Err(too_many_logins())),
                     None => (self.start_login(grant.clone(), plan), false),
@@ -132,15 +134,18 @@ impl Core {
         };
         let provider = self.config.provider(grant.base()).ok_or_else(|| no_provider(grant.base()))?;
         let mut scopes = request.scopes.clone().unwrap_or_else(|| provider.scopes.clone());
-        scopes.extend(provider.refresh_scopes.iter().filter(|scope| !scopes.contains(scope)).cloned().collect::<Vec<_>>());
+        // They ask for a refresh token, which a client does not get for itself.
+        let refresh_scopes = if by_client::is_wanted(request.flow, &provider) { &[][..] } else { &provider.refresh_scopes };
+        scopes.extend(refresh_scopes.iter().filter(|scope| !scopes.contains(scope)).cloned().collect::<Vec<_>>());
         let secret = self.secret_of(&provider);
         let resource = self.grants.get(&grant).and_then(|held| held.record().resource.clone());
         let (callback_port, flow, headless) = (request.callback_port, request.flow, request.headless);
         Ok((grant, Plan { provider, client_secret: secret, scopes, resource, callback_port, flow, headless, patience: PATIENCE }))
     }
 
-    fn running_login(&self, grant: &GrantName, scopes: &[String]) -> Option<String> {
-        let same = |running: &Running| running.grant == *grant && running.scopes == scopes;
+    fn running_login(&self, grant: &GrantName, plan: &Plan) -> Option<String> {
+        let by_client = by_client::is_wanted(plan.flow, &plan.provider);
+        let same = |running: &Running| running.grant == *grant && running.scopes == plan.scopes && running.by_client == by_client;
         self.logins.running.iter().find(|(_, running)| same(running)).map(|(id, _)| id.clone())
     }
 
@@ -154,6 +159,7 @@ impl Core {
             let _ = mailbox.send(Box::new(move |core: &mut Self| core.login_progress(&id, progress)));
         };
         let (resource, scopes) = (plan.resource.clone(), plan.scopes.clone());
+        let by_client = by_client::is_wanted(plan.flow, &plan.provider);
         let errand = async move {
             plan.client_secret = way.client_secret().await.map_err(|reason| {
                 ErrorBody::new(ErrorCode::Conflict, format!("the client secret of `{}` is not to be had: {reason}", plan.provider.name))
@@ -166,7 +172,8 @@ impl Core {
             let fault = || Err(ErrorBody::new(ErrorCode::InternalError, "the login failed by a fault of the daemon").hint("report it"));
             core.login_ended(&of, outcome.unwrap_or_else(fault), resource, asked);
         });
-        let running = Running { grant, scopes, task, pasted, subscribers: BTreeMap::new(), errand: None, opener: None, saving: false };
+        let running =
+            Running { grant, scopes, by_client, task, pasted, subscribers: BTreeMap::new(), errand: None, opener: None, saving: false };
         self.logins.running.insert(id.clone(), running);
         id
     }

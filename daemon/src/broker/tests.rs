@@ -67,6 +67,7 @@ fn expired(name: &str) -> Record {
             lifetime: Some(Duration::from_secs(3600)),
         },
         refresh_token: Some(RefreshToken::new("rt-1".into())),
+        refresh_token_life: None,
         ended: None,
         logged_in_at: crate::clock::Wall(1_600_000_000_000),
         refreshed_at: None,

@@ -11,6 +11,7 @@ use super::{Reply, attempt};
 use crate::clock::Now;
 use crate::grant::record::{Definition, GrantRecord};
 use crate::grant::{Asker, Grant, Input, Login, Want};
+use crate::login::by_client;
 use crate::oauth::challenge;
 use crate::oauth::identity::Identity;
 use crate::oauth::token::TokenResponse;
@@ -118,6 +119,7 @@ impl Core {
                 token_type: "Bearer".into(),
                 lifetime: token.expires_in.map(Duration::from_secs),
                 refresh_token: None,
+                refresh_token_lifetime: None,
                 scopes: Some(token.scopes.clone()),
                 unusable: None,
                 id_token: None,
@@ -257,7 +259,7 @@ impl Core {
         let mut error = ErrorBody::new(ErrorCode::LoginRequired, format!("nobody is logged in to `{name}`")).hint(&command);
         error.mcp = Some(json!({"code": -32001, "message": "Authentication required", "data": {
             "type": "oauth2",
-            "grant_type": "authorization_code",
+            "grant_type": if by_client::is_wanted(None, &provider) { "client_credentials" } else { "authorization_code" },
             "authorization_url": provider.endpoints.authorization,
             "token_url": provider.endpoints.token,
             "scopes": provider.scopes,

@@ -17,11 +17,18 @@ impl Grant {
             name: self.record.name.clone(),
             provider: self.record.definition.provider.clone(),
             issuer: self.record.definition.issuer.clone(),
+            authorization_endpoint: self.record.definition.authorization_endpoint.clone(),
             account: self.record.account.clone(),
             resource: self.record.resource.clone(),
             scopes: self.record.scopes.clone(),
             state: self.state(now),
-            refreshable: self.record.refresh_token.is_some() && self.record.ended.is_none(),
+            refreshable: self.record.is_renewable() && self.record.ended.is_none(),
+            client_credentials: self.record.definition.client_credentials,
+            on_demand: self.is_on_demand(),
+            never_expires: until.is_none() && self.terms.as_ref().is_some_and(|terms| terms.never_expires),
+            refresh_token_expires_at: self.ending.as_ref().map(|ending| ending.wall().rfc3339()),
+            refresh_token_expires_in: self.ending.as_ref().map(|ending| ending.remaining(now).as_secs()),
+            refresh_token_ending: self.ending.as_ref().is_some_and(|ending| ending.is_near(now)),
             expires_at: until.map(|at| wall_of(at, now).rfc3339()),
             expires_in: until.map(|at| at.since(now.boot).as_secs()),
             refreshed_at: self.record.refreshed_at.map(|at| at.rfc3339()),
@@ -69,8 +76,7 @@ impl Grant {
 
     pub(super) fn login_required(&self) -> ErrorBody {
         let name = &self.record.name;
-        let mut error =
-            ErrorBody::new(ErrorCode::LoginRequired, format!("`{name}` needs a login: {}", self.reason())).hint(self.login_command());
+        let mut error = ErrorBody::new(ErrorCode::LoginRequired, format!("`{name}` needs a login: {}", self.reason())).hint(self.remedy());
         let scopes: Vec<_> = self.record.requested_scopes.iter().map(String::as_str).collect();
         error.mcp = Some(self.mcp_error("Authentication required", &scopes));
         error
@@ -116,7 +122,7 @@ impl Grant {
         if let Some(ended) = &self.record.ended {
             return ended.reason.clone();
         }
-        if self.record.refresh_token.is_none() {
+        if !self.record.is_renewable() {
             let rejected = "a resource server rejected the token";
             let expired = "the token has expired, and the provider gave no refresh token";
             return if self.current.rejected { rejected } else { expired }.into();
@@ -133,14 +139,23 @@ impl Grant {
 
     fn complaint(&self, now: Now) -> Option<String> {
         let ailing = self.terms.is_none() || self.record.ended.is_some() || self.trouble.error.is_some();
-        let spent = self.record.refresh_token.is_none() && !self.is_servable(now);
-        (ailing || spent).then(|| self.reason())
+        let spent = !self.record.is_renewable() && !self.is_servable(now);
+        let overdue = self.overdue_since(now).filter(|_| !self.is_servable(now));
+        let outlived = || overdue.map(|end| format!("its refresh token ended at {}", end.rfc3339()));
+        (ailing || spent).then(|| self.reason()).or_else(outlived)
+    }
+
+    /// Whether a new token is asked for only when somebody wants one.
+    fn is_on_demand(&self) -> bool {
+        let refreshable = self.record.is_renewable() && self.record.ended.is_none();
+        refreshable && self.terms.as_ref().is_some_and(|terms| !terms.refresh_ahead)
     }
 
     fn state(&self, now: Now) -> GrantState {
         match &self.phase {
             _ if self.terms.is_none() || self.record.ended.is_some() => GrantState::LoginRequired,
-            _ if self.record.refresh_token.is_none() && !self.is_servable(now) => GrantState::LoginRequired,
+            _ if !self.record.is_renewable() && !self.is_servable(now) => GrantState::LoginRequired,
+            _ if self.overdue_since(now).is_some() && !self.is_servable(now) => GrantState::LoginRequired,
             Phase::Waiting { cause: Cause::Refused, .. } if !self.is_servable(now) => GrantState::LoginRequired,
             Phase::Waiting { .. } => GrantState::Retrying,
             Phase::Running(_) if self.trouble.failures > 0 => GrantState::Retrying,
@@ -149,11 +164,19 @@ impl Grant {
         }
     }
 
+    /// What helps: where a client asks for itself and is refused, its secret was mostly changed.
+    fn remedy(&self) -> String {
+        let definition = &self.record.definition;
+        let refused = definition.client_credentials && matches!(self.phase, Phase::Waiting { cause: Cause::Refused, .. });
+        if refused { format!("mcp-authctl provider set-secret {}", definition.provider) } else { self.login_command() }
+    }
+
     fn login_command(&self) -> String {
         if self.record.definition.is_static() {
             return format!("mcp-authctl add-token {}", self.record.name);
         }
-        format!("mcp-authctl login {}", self.record.name)
+        let how = if self.record.definition.client_credentials { " --client-credentials" } else { "" };
+        format!("mcp-authctl login {}{how}", self.record.name)
     }
 
     /// A JSON-RPC error that an MCP server can pass on as it is.
@@ -161,7 +184,7 @@ impl Grant {
         let definition = &self.record.definition;
         json!({"code": -32001, "message": message, "data": {
             "type": "oauth2",
-            "grant_type": "authorization_code",
+            "grant_type": if definition.client_credentials { "client_credentials" } else { "authorization_code" },
             "authorization_url": definition.authorization_endpoint,
             "token_url": definition.token_endpoint,
             "scopes": scopes,

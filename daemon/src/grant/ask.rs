@@ -36,7 +36,7 @@ impl Grant {
             Some(self.undefined())
         } else if self.record.ended.is_some() {
             Some(self.login_required())
-        } else if self.record.refresh_token.is_none() {
+        } else if !self.record.is_renewable() {
             Some(self.not_refreshable())
         } else if let Phase::Waiting { until, cause: Cause::RetryAfter, .. } = &self.phase
             && *until > now.boot
@@ -103,7 +103,7 @@ impl Grant {
         if *rejected != self.record.token.access_token || self.current.rejected {
             return None;
         }
-        if self.record.refresh_token.is_some() && self.record.ended.is_none() {
+        if self.record.is_renewable() && self.record.ended.is_none() {
             let young = now.boot < self.current.issued + FORCED_AGE;
             let recent = self.last_forced.is_some_and(|last| now.boot < last + FORCED_GAP);
             if !young && !recent {

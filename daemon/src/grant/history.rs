@@ -8,6 +8,7 @@ use mcp_auth_proto::ErrorCode;
 
 use super::*;
 use crate::clock::Wall;
+use crate::oauth::token::RefreshTokenLifetime;
 
 const S: Duration = Duration::from_secs(1);
 const HOUR: Duration = Duration::from_secs(3600);
@@ -22,6 +23,8 @@ struct Weather {
     strict: bool,
     /// One in so many saves fails or hangs; 0: never.
     bad_saves: u32,
+    /// The client asks for itself: there is no refresh token.
+    by_client: bool,
     /// One in so many steps is a crash, a suspend, or a clock step; 0: never.
     upheavals: u32,
 }
@@ -71,26 +74,51 @@ struct World {
     told: Vec<News>,
 }
 
-fn terms() -> Terms {
-    Terms { refresh_ahead: true, ..Terms::default() }
+fn terms(weather: Weather) -> Terms {
+    Terms { refresh_ahead: !weather.by_client, ..Terms::default() }
 }
 
 impl Provider {
     fn issue(&mut self, lifetime: Duration, now: Now) -> TokenResponse {
+        let (token, next) = self.access(lifetime, now);
+        self.before = Some(std::mem::replace(&mut self.good, next));
+        // Nothing of this is true: a refresh token that lives on after the end that was told costs no login.
+        let told = match self.issued % 7 {
+            0 => Some(RefreshTokenLifetime::Endless),
+            1 | 2 => Some(RefreshTokenLifetime::Lasts(lifetime * (self.issued % 11) / 4)),
+            _ => None,
+        };
+        TokenResponse { refresh_token: Some(RefreshToken::new(self.good.clone())), refresh_token_lifetime: told, ..token }
+    }
+
+    /// An access token, and the name of a refresh token for it.
+    fn access(&mut self, lifetime: Duration, now: Now) -> (TokenResponse, String) {
         self.issued += 1;
-        self.before = Some(std::mem::replace(&mut self.good, format!("rt-{}", self.issued)));
         let token = format!("at-{}", self.issued);
         self.expiry.insert(token.clone(), now.boot + lifetime);
-        TokenResponse {
+        let response = TokenResponse {
             access_token: AccessToken::new(token),
             token_type: "Bearer".into(),
             lifetime: Some(lifetime),
-            refresh_token: Some(RefreshToken::new(self.good.clone())),
+            refresh_token: None,
+            refresh_token_lifetime: None,
             scopes: None,
             unusable: None,
             id_token: None,
             owner: crate::oauth::identity::Identity::default(),
-        }
+        };
+        (response, format!("rt-{}", self.issued))
+    }
+
+    /// A token for the client itself. Some servers add a refresh token all the same.
+    fn for_client(&mut self, lifetime: Duration, now: Now) -> TokenResponse {
+        self.requests += 1;
+        let (response, stray) = self.access(lifetime, now);
+        TokenResponse { refresh_token: (self.issued % 3 == 0).then(|| RefreshToken::new(stray)), ..response }
+    }
+
+    fn log_in(&mut self, weather: Weather, now: Now) -> TokenResponse {
+        if weather.by_client { self.access(weather.lifetime, now).0 } else { self.issue(weather.lifetime, now) }
     }
 
     fn refresh(&mut self, sent: &str, weather: Weather, now: Now) -> Result<TokenResponse, TokenError> {
@@ -112,7 +140,7 @@ impl World {
     fn new(weather: Weather, seed: u64) -> Self {
         let mut provider = Provider::default();
         let now = Now { boot: Boot::from_start(HOUR), wall: Wall(1_700_000_000_000) };
-        let login = login(provider.issue(weather.lifetime, now), now);
+        let login = login(provider.log_in(weather, now), weather, now);
         let (grant, effects) = Grant::logged_in("github".parse().unwrap(), login, now, (seed, 0));
         let mut world = Self {
             weather,
@@ -199,13 +227,20 @@ impl World {
             assert!(deadline.since(self.now.boot) <= self.weather.lifetime / 2, "a long min_valid_for makes every request a refresh");
         }
         self.running = Some(attempt.ticket);
-        self.intent = Some((attempt.generation, attempt.refresh_token.fingerprint()));
+        assert_eq!(attempt.refresh_token.is_none(), self.weather.by_client, "a refresh token is sent for the client, or none for a person");
+        // A client's next token is for somebody who waits, or waited for the attempt before it, which was lost.
+        assert!(!self.weather.by_client || self.cause != "other" || self.lost_once, "a client's token is asked for ahead of time");
+        self.intent = attempt.refresh_token.as_ref().map(|token| (attempt.generation, token.fingerprint()));
         let sent_at = self.now;
-        let sent = attempt.refresh_token.expose().to_string();
+        let sent = attempt.refresh_token.map(|token| token.expose().to_string());
         let bad = self.one_in(self.weather.bad_answers);
         let fault = if bad { self.random.u32(1..11) } else { 0 };
         let processed = matches!(fault, 0 | 1 | 9 | 10);
-        let result = if processed { self.provider.refresh(&sent, self.weather, sent_at) } else { Ok(self.none()) };
+        let result = match &sent {
+            _ if !processed => Ok(self.none()),
+            Some(sent) => self.provider.refresh(sent, self.weather, sent_at),
+            None => Ok(self.provider.for_client(self.weather.lifetime, sent_at)),
+        };
         let overloaded = |after| TokenError::Overloaded { status: 503, retry_after: after };
         let result = match fault {
             0 => result,
@@ -233,6 +268,7 @@ impl World {
             token_type: String::new(),
             lifetime: None,
             refresh_token: None,
+            refresh_token_lifetime: None,
             scopes: None,
             unusable: None,
             id_token: None,
@@ -406,7 +442,7 @@ impl World {
         (self.running, self.not_before, self.lost_once, self.rejections) = (None, None, interrupted, 0);
         self.disk_free_at = self.now.boot;
         let tickets = self.grant.tickets + 1_000_000;
-        self.grant = Grant::restore(record, Some(terms()), interrupted, self.now, (self.random.u64(..), tickets));
+        self.grant = Grant::restore(record, Some(terms(self.weather)), interrupted, self.now, (self.random.u64(..), tickets));
         let at_once = self.grant.record().ended.is_some() || self.grant.wake_at().is_some_and(|at| at <= self.now.boot);
         assert!(at_once || !interrupted, "an interrupted refresh is not repeated at once");
     }
@@ -414,7 +450,7 @@ impl World {
     fn log_in(&mut self) {
         self.logins += 1;
         self.provider.revoked = false;
-        let login = login(self.provider.issue(self.weather.lifetime, self.now), self.now);
+        let login = login(self.provider.log_in(self.weather, self.now), self.weather, self.now);
         self.provider.before = None;
         (self.running, self.not_before, self.lost_once, self.rejections) = (None, None, false, 0);
         self.give(Input::LoggedIn(login));
@@ -429,7 +465,8 @@ impl World {
             if self.one_in(self.weather.upheavals) {
                 self.upheaval();
             }
-            if self.grant.record().ended.is_some() || (self.weather.bad_answers > 0 && self.weather.strict && self.one_in(2000)) {
+            let strict = self.weather.strict && !self.weather.by_client;
+            if self.grant.record().ended.is_some() || (self.weather.bad_answers > 0 && strict && self.one_in(2000)) {
                 self.log_in();
             }
         }
@@ -439,15 +476,16 @@ impl World {
     }
 }
 
-fn login(response: TokenResponse, now: Now) -> Box<Login> {
+fn login(response: TokenResponse, weather: Weather, now: Now) -> Box<Login> {
     Box::new(Login {
         definition: Definition {
             provider: "github".into(),
             token_endpoint: Some("https://as.example/token".into()),
             client_id: Some("c".into()),
+            client_credentials: weather.by_client,
             ..Definition::default()
         },
-        terms: terms(),
+        terms: terms(weather),
         response,
         sent_at: now,
         account: None,
@@ -470,12 +508,12 @@ fn histories(weather: Weather, seeds: u64, steps: u32, check: impl Fn(&World) + 
     }
 }
 
-const CALM: Weather = Weather { lifetime: HOUR, bad_answers: 0, strict: true, bad_saves: 0, upheavals: 0 };
+const CALM: Weather = Weather { lifetime: HOUR, bad_answers: 0, strict: true, bad_saves: 0, by_client: false, upheavals: 0 };
 
 #[test]
 fn every_promise_holds_under_a_strict_provider_a_failing_disk_and_crashes() {
     for lifetime in [1, 5, 60, 3600, 8 * 3600] {
-        let weather = Weather { lifetime: S * lifetime, bad_answers: 4, strict: true, bad_saves: 5, upheavals: 40 };
+        let weather = Weather { lifetime: S * lifetime, bad_answers: 4, bad_saves: 5, upheavals: 40, ..CALM };
         histories(weather, 20, 3000, |world| assert!(world.served > 100, "only {} served", world.served));
     }
 }
@@ -483,8 +521,21 @@ fn every_promise_holds_under_a_strict_provider_a_failing_disk_and_crashes() {
 #[test]
 fn with_a_grace_window_no_login_is_ever_lost() {
     for lifetime in [5, 60, 3600] {
-        let weather = Weather { lifetime: S * lifetime, bad_answers: 3, strict: false, bad_saves: 0, upheavals: 40 };
+        let weather = Weather { lifetime: S * lifetime, bad_answers: 3, strict: false, upheavals: 40, ..CALM };
         histories(weather, 20, 3000, |world| assert_eq!((world.logins, world.provider.reuses), (1, 0)));
+    }
+}
+
+#[test]
+fn a_client_that_asks_for_itself_never_needs_a_person_whatever_happens() {
+    for lifetime in [5, 60, 3600] {
+        let weather = Weather { lifetime: S * lifetime, bad_answers: 4, bad_saves: 5, by_client: true, upheavals: 40, ..CALM };
+        histories(weather, 20, 3000, |world| {
+            assert!(world.served > 100, "only {} served", world.served);
+            assert!(world.grant.record().ended.is_none() && world.grant.record().refresh_token.is_none());
+            let said = world.told.iter().find(|news| matches!(news, News::LoginRequired(_)));
+            assert_eq!(said, None, "a person is asked to log in");
+        });
     }
 }
 

@@ -39,6 +39,9 @@ pub struct GrantRecord {
     /// The refresh token, if the provider gave one.
     #[serde(default)]
     pub refresh_token: Option<RefreshToken>,
+    /// What the provider said of its life. An answer that says nothing leaves it as it is.
+    #[serde(default)]
+    pub refresh_token_life: Option<RefreshTokenLife>,
     /// Why the refresh token is worthless, once the provider has said so twice.
     #[serde(default)]
     pub ended: Option<Ended>,
@@ -81,6 +84,10 @@ pub struct Definition {
     /// How the client proved itself at the login, where the metadata decided that; the preset's own word comes first.
     #[serde(default)]
     pub client_auth: Option<ClientAuth>,
+    /// The client got it for itself, with its own credentials (RFC 6749 section 4.4): nobody logged in, there is no refresh
+    /// token, and a new access token is asked for in the same way.
+    #[serde(default)]
+    pub client_credentials: bool,
 }
 
 impl Definition {
@@ -104,6 +111,23 @@ pub struct Token {
     pub lifetime: Option<Duration>,
 }
 
+/// What the provider said of a refresh token's life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RefreshTokenLife {
+    /// When the request was sent that was answered so.
+    pub from: Wall,
+    /// How long it lives from then on, milliseconds. `None`: for ever.
+    #[serde(default, with = "lifetime")]
+    pub lifetime: Option<Duration>,
+}
+
+impl RefreshTokenLife {
+    /// When it ends, if ever.
+    pub fn end(&self) -> Option<Wall> {
+        self.lifetime.map(|lifetime| self.from + lifetime)
+    }
+}
+
 /// How a grant ended.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ended {
@@ -114,6 +138,11 @@ pub struct Ended {
 }
 
 impl GrantRecord {
+    /// Whether a new access token can be had without a person, unless the grant has [`Self::ended`].
+    pub fn is_renewable(&self) -> bool {
+        self.refresh_token.is_some() || self.definition.client_credentials
+    }
+
     /// The record as the JSON that is sealed, in a buffer that is wiped after use.
     pub fn to_plaintext(&self) -> Zeroizing<Vec<u8>> {
         Zeroizing::new(serde_json::to_vec(self).expect("a record has only string keys"))

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use super::record::Ended;
 use super::{
-    Arrival, Attempt, AttemptError, Cause, EXPIRED_ON_ARRIVAL, Effect, Grant, News, Phase, Purpose, REFUSED_RETRY, SAVE_RETRY, Ticket,
-    Waiter, plan,
+    Arrival, Attempt, AttemptError, Cause, EXPIRED_ON_ARRIVAL, Effect, Grant, News, OVERDUE_TRIES, Phase, Purpose, REFUSED_RETRY,
+    SAVE_RETRY, Ticket, Waiter, plan,
 };
 use crate::clock::{Boot, Now};
 use crate::oauth::token::{TokenError, TokenResponse};
@@ -14,10 +14,9 @@ impl Grant {
     pub(super) fn start(&mut self, urgent: bool, now: Now) -> Effect {
         let ticket = self.ticket();
         self.phase = Phase::Running(ticket);
-        let refresh_token = self.record.refresh_token.clone().expect("may_refresh was asked before");
         Effect::Refresh(Attempt {
             ticket,
-            refresh_token,
+            refresh_token: self.record.refresh_token.clone(),
             generation: self.record.generation,
             urgent,
             even_if_not_durable: !self.is_servable(now),
@@ -61,9 +60,12 @@ impl Grant {
     }
 
     pub(super) fn failed(&mut self, error: TokenError, now: Now) -> Vec<Effect> {
-        self.trouble.error = Some(error.to_string());
+        self.trouble.error = Some(self.complaint_about(&error, now));
         let random = self.random.f64();
+        let refused = REFUSED_RETRY.mul_f64(1.0 - 0.1 * random);
         let (after, cause) = match error {
+            // Its credentials are all that a client has: there is no grant that could have ended.
+            TokenError::InvalidGrant(_) if self.record.definition.client_credentials => (refused, Cause::Refused),
             TokenError::InvalidGrant(_) => {
                 self.trouble.rejections += 1;
                 if self.trouble.rejections >= 2 {
@@ -71,7 +73,15 @@ impl Grant {
                 }
                 (Duration::from_secs(2) + Duration::from_secs(8).mul_f64(random), Cause::Confirm)
             }
-            TokenError::Refused { .. } => (REFUSED_RETRY.mul_f64(1.0 - 0.1 * random), Cause::Refused),
+            TokenError::Refused { .. } => (refused, Cause::Refused),
+            // Servers have other words than `invalid_grant`, too, for a refresh token that has outlived its time.
+            TokenError::Unusable(_) if self.overdue_since(now).is_some() => {
+                self.trouble.overdue += 1;
+                if self.trouble.overdue >= OVERDUE_TRIES {
+                    return self.end(now);
+                }
+                (refused, Cause::Refused)
+            }
             TokenError::Lost(_) if !self.trouble.ambiguous && self.terms.is_some() => {
                 self.trouble.ambiguous = true;
                 let urgent = !self.waiters.is_empty();
@@ -84,6 +94,15 @@ impl Grant {
             }
         };
         self.wait(now.boot + after, cause, now)
+    }
+
+    /// What is wrong, as it is shown; where the refresh token has outlived its time, the provider's answer is put down to that.
+    fn complaint_about(&self, error: &TokenError, now: Now) -> String {
+        let answered = matches!(error, TokenError::InvalidGrant(_) | TokenError::Refused { .. } | TokenError::Unusable(_));
+        match self.overdue_since(now).filter(|_| answered) {
+            Some(end) => format!("its refresh token ended at {}, and {error}", end.rfc3339()),
+            None => error.to_string(),
+        }
     }
 
     pub(super) fn raise(&mut self) -> u32 {
@@ -104,6 +123,7 @@ impl Grant {
 
     pub(super) fn end(&mut self, now: Now) -> Vec<Effect> {
         self.record.ended = Some(Ended { at: now.wall, reason: self.reason_of_the_end() });
+        self.ending = None;
         self.phase = Phase::Calm;
         let mut effects = vec![Effect::Tell(News::LoginRequired(self.reason()))];
         effects.extend(self.settle_waiters(now));

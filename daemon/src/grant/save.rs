@@ -1,6 +1,6 @@
 //! Saving: new tokens go to the disk first and are served then, and what happens where the disk refuses.
 
-use super::record::{GrantRecord, Token};
+use super::record::{GrantRecord, RefreshTokenLife, Token};
 use super::{
     Arrival, Cause, Current, EXPIRED_ON_ARRIVAL, Effect, Grant, Login, News, Phase, Purpose, SAVE_PATIENCE, SAVE_RETRY, Ticket, Trouble,
     Unsaved, plan,
@@ -18,6 +18,7 @@ impl Grant {
         record.scopes.clone_from(&login.requested_scopes);
         record.requested_scopes = login.requested_scopes;
         record.refresh_token = None;
+        record.refresh_token_life = None;
         record.ended = None;
         record.refreshed_at = None;
         record.logged_in_at = login.sent_at.wall;
@@ -103,6 +104,7 @@ impl Grant {
         self.record = *record;
         self.current = current;
         self.unsaved = None;
+        self.look_for_the_end(now);
         // A verdict on the token before says nothing of this one.
         self.probe = None;
         let expired_on_arrival = self.current.deadline.is_some_and(|deadline| deadline <= now.boot);
@@ -111,7 +113,7 @@ impl Grant {
             Arrival::Refresh if expired_on_arrival => Some(EXPIRED_ON_ARRIVAL.into()),
             Arrival::Login | Arrival::Refresh => None,
         };
-        if fault.is_some() && self.record.refresh_token.is_some() {
+        if fault.is_some() && self.record.is_renewable() {
             self.trouble.rejections = 0;
             self.trouble.ambiguous = false;
             self.trouble.error = fault;
@@ -141,8 +143,12 @@ impl GrantRecord {
                 lifetime: response.lifetime,
             };
         }
-        if let Some(refresh_token) = response.refresh_token {
+        // What a client gets for itself needs none (RFC 6749 section 4.4.3).
+        if let Some(refresh_token) = response.refresh_token.filter(|_| !self.definition.client_credentials) {
             self.refresh_token = Some(refresh_token);
+        }
+        if let Some(told) = response.refresh_token_lifetime {
+            self.refresh_token_life = Some(RefreshTokenLife::told(told, sent_at.wall, self.refresh_token_life));
         }
         if let Some(scopes) = response.scopes {
             self.scopes = scopes;

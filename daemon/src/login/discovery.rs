@@ -34,12 +34,34 @@ pub(super) async fn find(provider: &Provider, transport: &dyn Transport) -> Resu
     let issuer = provider.issuer.as_deref().ok_or_else(|| failure::no_endpoints(&provider.name))?;
     let metadata = fetch(&provider.name, issuer, transport).await?;
     metadata.require_s256(&provider.quirks).map_err(|error| failure::metadata(&provider.name, &error))?;
+    let authorization = authorization.or_else(|| metadata.authorization_endpoint.clone());
+    if authorization.is_none() && provider.quirks.flow.is_none_or(|flow| flow == Flow::AuthorizationCode) {
+        return Err(failure::metadata(&provider.name, &MetadataError::Missing("authorization_endpoint")));
+    }
     Ok(Server {
-        authorization: authorization.or_else(|| Some(metadata.authorization_endpoint.clone())),
+        authorization,
         token: token.unwrap_or_else(|| metadata.token_endpoint.clone()),
         revocation: revocation.or_else(|| metadata.revocation_endpoint.clone()),
         userinfo: userinfo.or_else(|| metadata.userinfo_endpoint.clone()),
         device: device.or_else(|| metadata.device_authorization_endpoint.clone()),
+        metadata: Some(metadata),
+    })
+}
+
+/// Finds the server for a client that asks for itself: nobody is led to a page, so it needs neither one nor PKCE.
+pub(super) async fn find_for_client(provider: &Provider, transport: &dyn Transport) -> Result<Server, ErrorBody> {
+    let Endpoints { authorization, token, revocation, userinfo, device, refresh: _ } = provider.endpoints.clone();
+    if let Some(token) = token {
+        return Ok(Server { authorization, token, revocation, userinfo, device, metadata: None });
+    }
+    let issuer = provider.issuer.as_deref().ok_or_else(|| failure::no_endpoints(&provider.name))?;
+    let metadata = fetch(&provider.name, issuer, transport).await?;
+    Ok(Server {
+        authorization: authorization.or_else(|| metadata.authorization_endpoint.clone()),
+        token: metadata.token_endpoint.clone(),
+        revocation: revocation.or_else(|| metadata.revocation_endpoint.clone()),
+        userinfo: userinfo.or_else(|| metadata.userinfo_endpoint.clone()),
+        device,
         metadata: Some(metadata),
     })
 }

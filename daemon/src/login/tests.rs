@@ -1,5 +1,7 @@
 //! Whole logins: the real listener, a scripted provider.
 
+#[path = "by_client_tests.rs"]
+mod by_client_flow;
 #[path = "device_tests.rs"]
 mod device_flow;
 

@@ -12,8 +12,8 @@ use crate::transport::{self, Response};
 pub struct AuthorizationServerMetadata {
     /// The issuer, byte for byte what was asked for.
     pub issuer: String,
-    /// RFC 6749 section 3.1.
-    pub authorization_endpoint: String,
+    /// RFC 6749 section 3.1; `None` at a server that leads nobody to a page.
+    pub authorization_endpoint: Option<String>,
     /// RFC 6749 section 3.2.
     pub token_endpoint: String,
     /// RFC 7009.
@@ -108,7 +108,7 @@ pub fn check(issuer: &str, response: &Response) -> Result<AuthorizationServerMet
     let list = |name| Some(members.texts(name)?.into_iter().map(str::to_owned).collect::<Vec<_>>());
     Ok(AuthorizationServerMetadata {
         issuer: issuer.to_owned(),
-        authorization_endpoint: required("authorization_endpoint")?,
+        authorization_endpoint: optional("authorization_endpoint")?,
         token_endpoint: required("token_endpoint")?,
         revocation_endpoint: optional("revocation_endpoint")?,
         device_authorization_endpoint: optional("device_authorization_endpoint")?,

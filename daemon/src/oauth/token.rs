@@ -10,7 +10,7 @@ use super::authorize::{Code, CodeVerifier};
 use super::form::{self, Client, Field, Sent};
 use super::identity::Identity;
 use crate::grant::record::Definition;
-use crate::provider::{ClientAuth, Pkce, Quirks};
+use crate::provider::{ClientAuth, Pkce, Quirks, ScopeSeparator};
 use crate::secret::{AccessToken, ClientSecret, RefreshToken};
 use crate::transport::{Request, TransportError};
 
@@ -28,6 +28,8 @@ pub struct TokenResponse {
     pub lifetime: Option<Duration>,
     /// A new refresh token; `None` keeps the old one.
     pub refresh_token: Option<RefreshToken>,
+    /// How long the refresh token lives; `None` when the answer does not say.
+    pub refresh_token_lifetime: Option<RefreshTokenLifetime>,
     /// The granted scopes; `None` means those that were asked for.
     pub scopes: Option<Vec<String>>,
     /// Why the access token cannot be served (a type that is not Bearer, odd characters); it is empty then. Such an answer
@@ -37,6 +39,15 @@ pub struct TokenResponse {
     pub id_token: Option<AccessToken>,
     /// Who logged in, where the answer tells it (Notion, Sentry).
     pub owner: Identity,
+}
+
+/// What an answer says of its refresh token's life (`refresh_token_expires_in`; Keycloak: `refresh_expires_in`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RefreshTokenLifetime {
+    /// Zero or less, as Keycloak says it of offline tokens.
+    Endless,
+    /// So long from the request on.
+    Lasts(Duration),
 }
 
 /// Why a token request gave no token. No variant holds a body or a token; texts are sanitised and short.
@@ -145,6 +156,25 @@ pub fn refresh(
     push_resource(&mut fields, quirks, resource);
     push_params(&mut fields, quirks);
     let endpoint = definition.refresh_endpoint.as_deref().or(definition.token_endpoint.as_deref())?;
+    Some(form::post_as(quirks.token_request, endpoint, &fields, client(definition, quirks, secret)?, quirks.answer_timeout()))
+}
+
+/// The client asks for itself (RFC 6749 section 4.4.2). `None` where the definition has no token endpoint or client.
+pub fn client_credentials(
+    definition: &Definition,
+    quirks: &Quirks,
+    secret: Option<&ClientSecret>,
+    scopes: &[String],
+    resource: Option<&str>,
+) -> Option<Request> {
+    let scope = scopes.join(if quirks.request_scope_separator == ScopeSeparator::Comma { "," } else { " " });
+    let mut fields = vec![("grant_type", Field::Text("client_credentials"))];
+    if !scope.is_empty() {
+        fields.push(("scope", Field::Text(&scope)));
+    }
+    push_resource(&mut fields, quirks, resource);
+    push_params(&mut fields, quirks);
+    let endpoint = definition.token_endpoint.as_deref()?;
     Some(form::post_as(quirks.token_request, endpoint, &fields, client(definition, quirks, secret)?, quirks.answer_timeout()))
 }
 
@@ -259,6 +289,22 @@ mod tests {
         assert_eq!(refresh(&own, &quirks(), None, &token, None).unwrap().url, "https://as.example/refresh");
         let (code, verifier) = code();
         assert_eq!(exchange_code(&own, &quirks(), None, (&code, &verifier), None).unwrap().url, "https://as.example/token");
+    }
+
+    #[test]
+    fn a_client_asks_for_itself_with_scope_resource_and_its_own_proof() {
+        let (secret, scopes) = (ClientSecret::new("hush".into()), ["read".to_owned(), "write".to_owned()]);
+        let request = client_credentials(&definition(), &quirks(), Some(&secret), &scopes, Some("https://mcp.example")).unwrap();
+        let expected = [("grant_type", "client_credentials"), ("scope", "read write"), ("resource", "https://mcp.example")];
+        assert_eq!((form(&request), request.url.as_str()), (pairs(&expected), "https://as.example/token"));
+        assert!(header(&request, "authorization").is_some_and(|value| value.starts_with("Basic ")));
+        let plain = client_credentials(&definition(), &quirks(), Some(&secret), &[], None).unwrap();
+        assert_eq!(form(&plain), pairs(&expected[..1]), "no scope is not an empty one");
+
+        let audience = vec![("audience".to_owned(), "api".to_owned())];
+        let auth0 = Quirks { token_params: audience, request_scope_separator: ScopeSeparator::Comma, ..quirks() };
+        let request = client_credentials(&definition(), &auth0, Some(&secret), &scopes, None).unwrap();
+        assert_eq!(form(&request), pairs(&[("grant_type", "client_credentials"), ("scope", "read,write"), ("audience", "api")]));
     }
 
     #[test]

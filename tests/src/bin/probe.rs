@@ -3,6 +3,9 @@
 //! `probe ask SOCKET N` asks N times and prints `{"refused", "answered", "tokens", "sentences"}`: connections closed without
 //! an answer, answers of any kind, answers that hold a token, answers that hold an error sentence.
 //! `probe hold SOCKET N` opens N connections, sends a byte on each, prints `held`, and keeps them until its input ends.
+//! `probe steady SOCKET RATE SECONDS` asks so many times a second, each time on a connection of its own whether or not the
+//! others have their answer, and prints `{"asked", "refused", "failed", "tokens", "slowest_ms", "p99_ms"}`: connections that
+//! were not accepted, what came instead of an answer of 200, and answers with a token.
 //! `probe listen SOCKET` listens and prints for each connection, at its end, how many bytes came.
 
 #![allow(clippy::unwrap_used, clippy::print_stdout)]
@@ -10,6 +13,7 @@
 use std::io::{Read as _, Write as _};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use mcp_auth_tests::Connection;
 use serde_json::json;
@@ -20,8 +24,9 @@ fn main() {
     match words[..] {
         ["ask", socket, times] => ask(Path::new(socket), times.parse().unwrap()),
         ["hold", socket, times] => hold(Path::new(socket), times.parse().unwrap()),
+        ["steady", socket, rate, seconds] => steady(Path::new(socket), rate.parse().unwrap(), seconds.parse().unwrap()),
         ["listen", socket] => listen(Path::new(socket)),
-        _ => panic!("usage: probe ask|hold|listen SOCKET [N]"),
+        _ => panic!("usage: probe ask|hold|steady|listen SOCKET [N] [SECONDS]"),
     }
 }
 
@@ -39,6 +44,51 @@ fn ask(socket: &Path, times: u32) {
         }
     }
     println!("{}", json!({ "refused": refused, "answered": answered, "tokens": tokens, "sentences": sentences }));
+}
+
+/// How one request ended.
+enum End {
+    Refused,
+    /// Accepted, and then this answer, or none.
+    Failed(String),
+    Token(Duration),
+}
+
+fn steady(socket: &Path, rate: u32, seconds: u32) {
+    println!("begun");
+    let began = Instant::now();
+    let due = |number: u32| Duration::from_secs(1) * number / rate;
+    let asked: Vec<_> = (0..rate * seconds)
+        .map(|number| {
+            // The pace is the point: whoever waits for an answer must not slow the others down.
+            std::thread::sleep(due(number).saturating_sub(began.elapsed()));
+            let socket = socket.to_owned();
+            std::thread::spawn(move || once(&socket))
+        })
+        .collect();
+    let ends: Vec<End> = asked.into_iter().map(|one| one.join().unwrap()).collect();
+    let mut times: Vec<Duration> = ends.iter().filter_map(|end| if let End::Token(time) = end { Some(*time) } else { None }).collect();
+    times.sort();
+    let refused = ends.iter().filter(|end| matches!(end, End::Refused)).count();
+    let failed: Vec<&str> = ends.iter().filter_map(|end| if let End::Failed(why) = end { Some(why.as_str()) } else { None }).collect();
+    let at = |share: usize| times.get((times.len() * share / 100).min(times.len().saturating_sub(1))).map_or(0, Duration::as_millis);
+    println!(
+        "{}",
+        json!({
+            "asked": ends.len(), "refused": refused, "failed": failed,
+            "tokens": times.len(), "slowest_ms": at(100), "p99_ms": at(99),
+        })
+    );
+}
+
+fn once(socket: &Path) -> End {
+    let start = Instant::now();
+    let Ok(mut connection) = Connection::unix(socket) else { return End::Refused };
+    match connection.json("POST", "/v1/token", &json!({ "grant": "test" })) {
+        Ok(answer) if answer.status == 200 && answer.body.contains("access_token") => End::Token(start.elapsed()),
+        Ok(answer) => End::Failed(format!("{} {}", answer.status, answer.body)),
+        Err(error) => End::Failed(error.to_string()),
+    }
 }
 
 fn hold(socket: &Path, times: u32) {

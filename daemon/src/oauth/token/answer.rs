@@ -5,7 +5,7 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
-use super::{TokenError, TokenResponse};
+use super::{RefreshTokenLifetime, TokenError, TokenResponse};
 use crate::oauth::identity;
 use crate::oauth::members::{Members, MembersError};
 use crate::oauth::text::{clean, clean_code, clean_option};
@@ -100,6 +100,7 @@ fn success(whole: &Members, quirks: &Quirks) -> Result<TokenResponse, TokenError
         token_type: token_type.to_owned(),
         lifetime: lifetime(members, token, quirks),
         refresh_token,
+        refresh_token_lifetime: refresh_token_lifetime(members),
         scopes: scopes(members, quirks.scope_separator).filter(|_| unusable.is_none()),
         unusable,
         id_token: members.text("id_token").or_else(|| whole.text("id_token")).map(|token| AccessToken::new(token.to_owned())),
@@ -128,6 +129,13 @@ fn lifetime(members: &Members, token: &str, quirks: &Quirks) -> Option<Duration>
     let told = members.number("expires_in").map(seconds).or(preset);
     let (Some(told), Some(own)) = (told, jwt_lifetime(token)) else { return told.or_else(|| jwt_lifetime(token)) };
     Some(told.min(own))
+}
+
+/// GitHub's and Google's member, else Keycloak's.
+fn refresh_token_lifetime(members: &Members) -> Option<RefreshTokenLifetime> {
+    let told = members.number("refresh_token_expires_in").or_else(|| members.number("refresh_expires_in"));
+    let told = told.filter(|number| !number.is_nan())?;
+    Some(if told > 0.0 { RefreshTokenLifetime::Lasts(seconds(told)) } else { RefreshTokenLifetime::Endless })
 }
 
 /// NaN, zero and negative numbers mean "expired".

@@ -162,6 +162,35 @@ fn lifetimes_come_as_providers_write_them() {
 }
 
 #[test]
+fn the_life_of_a_refresh_token_is_read_as_github_google_and_keycloak_tell_it() {
+    let lasts = |seconds| Some(RefreshTokenLifetime::Lasts(Duration::from_secs_f64(seconds)));
+    for (told, expected) in [
+        ("", None),
+        (",\"refresh_token_expires_in\":15897600", lasts(15_897_600.0)),
+        (",\"refresh_token_expires_in\":\"15897600\"", lasts(15_897_600.0)),
+        (",\"refresh_token_expires_in\":1800.5", lasts(1800.5)),
+        (",\"refresh_expires_in\":1800", lasts(1800.0)),
+        (",\"refresh_expires_in\":1800,\"refresh_token_expires_in\":60", lasts(60.0)),
+        (",\"refresh_expires_in\":0", Some(RefreshTokenLifetime::Endless)),
+        (",\"refresh_token_expires_in\":-1", Some(RefreshTokenLifetime::Endless)),
+        (",\"refresh_token_expires_in\":null", None),
+        (",\"refresh_token_expires_in\":\"soon\"", None),
+        (",\"refresh_token_expires_in\":\"nan\"", None),
+        (",\"refresh_token_expires_in\":1e300", lasts(315_360_000.0)),
+    ] {
+        assert_eq!(ok(&format!("{{\"access_token\":\"at\"{told}}}")).refresh_token_lifetime, expected, "{told}");
+    }
+}
+
+#[test]
+fn a_preset_that_says_never_leaves_the_lifetime_open_unless_the_answer_tells_one() {
+    let never = Quirks { default_lifetime: Some(DefaultLifetime::Never), ..quirks() };
+    for (body, expected) in [("{\"access_token\":\"at\"}", None), ("{\"access_token\":\"at\",\"expires_in\":3600}", Some(HOUR))] {
+        assert_eq!(check(&json(200, body), &never).unwrap().lifetime, expected);
+    }
+}
+
+#[test]
 fn a_missing_lifetime_comes_from_the_preset_else_from_the_jwt_which_may_only_shorten() {
     let of = |minutes: u64| Some(Duration::from_secs(60 * minutes));
     for (claims, told, preset, expected) in [

@@ -160,6 +160,14 @@ fn fill(folder: &Path) -> PathBuf {
     hog
 }
 
+/// A quiet room whose daemons fail where the test says.
+fn room_with_failpoints(rogue: &Rogue) -> Room {
+    let mut room = quiet_room(rogue);
+    room.use_failpoints();
+    room.arm(&[]);
+    room
+}
+
 /// A room with a disk of its own, and a login in it.
 fn room_with_a_disk(size: &str, grants: &[&str]) -> (Rogue, Room, Mount) {
     let rogue = Rogue::start(Rules::strict(HOUR));
@@ -198,9 +206,7 @@ fn long_outage(report: &mut Report) {
     const LIFETIME: Duration = Duration::from_secs(4);
     side_by_side(report, 4, |_| {
         let rogue = Rogue::start(Rules::strict(LIFETIME));
-        let mut room = quiet_room(&rogue);
-        room.use_failpoints();
-        room.arm(&[]);
+        let room = room_with_failpoints(&rogue);
         let daemon = room.start();
         daemon.log_in("test", "alice");
         let events = daemon.follow();
@@ -269,9 +275,7 @@ fn broken_step(report: &mut Report) {
     side_by_side(report, 3, |number| {
         let step = steps[number % steps.len()];
         let rogue = Rogue::start(Rules::strict(HOUR));
-        let mut room = quiet_room(&rogue);
-        room.use_failpoints();
-        room.arm(&[]);
+        let room = room_with_failpoints(&rogue);
         warm_up(&room, &["test"]);
         let daemon = room.start();
         let events = daemon.follow();
@@ -293,9 +297,7 @@ fn broken_intents(report: &mut Report) {
     side_by_side(report, 2, |number| {
         let step = ["intents append", "intents fdatasync"][number % 2];
         let rogue = Rogue::start(Rules::strict(HOUR));
-        let mut room = quiet_room(&rogue);
-        room.use_failpoints();
-        room.arm(&[]);
+        let room = room_with_failpoints(&rogue);
         warm_up(&room, &["test"]);
         let daemon = room.start();
         let before = served(&daemon, "test");

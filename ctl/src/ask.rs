@@ -1,7 +1,7 @@
 //! Asking the person: secrets without echo, from the terminal or, when stdin is not one, from a line of stdin. Never from
 //! the arguments, which everybody on the machine can read.
 
-use std::io::{self, BufRead, IsTerminal};
+use std::io::{self, BufRead, IsTerminal, Read};
 #[cfg(unix)]
 use std::sync::atomic::{AtomicBool, Ordering};
 #[cfg(unix)]
@@ -22,6 +22,16 @@ pub(crate) fn secret(what: &'static str, prompt: &str) -> Result<Secret, Failure
 /// A token: as [`secret`], without the spaces that copying adds around it.
 pub(crate) fn token(what: &'static str, prompt: &str) -> Result<Secret, Failure> {
     let secret = Secret::new(secret(what, prompt)?.expose().trim());
+    if secret.expose().is_empty() { Err(Failure::Empty(what)) } else { Ok(secret) }
+}
+
+/// A client secret: as [`token`]; a private key (PEM, JWK) is taken with all its lines, which a terminal cannot give.
+pub(crate) fn client_secret(prompt: &str) -> Result<Secret, Failure> {
+    let what = "the client secret";
+    if io::stdin().is_terminal() {
+        return token(what, prompt);
+    }
+    let secret = Secret::new(key_or_line_of(io::stdin().lock(), what)?.expose().trim());
     if secret.expose().is_empty() { Err(Failure::Empty(what)) } else { Ok(secret) }
 }
 
@@ -66,13 +76,27 @@ fn typed(what: &'static str, prompt: &str) -> Result<Secret, Failure> {
 }
 
 fn line_of(input: impl BufRead, what: &'static str) -> Result<Secret, Failure> {
+    read(input, what, |_| false)
+}
+
+/// The first line, or everything where that begins a private key.
+fn key_or_line_of(input: impl BufRead, what: &'static str) -> Result<Secret, Failure> {
+    read(input, what, |line| line.starts_with("-----BEGIN ") || line.starts_with('{'))
+}
+
+fn read(input: impl BufRead, what: &'static str, goes_on: fn(&str) -> bool) -> Result<Secret, Failure> {
     // The exact capacity: a string that grows leaves copies behind.
-    let mut line = Zeroizing::new(String::with_capacity(MAX_SECRET + 1));
-    input.take(MAX_SECRET as u64 + 1).read_line(&mut line).map_err(|source| Failure::Input { what, source })?;
-    if line.len() > MAX_SECRET {
+    let mut text = Zeroizing::new(String::with_capacity(MAX_SECRET + 1));
+    let mut input = input.take(MAX_SECRET as u64 + 1);
+    let failed = |source| Failure::Input { what, source };
+    input.read_line(&mut text).map_err(failed)?;
+    if goes_on(&text) {
+        input.read_to_string(&mut text).map_err(failed)?;
+    }
+    if text.len() > MAX_SECRET {
         return Err(Failure::TooLong(what));
     }
-    Ok(Secret::new(line.trim_end_matches(['\r', '\n'])))
+    Ok(Secret::new(text.trim_end_matches(['\r', '\n'])))
 }
 
 /// While it lives, SIGINT does not end the process. At Ctrl-C rpassword raises it with the echo still off: the shell would
@@ -117,6 +141,10 @@ mod tests {
     fn the_first_line_is_the_secret_and_its_end_is_not_part_of_it() {
         for (input, expected) in [("pat\n", "pat"), ("pat", "pat"), (" a b \r\nmore\n", " a b "), ("", "")] {
             assert_eq!(line_of(input.as_bytes(), "x").unwrap().expose(), expected);
+        }
+        let key = "-----BEGIN PRIVATE KEY-----\nabc\n-----END PRIVATE KEY-----\n";
+        for (input, expected) in [("hush\nmore\n", "hush"), (key, key.trim_end()), ("{\n}\n", "{\n}")] {
+            assert_eq!(key_or_line_of(input.as_bytes(), "x").unwrap().expose(), expected);
         }
         assert!(matches!(line_of("x".repeat(65 * 1024).as_bytes(), "x"), Err(Failure::TooLong("x"))));
     }

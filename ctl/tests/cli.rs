@@ -337,6 +337,28 @@ fn logout_says_what_is_not_confirmed_and_goes_on_for_all() {
 }
 
 #[test]
+fn logout_without_a_terminal_does_not_revoke_more_than_was_asked_for() {
+    let grant =
+        r#"{"name":"google","provider":"google","account":"eve@x","scopes":[],"state":"ok","refreshable":true,"revokes_account":true}"#;
+    let daemon = Daemon::new(move |asked| match asked {
+        "GET /v1/grants/google" => Reply::Json(200, grant.into()),
+        _ if asked.contains("true") => Reply::Json(200, r#"{"grant":"google","revocation":"confirmed"}"#.into()),
+        _ => Reply::Json(200, r#"{"grant":"google","revocation":"skipped"}"#.into()),
+    });
+    let warning = "warning: not revoked, since that would end every login of eve@x with this client: the tokens live on at the provider \
+                   until they expire; --revoke does it all the same\n";
+    assert_eq!(daemon.run(&["logout", "google"]), ran(0, "", &format!("logged out of google\n{warning}")));
+    assert_eq!(daemon.asked(), "GET /v1/grants/google");
+    assert_eq!(daemon.asked(), "DELETE /v1/grants/google");
+    assert_eq!(daemon.run(&["logout", "google", "--revoke"]), ran(0, "", "logged out of google\n"));
+    assert_eq!(daemon.asked(), r#"DELETE /v1/grants/google {"revoke":true}"#);
+    let forgotten = "logged out of google\nwarning: not revoked: the tokens live on at the provider until they expire\n";
+    assert_eq!(daemon.run(&["logout", "google", "--forget"]), ran(0, "", forgotten));
+    assert_eq!(daemon.asked(), r#"DELETE /v1/grants/google {"revoke":false}"#);
+    assert_eq!(daemon.run(&["logout", "google", "--revoke", "--forget"]).code, Some(2));
+}
+
+#[test]
 fn secrets_come_from_stdin_and_go_to_their_routes() {
     let grant = r#"{"name":"github:pat","provider":"github","scopes":[],"state":"ok","refreshable":false}"#;
     let vault = r#"{"state":"unlocked","key_source":"passphrase"}"#;
@@ -397,6 +419,72 @@ fn a_provider_that_is_a_preset_needs_no_more_than_what_changes() {
     assert_eq!(daemon.asked(), r#"PUT /v1/providers/gitlab {"base_url":"https://git.example.com"}"#);
     let preset = provider.replace(r#""scopes""#, r#""preset":"github-app","scopes""#);
     assert!(!Daemon::saying(200, &preset).run(&["provider", "add", "x", "--client-id", "i"]).stderr.contains("warning"));
+}
+
+const PROVIDERS: &str = r#"[
+    {"name":"box","configured":false,"has_client_secret":false,"scopes":[],"redirect_uri":"http://127.0.0.1/callback",
+     "flows":["code"],"missing":["client_id","client_secret"]},
+    {"name":"auth0","configured":false,"has_client_secret":false,"scopes":[],"redirect_uri":"http://127.0.0.1:1/callback",
+     "flows":["code","device"],"missing":["base_url","client_id"]},
+    {"name":"work","configured":true,"has_client_secret":true,"scopes":[],"redirect_uri":"http://127.0.0.1/callback","flows":["code"]},
+    {"name":"a-name-that-is-much-longer-than-the-column-that-it-would-stand-in","configured":true,"has_client_secret":false,"scopes":[],
+     "redirect_uri":"","missing":["client_id"],"flows":["code","client_credentials"]},
+    {"name":"notion-mcp","configured":false,"has_client_secret":false,"scopes":[],"redirect_uri":"","missing":["remote_servers"],
+     "resource":"https://mcp.notion.com/mcp"}]"#;
+
+#[test]
+fn providers_are_listed_in_a_table_of_80_columns_with_what_is_missing_and_the_ways_to_log_in() {
+    let expected = "\
+NAME   STATE                           LOGIN
+a-name-that-is-much-longer-than-the-column-that-it-would-stand-in
+  missing client_id
+  code, client_credentials
+work   ready                           code
+auth0  needs base_url, client_id       code, device
+box    needs client_id, client_secret  code
+
+Remote MCP servers; their login comes with remote servers:
+  notion-mcp  https://mcp.notion.com/mcp
+";
+    let run = Daemon::saying(200, PROVIDERS).run(&["provider", "list"]);
+    assert_eq!(run, ran(0, expected, ""));
+    assert!(run.stdout.lines().all(|line| line.chars().count() <= 80));
+}
+
+#[test]
+fn a_provider_is_shown_with_endpoints_redirects_steps_notes_and_where_they_are_from() {
+    let provider = r#"[{"name":"work","configured":true,"preset":"auth0","title":"Auth0","has_client_secret":false,"client_id":"abc",
+        "token_endpoint":"https://a.example/token","device_authorization_endpoint":"https://a.example/device","scopes":["openid"],
+        "refresh_scopes":["offline_access"],"redirect_uri":"http://127.0.0.1:1/callback","flows":["code","device"],
+        "redirect_uris":["http://127.0.0.1:1/callback","http://127.0.0.1:2/callback"],"registration_steps":["Open it\u001b[2J"],
+        "notes":["A refresh ends the token."],"verified":false,"checked":"2026-11","sources":["https://auth0.com/docs"]}]"#;
+    let expected = "\
+name: work (Auth0)
+preset: auth0
+token endpoint: https://a.example/token
+device endpoint: https://a.example/device
+client id: abc
+client secret: none, and none is needed
+redirect URI: http://127.0.0.1:1/callback
+redirect URI: http://127.0.0.1:2/callback
+scopes: openid (and offline_access, for a refresh token)
+login: code, device
+
+how to register a client:
+  1. Open it?[2J
+
+good to know:
+  - A refresh ends the token.
+
+checked 2026-11 against documents; no login at the real service was made
+  https://auth0.com/docs
+";
+    assert_eq!(Daemon::saying(200, provider).run(&["provider", "show", "work"]), ran(0, expected, ""));
+    let run = Daemon::saying(200, provider).run(&["provider", "show", "work", "--json"]);
+    let shown: serde_json::Value = serde_json::from_str(&run.stdout).unwrap();
+    assert_eq!((&shown["checked"], &shown["flows"][1]), (&"2026-11".into(), &"device".into()));
+    let run = Daemon::saying(200, PROVIDERS).run(&["provider", "show", "notion-mcp"]);
+    assert_eq!(run, ran(0, "name: notion-mcp\nremote MCP server: https://mcp.notion.com/mcp\n", ""));
 }
 
 #[test]

@@ -89,6 +89,30 @@ fn a_token_is_typed_without_echo() {
 }
 
 #[test]
+fn a_logout_that_ends_more_than_its_grant_names_it_and_asks() {
+    let grant = |name: &str| {
+        format!(
+            r#"{{"name":"{name}","provider":"google","account":"eve@x","scopes":[],"state":"ok","refreshable":true,"revokes_account":true}}"#
+        )
+    };
+    for (typed, revokes) in [("y\n", true), ("\n", false), ("n\n", false)] {
+        let (one, all) = (grant("google"), format!("[{},{}]", grant("google"), grant("google:drive")));
+        let daemon = Daemon::new(move |asked| match asked {
+            "GET /v1/grants/google" => Reply::Json(200, one.clone()),
+            "GET /v1/grants" => Reply::Json(200, all.clone()),
+            _ => Reply::Json(200, r#"{"grant":"google","revocation":"confirmed"}"#.into()),
+        });
+        let mut terminal = Terminal::run(&daemon, &["logout", "google"]);
+        terminal.wait_for("revoking google ends every login of eve@x with this client, here (google:drive) and elsewhere");
+        terminal.wait_for("revoke it? if not, google is only forgotten here [y/N]");
+        terminal.type_in(typed);
+        assert_eq!(terminal.exit_code().0, Some(0));
+        assert_eq!((daemon.asked(), daemon.asked()), ("GET /v1/grants/google".into(), "GET /v1/grants".into()));
+        assert_eq!(daemon.asked(), format!(r#"DELETE /v1/grants/google {{"revoke":{revokes}}}"#));
+    }
+}
+
+#[test]
 fn a_new_passphrase_is_typed_twice_and_must_be_the_same() {
     let daemon = Daemon::saying(200, r#"{"state":"unlocked","key_source":"passphrase"}"#);
     for (second, code) in [("one\n", 0), ("two\n", 1)] {

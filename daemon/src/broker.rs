@@ -99,8 +99,8 @@ impl Broker {
     }
 
     /// `DELETE /v1/grants/NAME`.
-    pub async fn logout(&self, name: GrantName) -> Result<wire::LogoutAnswer, ErrorBody> {
-        self.ask(|core, reply| core.when_open(reply, move |core, reply| core.logout(name, reply))).await
+    pub async fn logout(&self, name: GrantName, request: wire::LogoutRequest) -> Result<wire::LogoutAnswer, ErrorBody> {
+        self.ask(|core, reply| core.when_open(reply, move |core, reply| core.logout(name, &request, reply))).await
     }
 
     /// `POST /v1/grants/NAME/refresh`. `force` is for grants whose refresh would kill a token that a program holds.

@@ -22,7 +22,7 @@ use crate::oauth::authorize::{self, Ask, Code, CodeVerifier, Expected, RedirectE
 use crate::oauth::identity::{self, Audience, Identity};
 use crate::oauth::token::{self, TokenError, TokenResponse};
 use crate::oauth::{Sent, assertion};
-use crate::provider::{ClientAuth, Pkce, Provider};
+use crate::provider::{Flow, Pkce, Provider};
 use crate::secret::ClientSecret;
 use crate::transport::Transport;
 
@@ -102,8 +102,8 @@ pub async fn run(
 ) -> Result<Outcome, ErrorBody> {
     let name = plan.provider.name.as_str();
     let client_id = plan.provider.client_id.as_deref().filter(|id| !id.is_empty()).ok_or_else(|| failure::no_client_id(name))?;
-    if let Some(secret) = plan.client_secret.as_ref().filter(|_| plan.provider.quirks.client_auth == Some(ClientAuth::PrivateKeyJwt)) {
-        assertion::check_key(secret).map_err(|error| failure::bad_key(name, &error))?;
+    if let Some(secret) = &plan.client_secret {
+        assertion::fits(secret, &plan.provider.quirks).map_err(|error| failure::bad_key(name, &error))?;
     }
     if by_client::is_wanted(plan.flow, &plan.provider) {
         progress(Progress::Exchanging);
@@ -126,14 +126,18 @@ pub async fn run(
     Ok(Outcome { definition, response, sent_at, account, subject })
 }
 
-/// Where the device flow starts, if it is the one to take: asked for, or better for this person, or the only one without a
-/// client secret.
+/// Where the device flow starts, if it is the one to take: asked for, or the provider's usual one, or better for this person, or
+/// the only one without a client secret.
 fn device_endpoint<'a>(plan: &Plan, server: &'a Server) -> Result<Option<&'a str>, ErrorBody> {
     let endpoint = server.device.as_deref();
     match plan.flow {
         Some(LoginFlow::Code | LoginFlow::ClientCredentials) => Ok(None),
         Some(LoginFlow::Device) => endpoint.map(Some).ok_or_else(|| failure::no_device(&plan.provider.name)),
-        None => Ok(endpoint.filter(|_| plan.headless || lacks_secret(plan))),
+        None => match plan.provider.quirks.flow {
+            Some(Flow::DeviceCode) => endpoint.map(Some).ok_or_else(|| failure::no_device(&plan.provider.name)),
+            Some(Flow::AuthorizationCode | Flow::ClientCredentials) => Ok(None),
+            None => Ok(endpoint.filter(|_| plan.headless || lacks_secret(plan))),
+        },
     }
 }
 
@@ -309,14 +313,14 @@ impl Wanted<'_> {
 
     /// Who logged in, as far as the provider tells; not knowing does not fail a login.
     async fn identity(&self, response: &TokenResponse) -> Identity {
-        let known = self.claimed(response);
+        let known = self.claimed(response).or(response.owner.clone());
         let Some(endpoint) = self.definition.userinfo_endpoint.as_deref().filter(|_| known.account.is_none()) else { return known };
         // A discovered endpoint is OpenID Connect's, which answers nobody who did not ask for `openid`.
         let theirs = self.plan.provider.endpoints.userinfo.is_some();
         if !theirs && !self.plan.scopes.iter().any(|scope| scope == "openid") {
             return known;
         }
-        let answer = self.transport.send(identity::userinfo(endpoint, &response.access_token)).await;
+        let answer = self.transport.send(identity::userinfo(endpoint, &response.access_token, &self.plan.provider.quirks)).await;
         let told = answer.map_err(|error| error.to_string());
         let told = told.and_then(|answer| identity::from_userinfo(&answer, &self.plan.provider.quirks).map_err(|error| error.to_string()));
         match told {

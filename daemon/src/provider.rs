@@ -4,8 +4,13 @@
 //! later (`oauth::metadata`), not the client secret, which lies in the vault or comes from a command.
 
 pub(crate) mod check;
+#[cfg(test)]
+#[path = "provider/docs_tests.rs"]
+mod docs;
+mod notes;
 pub mod preset;
 mod quirks;
+pub mod remote;
 pub mod secret_command;
 pub mod table;
 
@@ -13,6 +18,7 @@ use std::path::PathBuf;
 
 use mcp_auth_proto::ProviderSummary;
 
+use self::preset::Preset;
 use crate::grant::record::Definition;
 use crate::transport::Proxy;
 
@@ -74,7 +80,7 @@ impl Provider {
 
     /// Every built-in preset as it is without config, sorted by name.
     pub fn presets() -> Vec<Self> {
-        preset::all().iter().map(|preset| preset.provider().clone()).collect()
+        preset::all().map(|preset| preset.provider().clone()).collect()
     }
 
     /// The redirect URI to register, byte for byte as it is sent; the port is left out where any will do (RFC 8252 section 7.3).
@@ -104,10 +110,15 @@ impl Provider {
     /// `has_secret`: the vault holds a client secret for it.
     pub fn missing(&self, has_secret: bool) -> Vec<String> {
         let mut missing = Vec::new();
+        if self.lacks_server() {
+            missing.push("base_url".to_owned());
+        }
         if self.client_id.is_none() {
             missing.push("client_id".to_owned());
         }
-        if self.needs_client_secret() && !self.has_client_secret(has_secret) {
+        // The usual flow counts: a device flow needs none.
+        let needs_secret = self.needs_client_secret() && self.quirks.flow != Some(Flow::DeviceCode);
+        if needs_secret && !self.has_client_secret(has_secret) {
             missing.push("client_secret".to_owned());
         }
         missing
@@ -115,6 +126,8 @@ impl Provider {
 
     /// The provider as `GET /v1/providers` shows it. `has_secret`: the vault holds a client secret for it.
     pub fn summary(&self, has_secret: bool) -> ProviderSummary {
+        let preset = self.preset();
+        let provenance = preset.map(Preset::provenance);
         ProviderSummary {
             name: self.name.clone(),
             configured: self.configured,
@@ -129,7 +142,41 @@ impl Provider {
             registration_url: self.registration_url.clone(),
             registration_steps: self.registration_steps.clone(),
             missing: self.missing(has_secret),
+            title: preset.map(|preset| preset.title().to_owned()),
+            resource: None,
+            flows: self.flows(),
+            needs_client_secret: self.needs_client_secret(),
+            refresh_scopes: self.refresh_scopes.clone(),
+            redirect_uris: self.redirect_uris_for_registration(),
+            refresh_endpoint: self.endpoints.refresh.clone(),
+            device_authorization_endpoint: self.endpoints.device.clone(),
+            revocation_endpoint: self.endpoints.revocation.clone(),
+            userinfo_endpoint: self.endpoints.userinfo.clone(),
+            notes: notes::of(self),
+            verified: provenance.map(|provenance| provenance.verified),
+            checked: provenance.and_then(|provenance| provenance.checked.clone()),
+            sources: provenance.map(|provenance| provenance.sources.clone()).unwrap_or_default(),
         }
+    }
+
+    fn preset(&self) -> Option<&'static Preset> {
+        self.preset.as_deref().and_then(preset::find)
+    }
+
+    /// Whether it is a preset for servers of one's own, and none is named.
+    fn lacks_server(&self) -> bool {
+        self.issuer.is_none() && self.endpoints.token.is_none() && self.preset().is_some_and(Preset::needs_base_url)
+    }
+
+    /// The ways to log in that are known without asking the server, the usual one first.
+    fn flows(&self) -> Vec<String> {
+        let device = self.endpoints.device.is_some() || self.lacks_server() && self.preset().is_some_and(Preset::has_device);
+        let code = self.endpoints.authorization.is_some() || self.issuer.is_some() || self.lacks_server();
+        let mut flows = Vec::from_iter(code.then_some((Flow::AuthorizationCode, "code")));
+        flows.extend(device.then_some((Flow::DeviceCode, "device")));
+        flows.extend((self.quirks.flow == Some(Flow::ClientCredentials)).then_some((Flow::ClientCredentials, "client_credentials")));
+        flows.sort_by_key(|(flow, _)| Some(*flow) != self.quirks.flow);
+        flows.into_iter().map(|(_, word)| word.to_owned()).collect()
     }
 
     /// Whether a grant that was made with `definition` may still get tokens: same name, issuer, client, and no fixed

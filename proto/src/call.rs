@@ -31,6 +31,10 @@ impl Call {
         Self::with_body("POST", path.into(), body)
     }
 
+    pub(crate) fn delete_with(path: impl Into<String>, body: &impl Serialize) -> Result<Self, serde_json::Error> {
+        Self::with_body("DELETE", path.into(), body)
+    }
+
     pub(crate) fn put(path: impl Into<String>, body: &impl Serialize) -> Result<Self, serde_json::Error> {
         Self::with_body("PUT", path.into(), body)
     }

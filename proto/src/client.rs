@@ -129,8 +129,9 @@ impl Client {
     }
 
     /// `DELETE /v1/grants/NAME`: revokes and forgets.
-    pub fn logout(&self, name: &GrantName) -> Result<LogoutAnswer, ClientError> {
-        self.call(&Call::delete(grant_path(name)))
+    pub fn logout(&self, name: &GrantName, request: &LogoutRequest) -> Result<LogoutAnswer, ClientError> {
+        let path = grant_path(name);
+        self.call(&if *request == LogoutRequest::default() { Call::delete(path) } else { build(Call::delete_with(path, request))? })
     }
 
     /// `POST /v1/grants/NAME/refresh`.

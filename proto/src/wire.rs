@@ -140,6 +140,9 @@ pub struct GrantSummary {
     /// The newest tokens are in memory only, because the disk refused them.
     #[serde(default)]
     pub not_durable: bool,
+    /// Revoking it at its provider ends every login of this person with the client, on this machine and elsewhere.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub revokes_account: bool,
     /// The first 8 hex digits of the access token's SHA-256, for bug reports.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fingerprint: Option<String>,
@@ -177,6 +180,16 @@ pub struct StaticToken {
     pub scopes: Vec<String>,
 }
 
+/// `DELETE /v1/grants/NAME`: log out.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LogoutRequest {
+    /// Whether the provider is asked to revoke the tokens. Absent: yes, unless that ends more than this grant
+    /// ([`GrantSummary::revokes_account`]).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub revoke: Option<bool>,
+}
+
 /// The answer of `DELETE /v1/grants/NAME`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct LogoutAnswer {
@@ -199,6 +212,8 @@ pub enum Revocation {
     Unconfirmed,
     /// The provider has no way to revoke.
     Unsupported,
+    /// The provider was not asked: by request, or because it would end more than this grant.
+    Skipped,
 }
 
 /// `POST /v1/grants/NAME/refresh`.
@@ -314,7 +329,7 @@ pub struct PastedRedirect {
 }
 
 /// One provider as `GET /v1/providers` shows it.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct ProviderSummary {
     /// Its name.
     pub name: String,
@@ -350,6 +365,48 @@ pub struct ProviderSummary {
     /// What is missing before a login can start; empty when ready.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub missing: Vec<String>,
+    /// What people call it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub title: Option<String>,
+    /// The remote MCP server that it stands for: listed, and not yet logged in to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resource: Option<String>,
+    /// The ways to log in that are known, the usual one first: `code`, `device`, `client_credentials`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub flows: Vec<String>,
+    /// Whether the code flow needs a client secret.
+    #[serde(default)]
+    pub needs_client_secret: bool,
+    /// Scopes that a login asks for besides, to get a refresh token.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub refresh_scopes: Vec<String>,
+    /// Every redirect URI to register: several where one of several ports is taken.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub redirect_uris: Vec<String>,
+    /// Where refreshes go, if not to the token endpoint.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refresh_endpoint: Option<String>,
+    /// Its device authorization endpoint (RFC 8628), when fixed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub device_authorization_endpoint: Option<String>,
+    /// Its revocation endpoint, when fixed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub revocation_endpoint: Option<String>,
+    /// Its userinfo endpoint, when fixed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub userinfo_endpoint: Option<String>,
+    /// What a person should know of it, one sentence each.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub notes: Vec<String>,
+    /// Of a preset: whether it was checked against the real service, not against documents alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub verified: Option<bool>,
+    /// Of a preset: when it was last checked, `YYYY-MM`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub checked: Option<String>,
+    /// Of a preset: the documents that it was made from.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub sources: Vec<String>,
 }
 
 /// `PUT /v1/providers/NAME`: write a `[providers.NAME]` table to config.toml. Fields as in the config file.

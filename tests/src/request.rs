@@ -49,6 +49,12 @@ impl Request {
         Some(Self { method: parsed.method?.to_owned(), path, query, headers, body })
     }
 
+    /// The members of its body: a form, or JSON of texts.
+    pub(crate) fn fields(&self) -> BTreeMap<String, String> {
+        let json = (self.header("content-type") == "application/json").then(|| serde_json::from_slice(&self.body).ok()).flatten();
+        json.unwrap_or_else(|| members(&self.body))
+    }
+
     /// A header line, or an empty text.
     pub(crate) fn header(&self, name: &str) -> &str {
         self.headers.get(name).map(String::as_str).unwrap_or_default()

@@ -6,9 +6,11 @@
 //! can act at a chosen [`Moment`] of a request, for one kill the daemon.
 
 mod answer;
+mod demands;
+mod dialects;
 mod grants;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::TcpStream;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
@@ -18,6 +20,7 @@ use serde_json::{Value, json};
 use url::Url;
 
 pub use answer::{Content, Delivery, Plan};
+pub use demands::{Demands, Proof, Writing};
 pub use grants::{Issued, Refresh, Reuse, Rules, Verdict, generation};
 
 use crate::accept::Accepting;
@@ -45,6 +48,8 @@ pub enum Moment {
 pub struct Seen {
     /// Requests by path.
     pub requests: BTreeMap<String, u64>,
+    /// Why requests were refused that did not meet the [`Demands`], in order.
+    pub unmet: Vec<String>,
     /// Every token request with `grant_type=refresh_token`, in order.
     pub refreshes: Vec<Refresh>,
     /// Every access token that was issued, in order.
@@ -72,6 +77,8 @@ struct State {
     seen: Seen,
     plans: Vec<Plan>,
     watcher: Option<Watcher>,
+    /// The `jti` of every client assertion that was accepted.
+    jtis: BTreeSet<String>,
 }
 
 struct Shared {
@@ -97,7 +104,7 @@ impl Rogue {
     /// A server on a free loopback port.
     #[track_caller]
     pub fn start(rules: Rules) -> Self {
-        let state = State { grants: Grants::new(rules), seen: Seen::default(), plans: Vec::new(), watcher: None };
+        let state = State { grants: Grants::new(rules), seen: Seen::default(), plans: Vec::new(), watcher: None, jtis: BTreeSet::new() };
         let make = |port, ended| Arc::new(Shared { state: Mutex::new(state), changed: Condvar::new(), ended, port });
         let (accepting, shared) = Accepting::start(make, Shared::serve);
         Self { accepting, shared }
@@ -111,6 +118,15 @@ impl Rogue {
     /// A `[providers.NAME]` table for this server, with further lines.
     pub fn provider_table(&self, name: &str, more: &str) -> String {
         format!("[providers.{name}]\nissuer = \"{}\"\nclient_id = \"native\"\nscopes = [\"mcp:read\"]\n{more}\n", self.issuer())
+    }
+
+    /// A `[providers.NAME]` table with this server's endpoints, without discovery, and with further lines.
+    pub fn endpoints_table(&self, name: &str, more: &str) -> String {
+        let issuer = self.issuer();
+        format!(
+            "[providers.{name}]\nauthorization_endpoint = \"{issuer}/authorize\"\ntoken_endpoint = \"{issuer}/token\"\n\
+             client_id = \"native\"\nscopes = [\"mcp:read\"]\n{more}\n"
+        )
     }
 
     /// Changes the rules from now on.
@@ -244,11 +260,15 @@ impl State {
             ("GET", "/.well-known/oauth-authorization-server" | "/.well-known/openid-configuration") => {
                 answer::Honest::json(200, metadata(issuer))
             }
-            ("GET", "/authorize") => answer::Honest::redirect(&self.authorize(&members(asked.query.as_bytes()), issuer)),
-            ("POST", "/token") => {
-                let (status, body) = self.grants.token(&members(&asked.body), commit, &mut self.seen);
-                answer::Honest::json(status, body)
-            }
+            ("GET", "/authorize") => match self.grants.rules.demands.authorization(asked) {
+                Ok(()) => answer::Honest::redirect(&self.authorize(&members(asked.query.as_bytes()), issuer)),
+                Err(unmet) => self.refused(unmet),
+            },
+            ("POST", "/device") => match self.grants.rules.demands.device(asked) {
+                Ok(()) => answer::Honest::json(200, self.grants.device(issuer)),
+                Err(unmet) => self.refused(unmet),
+            },
+            ("POST", "/token" | "/refresh") => self.token(asked, commit),
             ("POST", "/revoke") => {
                 let token = members(&asked.body).remove("token").unwrap_or_default();
                 if commit {
@@ -264,8 +284,25 @@ impl State {
                     None => answer::Honest::json(401, json!({ "error": "invalid_token" })),
                 }
             }
-            _ => answer::Honest::json(404, json!({ "error": "not_found" })),
+            _ => dialects::answer(self, asked).unwrap_or_else(|| answer::Honest::json(404, json!({ "error": "not_found" }))),
         }
+    }
+
+    fn token(&mut self, asked: &Request, commit: bool) -> answer::Honest {
+        let demands = self.grants.rules.demands.clone();
+        if let Err(unmet) = demands.token(asked, &mut self.jtis) {
+            return self.refused(unmet);
+        }
+        let (status, body) = self.grants.token(&asked.fields(), commit, &mut self.seen);
+        let body = demands.written(body);
+        if demands.writing == Writing::Form { answer::Honest::form(status, &body) } else { answer::Honest::json(status, body) }
+    }
+
+    /// No client can heal by itself from this: it is none of the words that it knows.
+    fn refused(&mut self, unmet: String) -> answer::Honest {
+        let answer = answer::Honest::json(400, json!({ "error": "unmet_demand", "error_description": unmet }));
+        self.seen.unmet.push(unmet);
+        answer
     }
 
     fn authorize(&mut self, query: &BTreeMap<String, String>, issuer: &str) -> Url {

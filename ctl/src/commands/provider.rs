@@ -35,11 +35,12 @@ enum Verb {
     },
     /// Define a provider in config.toml, or change what is given of one
     Add(Box<Definition>),
-    /// Store a client secret in the vault
+    /// Store a client secret, or the private key that takes its place, in the vault
     #[command(after_help = "\
 Examples:
   mcp-authctl provider set-secret github         asks for the secret, without echo
-  pass show github-app | mcp-authctl provider set-secret github")]
+  pass show github-app | mcp-authctl provider set-secret github
+  mcp-authctl provider set-secret idp < private-key.pem     for client_auth = \"private_key_jwt\": PEM or JWK")]
     SetSecret {
         /// The provider's name
         #[arg(value_parser = provider_name)]
@@ -117,7 +118,7 @@ pub(crate) fn run(args: Args, client: &Client, json: bool) -> Result<(), Failure
         }
         Verb::Add(definition) => add(*definition, client, json),
         Verb::SetSecret { name } => {
-            let client_secret = ask::token("the client secret", &format!("client secret of {name}: "))?;
+            let client_secret = ask::client_secret(&format!("client secret of {name}: "))?;
             let provider = client.set_client_secret(&name, &ClientSecretRequest { client_secret })?;
             confirm("stored the client secret of", &provider, json)
         }
@@ -167,40 +168,112 @@ fn list(providers: &[ProviderSummary], json: bool) -> Result<(), Failure> {
     if json {
         return output::json(&providers);
     }
-    let mut sorted: Vec<_> = providers.iter().collect();
+    let (servers, mut clients): (Vec<_>, Vec<_>) = providers.iter().partition(|provider| provider.resource.is_some());
     // What the person configured first.
-    sorted.sort_by(|a, b| b.configured.cmp(&a.configured).then_with(|| a.name.cmp(&b.name)));
-    let width = sorted.iter().map(|provider| field(&provider.name).chars().count()).max().unwrap_or(0);
-    let lines: Vec<_> = sorted
-        .into_iter()
-        .map(|provider| {
-            let state = match (provider.configured, provider.missing.is_empty()) {
-                (_, true) => "ready".to_owned(),
-                (true, false) => format!("missing {}", scopes(&provider.missing)),
-                (false, false) => "preset".to_owned(),
-            };
-            format!("{:width$}  {state}", field(&provider.name))
-        })
-        .collect();
+    clients.sort_by(|a, b| b.configured.cmp(&a.configured).then_with(|| a.name.cmp(&b.name)));
+    let mut lines = table(&clients);
+    if !servers.is_empty() {
+        lines.extend([String::new(), "Remote MCP servers; their login comes with remote servers:".to_owned()]);
+        let width = servers.iter().map(|server| field(&server.name).chars().count()).max().unwrap_or(0);
+        let url = |server: &&ProviderSummary| field(server.resource.as_deref().unwrap_or_default());
+        lines.extend(servers.iter().map(|server| format!("  {:width$}  {}", field(&server.name), url(server))));
+    }
     if lines.is_empty() { Ok(()) } else { output::line(&lines.join("\n")) }
 }
 
+/// The table fits 80 columns: what has no room stands below its row, never cut.
+fn table(providers: &[&ProviderSummary]) -> Vec<String> {
+    let mut rows = vec![["NAME", "STATE", "LOGIN"].map(str::to_owned)];
+    rows.extend(providers.iter().map(|provider| [field(&provider.name), state(provider), scopes_or(&provider.flows, "")]));
+    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).filter(|width| *width <= MAX_COLUMN).max().unwrap_or(0);
+    let (name_width, state_width) = (width(0), width(1));
+    let mut lines = Vec::new();
+    for [name, state, flows] in rows {
+        let row = format!("{name:name_width$}  {state:state_width$}  {flows}");
+        if row.chars().count() <= COLUMNS {
+            lines.push(row.trim_end().to_owned());
+        } else {
+            lines.extend([name, format!("  {state}"), format!("  {flows}")].map(|line| line.trim_end().to_owned()));
+        }
+    }
+    lines
+}
+
+const COLUMNS: usize = 80;
+const MAX_COLUMN: usize = 39;
+
+fn state(provider: &ProviderSummary) -> String {
+    match (provider.missing.is_empty(), provider.configured) {
+        (true, _) => "ready".to_owned(),
+        (false, true) => format!("missing {}", scopes(&provider.missing)),
+        (false, false) => format!("needs {}", scopes(&provider.missing)),
+    }
+}
+
+fn scopes_or(list: &[String], none: &str) -> String {
+    if list.is_empty() { none.to_owned() } else { scopes(list) }
+}
+
 fn description(provider: &ProviderSummary) -> String {
-    let mut lines = vec![("name", provider.name.clone())];
-    let mut add = |word, value: &Option<String>| lines.extend(value.clone().map(|value| (word, value)));
+    let title = provider.title.as_ref().map(|title| format!(" ({})", field(title))).unwrap_or_default();
+    let mut text = vec![format!("name: {}{title}", field(&provider.name))];
+    if let Some(url) = &provider.resource {
+        text.push(format!("remote MCP server: {}", field(url)));
+    } else {
+        facts(provider, &mut text);
+    }
+    let steps = provider.registration_steps.iter().zip(1..).map(|(step, number)| format!("  {number}. {}", field(step)));
+    section("how to register a client:", steps, &mut text);
+    section("good to know:", provider.notes.iter().map(|note| format!("  - {}", field(note))), &mut text);
+    if let Some(checked) = &provider.checked {
+        let how = if provider.verified == Some(true) {
+            "with the real service"
+        } else {
+            "against documents; no login at the real service was made"
+        };
+        text.extend([String::new(), format!("checked {} {how}", field(checked))]);
+    }
+    section("", provider.sources.iter().map(|source| format!("  {}", field(source))), &mut text);
+    text.join("\n")
+}
+
+/// Endpoints, client, redirect and scopes.
+fn facts(provider: &ProviderSummary, text: &mut Vec<String>) {
+    let mut add = |word, value: &Option<String>| text.extend(value.as_ref().map(|value| format!("{word}: {}", field(value))));
     add("preset", &provider.preset);
     add("issuer", &provider.issuer);
     add("authorization endpoint", &provider.authorization_endpoint);
     add("token endpoint", &provider.token_endpoint);
+    add("refresh endpoint", &provider.refresh_endpoint);
+    add("device endpoint", &provider.device_authorization_endpoint);
+    add("revocation endpoint", &provider.revocation_endpoint);
+    add("userinfo endpoint", &provider.userinfo_endpoint);
     add("client id", &provider.client_id);
-    add("redirect URI", &Some(provider.redirect_uri.clone()));
-    add("client secret", &Some(if provider.has_client_secret { "stored" } else { "none" }.to_owned()));
+    let secret = match (provider.has_client_secret, provider.needs_client_secret) {
+        (true, _) => "stored",
+        (false, true) => "none yet",
+        (false, false) => "none, and none is needed",
+    };
+    add("client secret", &Some(secret.to_owned()));
+    let redirects = if provider.redirect_uris.is_empty() { std::slice::from_ref(&provider.redirect_uri) } else { &provider.redirect_uris };
+    redirects.iter().for_each(|redirect| add("redirect URI", &Some(redirect.clone())));
     add("register at", &provider.registration_url);
-    let mut text: Vec<_> = lines.into_iter().map(|(word, value)| format!("{word}: {}", field(&value))).collect();
-    text.push(format!("scopes: {}", scopes(&provider.scopes)));
+    let refresh = scopes_or(&provider.refresh_scopes, "");
+    let besides = if refresh.is_empty() { String::new() } else { format!(" (and {refresh}, for a refresh token)") };
+    text.push(format!("scopes: {}{besides}", scopes(&provider.scopes)));
+    if !provider.flows.is_empty() {
+        text.push(format!("login: {}", scopes(&provider.flows)));
+    }
     if !provider.missing.is_empty() {
         text.push(format!("missing: {}", scopes(&provider.missing)));
     }
-    text.extend(provider.registration_steps.iter().zip(1..).map(|(step, number)| format!("  {number}. {}", field(step))));
-    text.join("\n")
+}
+
+/// Lines below a heading, after an empty line; nothing where there are none.
+fn section(heading: &str, lines: impl Iterator<Item = String>, text: &mut Vec<String>) {
+    let lines: Vec<_> = lines.collect();
+    if !lines.is_empty() && !heading.is_empty() {
+        text.extend([String::new(), heading.to_owned()]);
+    }
+    text.extend(lines);
 }

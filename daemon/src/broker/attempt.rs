@@ -97,9 +97,12 @@ pub(super) async fn refresh(
 /// Tries an access token where the provider tells who it belongs to.
 pub(super) async fn probe(way: Way, definition: Definition, token: AccessToken) -> Verdict {
     let Some(endpoint) = definition.userinfo_endpoint else { return Verdict::Unknown };
-    match way.transport.send(identity::userinfo(&endpoint, &token)).await {
-        Ok(response) if response.status == 401 => Verdict::Rejected,
-        Ok(response) if response.status == 200 => Verdict::Alive,
+    let Ok(response) = way.transport.send(identity::userinfo(&endpoint, &token, &way.provider.quirks)).await else {
+        return Verdict::Unknown;
+    };
+    match (identity::refused(&response), response.status) {
+        (Some(identity::Refused::Token), _) => Verdict::Rejected,
+        (None, 200) => Verdict::Alive,
         _ => Verdict::Unknown,
     }
 }
@@ -107,8 +110,8 @@ pub(super) async fn probe(way: Way, definition: Definition, token: AccessToken) 
 /// Who a static token belongs to. `Err`: the provider rejects it; nobody is known where it cannot be asked.
 pub(super) async fn identify(way: Way, token: AccessToken) -> Result<identity::Identity, ()> {
     let Some(endpoint) = way.provider.endpoints.userinfo.clone() else { return Ok(identity::Identity::default()) };
-    match way.transport.send(identity::userinfo(&endpoint, &token)).await {
-        Ok(response) if response.status == 401 => Err(()),
+    match way.transport.send(identity::userinfo(&endpoint, &token, &way.provider.quirks)).await {
+        Ok(response) if identity::refused(&response) == Some(identity::Refused::Token) => Err(()),
         Ok(response) => Ok(identity::from_userinfo(&response, &way.provider.quirks).unwrap_or_default()),
         Err(_) => Ok(identity::Identity::default()),
     }
@@ -125,19 +128,16 @@ pub(super) async fn revoke(way: Way, record: GrantRecord) -> Result<bool, String
         record.refresh_token.as_ref(),
     );
     let any = !requests.is_empty();
-    let mut outcome = Ok(any);
+    let mut answers = Vec::new();
     for request in requests {
         let (definition, quirks) = (&record.definition, &way.provider.quirks);
         let proved = assertion::prove(request, (definition, quirks), secret.as_ref(), way.clock.now().wall);
         let request = proved.map_err(|error| error.to_string())?;
         let sent = Sent::of(&request);
-        let said = match way.transport.send(request).await {
-            Ok(response) => revoke::check(&response).map_err(|error| sent.strike(&error.to_string())),
-            Err(error) => return Err(error.to_string()),
-        };
-        outcome = outcome.and(said.map(|()| any));
+        let response = way.transport.send(request).await.map_err(|error| error.to_string())?;
+        answers.push(revoke::check(&response).map_err(|error| error.without(&sent)));
     }
-    outcome
+    revoke::confirmed(answers).map(|()| any).map_err(|error| error.to_string())
 }
 
 fn intent(record: &GrantRecord, attempt: &Attempt, token: &RefreshToken) -> Intent {

@@ -11,6 +11,7 @@ use crate::config::{self, Config, ConfigError, ConfigErrorKind};
 use crate::grant::Input;
 use crate::oauth::assertion;
 use crate::oauth::text::clean;
+use crate::provider::remote::{self, RemoteServer};
 use crate::provider::{ClientAuth, Provider};
 use crate::secret::ClientSecret;
 use crate::vault::{Record, RecordId, RecordKind, VaultError};
@@ -55,7 +56,10 @@ impl Core {
 
     pub(super) fn providers(&mut self, reply: Reply<Vec<wire::ProviderSummary>>) {
         let providers = self.config.providers();
-        answer(reply, Ok(providers.iter().map(|provider| provider.summary(self.secret_of(provider).is_some())).collect()));
+        let mut summaries: Vec<_> = providers.iter().map(|provider| provider.summary(self.secret_of(provider).is_some())).collect();
+        let is_new = |server: &&RemoteServer| providers.iter().all(|provider| provider.name != server.name);
+        summaries.extend(remote::all().iter().filter(is_new).map(RemoteServer::summary));
+        answer(reply, Ok(summaries));
     }
 
     pub(super) fn define_provider(&mut self, name: String, definition: wire::ProviderDefinition, reply: Reply<wire::ProviderSummary>) {
@@ -171,20 +175,29 @@ impl Core {
     }
 }
 
-/// A private key has lines, a client secret has none.
-fn check_secret(secret: &str, provider: &Provider) -> Result<(), ErrorBody> {
-    let key = assertion::check_key(&ClientSecret::new(secret.to_owned()));
+/// A private key has lines, a client secret has none; neither is stored where the other is wanted.
+fn check_secret(text: &str, provider: &Provider) -> Result<(), ErrorBody> {
+    let invalid = |what: String| ErrorBody::new(ErrorCode::InvalidRequest, what);
+    let secret = ClientSecret::new(text.to_owned());
     if provider.quirks.client_auth == Some(ClientAuth::PrivateKeyJwt) {
         let hint = format!("mcp-authctl provider set-secret {} < private-key.pem", provider.name);
-        return key.map_err(|error| ErrorBody::new(ErrorCode::InvalidRequest, error.to_string()).hint(hint));
+        return assertion::check_key(&secret).map_err(|error| invalid(error.to_string()).hint(hint));
     }
-    if key.is_err() && (secret.is_empty() || secret.contains(char::is_control)) {
-        return Err(ErrorBody::new(ErrorCode::InvalidRequest, "the client secret is empty or holds a control character"));
+    if assertion::is_key(&secret) {
+        let hint =
+            format!("set client_auth = \"private_key_jwt\" under [providers.{}] in config.toml, then mcp-authctl reload", provider.name);
+        return Err(invalid(format!("this is a private key, and {} wants a client secret", provider.name)).hint(hint));
+    }
+    if text.is_empty() || text.contains(char::is_control) {
+        return Err(invalid("the client secret is empty or holds a control character".to_owned()));
     }
     Ok(())
 }
 
 pub(super) fn no_provider(name: &str) -> ErrorBody {
+    if let Some(server) = remote::find(name) {
+        return server.not_yet();
+    }
     ErrorBody::new(ErrorCode::NotFound, format!("there is no provider `{}`", clean(name)))
         .hint("mcp-authctl provider list, or mcp-authctl provider add --help")
 }

@@ -175,7 +175,7 @@ async fn nothing_of_a_grant_stays_in_memory_however_its_last_refresh_ends() {
             providers.push(house.requests.recv().await.unwrap().1);
         }
         for name in ["corp", "corp:b", "corp:c"] {
-            house.broker.logout(name.parse().unwrap()).await.unwrap();
+            house.broker.logout(name.parse().unwrap(), wire::LogoutRequest::default()).await.unwrap();
         }
         assert_eq!(house.core(|core| core.leaving.len()).await, 3);
         let mut answer = Some(answer);
@@ -206,12 +206,20 @@ async fn a_logout_that_the_disk_refused_can_be_repeated() {
     house.broker.grants().await.unwrap();
     told(|done| house.vault.lock(done)).await.unwrap();
     let name = || "corp".parse::<GrantName>().unwrap();
-    assert_eq!(house.broker.logout(name()).await.unwrap_err().error, ErrorCode::InternalError);
-    assert_eq!(house.broker.logout(name()).await.unwrap_err().error, ErrorCode::InternalError, "the disk still refuses");
+    assert_eq!(house.broker.logout(name(), wire::LogoutRequest::default()).await.unwrap_err().error, ErrorCode::InternalError);
+    assert_eq!(
+        house.broker.logout(name(), wire::LogoutRequest::default()).await.unwrap_err().error,
+        ErrorCode::InternalError,
+        "the disk still refuses"
+    );
     told(|done| house.vault.open(false, None, done)).await.unwrap();
-    house.broker.logout(name()).await.unwrap();
+    house.broker.logout(name(), wire::LogoutRequest::default()).await.unwrap();
     assert!(told(|done| house.vault.open(false, None, done)).await.unwrap().records.is_empty());
-    assert_eq!(house.broker.logout(name()).await.unwrap_err().error, ErrorCode::LoginRequired, "there is nothing left");
+    assert_eq!(
+        house.broker.logout(name(), wire::LogoutRequest::default()).await.unwrap_err().error,
+        ErrorCode::LoginRequired,
+        "there is nothing left"
+    );
 }
 
 #[tokio::test]

@@ -14,7 +14,7 @@ use crate::grant::{Asker, Grant, Input, Login, Want};
 use crate::oauth::challenge;
 use crate::oauth::identity::Identity;
 use crate::oauth::token::TokenResponse;
-use crate::provider::Provider;
+use crate::provider::{Provider, Quirks, RevocationStyle, Revokes};
 use crate::secret::AccessToken;
 use crate::vault::VaultError;
 
@@ -117,6 +117,7 @@ impl Core {
                 scopes: Some(token.scopes.clone()),
                 unusable: None,
                 id_token: None,
+                owner: Identity::default(),
             },
             sent_at: self.now(),
             account: identity.account,
@@ -137,8 +138,9 @@ impl Core {
     }
 
     /// The grant serves nobody from now on, its record is removed, and its tokens are revoked at the provider: whatever
-    /// the provider says, nothing is kept.
-    pub(super) fn logout(&mut self, name: GrantName, reply: Reply<wire::LogoutAnswer>) {
+    /// the provider says, nothing is kept. It is not asked to revoke where that ends more than this grant, unless the
+    /// request says so.
+    pub(super) fn logout(&mut self, name: GrantName, request: &wire::LogoutRequest, reply: Reply<wire::LogoutAnswer>) {
         if let Some((revocation, reason)) = self.undeleted.get(&name).cloned() {
             let id = grant_id(&name);
             let done = self.back(move |core, removed| core.logged_out(name, removed, (revocation, reason), reply));
@@ -152,7 +154,9 @@ impl Core {
         self.release(&name);
         self.holders.forget(&name);
         let (record, running) = newest;
-        if let Some(ticket) = running {
+        let may_revoke = self.provider_of(&record.definition).is_some() && !record.definition.is_static();
+        let skips = may_revoke && skips_revocation(request, &way.provider.quirks);
+        if let Some(ticket) = running.filter(|_| !skips) {
             self.leaving.insert(ticket, (way.clone(), record.clone()));
         }
         let (removed, is_removed) = tokio::sync::oneshot::channel();
@@ -161,15 +165,16 @@ impl Core {
             let _ = removed.send(result);
         });
         self.edges.vault.delete(grant_id(&name), done);
-        let may_revoke = self.provider_of(&record.definition).is_some() && !record.definition.is_static();
         let errand = async move {
-            let revoked = if may_revoke { tokio::time::timeout(REVOCATION, attempt::revoke(way, record)).await } else { Ok(Ok(false)) };
+            let revoked =
+                if may_revoke && !skips { tokio::time::timeout(REVOCATION, attempt::revoke(way, record)).await } else { Ok(Ok(false)) };
             (revoked.unwrap_or_else(|_| Err("no answer in 10 s".into())), is_removed.await)
         };
         self.task(errand, move |core, outcome| {
             let (revoked, removed) = outcome.unwrap_or_else(|| (Err("a fault of the daemon".into()), Ok(Ok(()))));
             core.announce("logged_out", Some(name.clone()), None);
             let revoked = match revoked {
+                _ if skips => (wire::Revocation::Skipped, None),
                 Ok(true) => (wire::Revocation::Confirmed, None),
                 Ok(false) => (wire::Revocation::Unsupported, None),
                 Err(reason) => (wire::Revocation::Unconfirmed, Some(reason)),
@@ -259,6 +264,19 @@ impl Core {
         error.mcp = Some(needed.to_json(AUTHENTICATION_REQUIRED));
         error
     }
+}
+
+/// Whether a logout only forgets: the tokens live on at the provider.
+fn skips_revocation(request: &wire::LogoutRequest, quirks: &Quirks) -> bool {
+    match request.revoke {
+        Some(revoke) => !revoke,
+        None => ends_account(quirks),
+    }
+}
+
+/// Whether a revocation ends every login of this person with the client.
+pub(super) fn ends_account(quirks: &Quirks) -> bool {
+    quirks.revokes == Revokes::Account && quirks.revocation != RevocationStyle::None
 }
 
 fn want(request: wire::TokenRequest, held: bool) -> Want {

@@ -34,8 +34,9 @@ fn configured_providers_come_first_then_the_other_presets() {
         parse("[providers.work]\npreset = 'gitlab'\n[providers.gitlab]\nclient_id = 'x'\n[providers.idp]\nissuer = 'https://a.example'")
             .unwrap();
     let names = |config: &Config| config.providers().iter().map(|p| (p.name.clone(), p.configured)).collect::<Vec<_>>();
-    let expected = [("gitlab", true), ("idp", true), ("work", true), ("github", false), ("github-app", false)];
-    assert_eq!(names(&config), expected.map(|(name, configured)| (name.to_owned(), configured)));
+    let mut expected = vec![("gitlab", true), ("idp", true), ("work", true)];
+    expected.extend(preset::all().map(preset::Preset::name).filter(|name| *name != "gitlab").map(|name| (name, false)));
+    assert_eq!(names(&config), expected.into_iter().map(|(name, configured)| (name.to_owned(), configured)).collect::<Vec<_>>());
     assert!(names(&Config::default()).iter().all(|(_, configured)| !configured));
     assert_eq!(config.provider("github").unwrap().client_id, None);
     assert_eq!(config.provider("nobody"), None);
@@ -156,8 +157,8 @@ fn wrong_values_are_told_with_line_and_remedy() {
         ("[providers.corp]\nissuer = 'idp.example'", "/c/config.toml:2: `issuer` must begin with https:// or http://"),
         ("[providers.corp]\nissuer = 'https://idp.example:99999'", "/c/config.toml:2: `issuer` is not a URL: invalid port number"),
         (
-            "[providers.corp]\n# x\npreset = 'gitlub'",
-            "/c/config.toml:3: there is no preset `gitlub`\nhint: the presets are: github, github-app, gitlab",
+            "[providers.corp]\n# x\npreset = 'gitlabb'",
+            "/c/config.toml:3: there is no preset `gitlabb`\nhint: did you mean `gitlab`? `mcp-authctl provider list` shows them all",
         ),
         (
             "\n[providers.GitHub]\nclient_id = 'x'",
@@ -179,7 +180,7 @@ fn wrong_values_are_told_with_line_and_remedy() {
         (
             "[providers.corp]\nbase_url = 'https://a.example'",
             "/c/config.toml:2: `base_url` means something only with a preset\n\
-             hint: add preset = \"...\", one of: github, github-app, gitlab",
+             hint: add preset = \"NAME\"; `mcp-authctl provider list` shows them",
         ),
         ("[providers.github]\nredirect_port = 70000", "/c/config.toml:2: `redirect_port` is 70000, and must be between 1 and 65535"),
         (

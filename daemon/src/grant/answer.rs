@@ -35,6 +35,7 @@ impl Grant {
             next_refresh_in: self.planned().map(|at| at.since(now.boot).as_secs()),
             last_error: self.complaint(now),
             not_durable: self.is_not_durable(),
+            revokes_account: false,
             fingerprint: has_token.then(|| self.record.token.access_token.fingerprint()),
             holders: Vec::new(),
         }

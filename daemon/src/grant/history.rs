@@ -105,6 +105,7 @@ impl Provider {
             scopes: None,
             unusable: None,
             id_token: None,
+            owner: crate::oauth::identity::Identity::default(),
         };
         (response, format!("rt-{}", self.issued))
     }
@@ -271,6 +272,7 @@ impl World {
             scopes: None,
             unusable: None,
             id_token: None,
+            owner: crate::oauth::identity::Identity::default(),
         }
     }
 

@@ -81,8 +81,7 @@ async fn add_token(broker: Broker, call: Call, name: String) -> Result<Answer, E
 }
 
 async fn logout(broker: Broker, call: Call, name: String) -> Result<Answer, ErrorBody> {
-    nothing(&call)?;
-    Answer::json(&broker.logout(grant_name(&name)?).await?)
+    Answer::json(&broker.logout(grant_name(&name)?, read(&call.body)?).await?)
 }
 
 async fn refresh(broker: Broker, call: Call, name: String) -> Result<Answer, ErrorBody> {

@@ -77,6 +77,10 @@ async fn the_flow_is_the_one_that_suits() {
     };
     let with_secret = || Plan { client_secret: Some(ClientSecret::new("s".into())), ..confidential() };
     let public = || Plan { flow: None, ..device() };
+    let usually = |flow, mut plan: Plan| {
+        plan.provider.quirks.flow = Some(flow);
+        plan
+    };
     for (plan, by_code) in [
         (confidential(), false),
         (with_secret(), true),
@@ -85,8 +89,12 @@ async fn the_flow_is_the_one_that_suits() {
         (Plan { headless: true, ..public() }, false),
         (Plan { flow: Some(LoginFlow::Code), headless: true, ..public() }, true),
         (Plan { headless: true, ..fixed() }, true),
+        (usually(Flow::DeviceCode, with_secret()), false),
+        (usually(Flow::DeviceCode, Plan { flow: Some(LoginFlow::Code), ..public() }), true),
+        (usually(Flow::AuthorizationCode, Plan { headless: true, ..public() }), true),
+        (usually(Flow::AuthorizationCode, device()), false),
     ] {
-        let shown = format!("{:?} {} {}", plan.flow, plan.headless, plan.client_secret.is_some());
+        let shown = format!("{:?} {:?} {} {}", plan.provider.quirks.flow, plan.flow, plan.headless, plan.client_secret.is_some());
         let mut login = start(plan, polls(&["authorization_pending"]));
         assert_eq!(matches!(login.progress.recv().await, Some(Progress::OpenUrl { .. })), by_code, "{shown}");
         login.end.abort();

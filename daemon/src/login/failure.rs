@@ -23,8 +23,11 @@ pub(super) fn no_secret(provider: &str) -> ErrorBody {
 
 /// The stored secret cannot sign.
 pub(super) fn bad_key(provider: &str, error: &AssertionError) -> ErrorBody {
-    ErrorBody::new(ErrorCode::Conflict, format!("cannot log in with {provider}: {error}"))
-        .hint(format!("`mcp-authctl provider set-secret {provider} < private-key.pem` stores another"))
+    let hint = match error {
+        AssertionError::SentKey => format!("write it under [providers.{provider}] in config.toml, then `mcp-authctl reload`"),
+        _ => format!("`mcp-authctl provider set-secret {provider} < private-key.pem` stores another"),
+    };
+    ErrorBody::new(ErrorCode::Conflict, format!("cannot log in with {provider}: {error}")).hint(hint)
 }
 
 pub(super) fn no_endpoints(provider: &str) -> ErrorBody {

@@ -3,7 +3,7 @@
 //! The key is the text that is stored as the client secret, PEM or JWK; its kind decides the algorithm: ES256 for P-256,
 //! RS256 for RSA (PS256 where a JWK says so), EdDSA for Ed25519.
 
-mod key;
+pub(super) mod key;
 
 use std::time::Duration;
 
@@ -39,6 +39,9 @@ pub enum AssertionError {
     /// A key that is damaged, of another kind, or too small.
     #[error("the private key cannot be used: it must be whole, and P-256, Ed25519, or RSA of 2048 to 4096 bits")]
     Unusable,
+    /// The client sends its secret, and what is stored is a key.
+    #[error("the client secret is a private key, which is never sent: set client_auth = \"private_key_jwt\"")]
+    SentKey,
     /// A JWK whose `alg` is none of ours.
     #[error("the JWK's `alg` cannot be used: it may be ES256, RS256, PS256 or EdDSA, as the key is")]
     Algorithm,
@@ -52,6 +55,21 @@ pub fn check_key(secret: &ClientSecret) -> Result<(), AssertionError> {
     Key::read(&secret.expose()).map(|_| ())
 }
 
+/// Whether a stored secret can only be meant as a private key.
+pub fn is_key(secret: &ClientSecret) -> bool {
+    key::is_meant_as_key(&secret.expose())
+}
+
+/// Whether a secret is of the kind that `client_auth` wants: a key to sign with, or a text to send.
+pub fn fits(secret: &ClientSecret, quirks: &Quirks) -> Result<(), AssertionError> {
+    match quirks.client_auth {
+        Some(ClientAuth::PrivateKeyJwt) => check_key(secret),
+        Some(ClientAuth::None) => Ok(()),
+        _ if is_key(secret) => Err(AssertionError::SentKey),
+        _ => Ok(()),
+    }
+}
+
 /// Adds a fresh assertion to a request that `quirks` want proved so; any other stays as it is. One request, one assertion:
 /// a server may refuse a `jti` that comes again.
 pub fn prove(
@@ -60,8 +78,12 @@ pub fn prove(
     secret: Option<&ClientSecret>,
     now: Wall,
 ) -> Result<Request, AssertionError> {
-    let by_key = token::client(definition, quirks, secret).filter(|client| client.auth == ClientAuth::PrivateKeyJwt);
-    let Some((client, secret)) = by_key.zip(secret) else { return Ok(request) };
+    let Some((client, secret)) = token::client(definition, quirks, secret).zip(secret) else { return Ok(request) };
+    match client.auth {
+        ClientAuth::PrivateKeyJwt => {}
+        ClientAuth::ClientSecretBasic | ClientAuth::ClientSecretPost if is_key(secret) => return Err(AssertionError::SentKey),
+        ClientAuth::None | ClientAuth::ClientSecretBasic | ClientAuth::ClientSecretPost => return Ok(request),
+    }
     let key = Key::read(&secret.expose())?;
     let audience = audience(definition, quirks).unwrap_or_default();
     let assertion = sign(&key, client.id, audience, quirks.client_key_id.as_deref(), now)?;

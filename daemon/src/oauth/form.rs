@@ -9,6 +9,7 @@ use serde_json::Value;
 use url::form_urlencoded;
 use zeroize::Zeroizing;
 
+use super::assertion::key::is_meant_as_key;
 use crate::provider::{ClientAuth, TokenRequestBody};
 use crate::secret::{AccessToken, ClientSecret, RefreshToken};
 use crate::transport::{Method, Request, SecretText};
@@ -30,6 +31,17 @@ pub(super) enum Field<'a> {
     Hidden(&'a Zeroizing<String>),
     Access(&'a AccessToken),
     Refresh(&'a RefreshToken),
+}
+
+impl Field<'_> {
+    fn expose(&self) -> Zeroizing<String> {
+        match self {
+            Self::Text(text) => Zeroizing::new((*text).to_owned()),
+            Self::Hidden(text) => (*text).clone(),
+            Self::Access(token) => Zeroizing::new(token.expose().to_owned()),
+            Self::Refresh(token) => token.expose(),
+        }
+    }
 }
 
 /// The client as it shows itself to the token endpoint (RFC 6749 section 2.3).
@@ -120,15 +132,12 @@ pub(super) fn post_as(
 ) -> Request {
     let mut body = Body::new(written);
     for (name, field) in fields {
-        match field {
-            Field::Text(text) => body.add(name, text),
-            Field::Hidden(text) => body.add(name, text),
-            Field::Access(token) => body.add(name, token.expose()),
-            Field::Refresh(token) => body.add(name, &token.expose()),
-        }
+        body.add(name, &field.expose());
     }
     let mut headers = vec![("accept", "application/json".into()), ("content-type", body.media_type().into())];
-    match (client.auth, client.secret) {
+    // A private key that the config calls a secret must not leave, whoever forgets to prove the request.
+    let secret = client.secret.filter(|secret| !is_meant_as_key(&secret.expose()));
+    match (client.auth, secret) {
         (ClientAuth::ClientSecretBasic, Some(secret)) => headers.push(("authorization", basic(client.id, secret))),
         (ClientAuth::ClientSecretPost, Some(secret)) => {
             body.add("client_id", client.id);
@@ -205,6 +214,14 @@ impl Body {
     }
 }
 
+/// A form post with one token and no client, as Google wants it for revocations.
+pub(super) fn token_alone(url: &str, token: &Field<'_>, timeout: Duration) -> Request {
+    let mut body = Body::new(TokenRequestBody::Form);
+    body.add("token", &token.expose());
+    let headers = vec![("accept", "application/json".into()), ("content-type", body.media_type().into())];
+    Request { method: Method::Post, url: url.to_owned(), headers, body: Some(body.finish()), timeout }
+}
+
 /// HTTP Basic as RFC 6749 section 2.3.1 wants it: id and secret are form-encoded before they are joined.
 pub(super) fn basic(client_id: &str, secret: &ClientSecret) -> SecretText {
     let mut pair = Zeroizing::new(String::with_capacity(ROOM));
@@ -222,9 +239,20 @@ pub(super) fn bearer(token: &AccessToken) -> SecretText {
     ["Bearer ", token.expose()].concat().into()
 }
 
-/// A JSON body with one member: GitHub's way of naming a token.
-pub(super) fn json_token(member: &str, token: &AccessToken) -> SecretText {
-    serde_json::json!({ member: token.expose() }).to_string().into()
+/// A JSON body with one member: GitHub's and Notion's way of naming a token.
+pub(super) fn json_token(member: &str, token: &Field<'_>) -> SecretText {
+    let mut body = Body::new(TokenRequestBody::Json);
+    body.add(member, &token.expose());
+    body.finish()
+}
+
+/// A JSON body with client, secret and refresh token: Supabase's way.
+pub(super) fn json_client(client_id: &str, secret: &ClientSecret, token: &RefreshToken) -> SecretText {
+    let mut body = Body::new(TokenRequestBody::Json);
+    body.add("client_id", client_id);
+    body.add("client_secret", &secret.expose());
+    body.add("refresh_token", &token.expose());
+    body.finish()
 }
 
 /// A JSON body with a list of tokens: GitHub's way of naming several.

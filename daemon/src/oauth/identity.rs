@@ -1,5 +1,5 @@
-//! Who logged in: from the ID token (OpenID Connect Core section 2) or the userinfo endpoint (section 5.3), by the preset's
-//! choice of members. For people and for telling accounts apart; nothing is decided by it that the token does not decide.
+//! Who logged in: from the ID token (OpenID Connect Core section 2), the token answer itself, or the userinfo endpoint (section
+//! 5.3), by the preset's choice of members. For people and for telling accounts apart; nothing is decided by it that the token does not decide.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use super::form;
 use super::members::Members;
 use super::text::clean_option;
 use crate::clock::Wall;
-use crate::provider::Quirks;
+use crate::provider::{Quirks, UserinfoRequest};
 use crate::secret::AccessToken;
 use crate::transport::{Method, Request, Response};
 
@@ -73,16 +73,46 @@ pub fn from_id_token(token: &AccessToken, audience: Audience<'_>, quirks: &Quirk
     Ok(identity(&claims, quirks))
 }
 
-/// Asks the userinfo endpoint (OpenID Connect Core section 5.3.1), or a preset's own account endpoint.
-pub fn userinfo(endpoint: &str, token: &AccessToken) -> Request {
-    let headers = vec![("accept", "application/json".into()), ("authorization", form::bearer(token))];
-    Request { method: Method::Get, url: endpoint.to_owned(), headers, body: None, timeout: USERINFO_TIMEOUT }
+/// Asks the userinfo endpoint (OpenID Connect Core section 5.3.1), or a preset's own account endpoint in its own way.
+pub fn userinfo(endpoint: &str, token: &AccessToken, quirks: &Quirks) -> Request {
+    let mut headers = vec![("accept", "application/json".into()), ("authorization", form::bearer(token))];
+    let (method, body) = match &quirks.userinfo_request {
+        UserinfoRequest::Get => (Method::Get, None),
+        UserinfoRequest::Post => (Method::Post, None),
+        UserinfoRequest::Graphql(query) => {
+            headers.push(("content-type", "application/json".into()));
+            (Method::Post, Some(serde_json::json!({ "query": query }).to_string().into()))
+        }
+    };
+    Request { method, url: endpoint.to_owned(), headers, body, timeout: USERINFO_TIMEOUT }
+}
+
+/// What a userinfo answer says of the token that it was asked with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refused {
+    /// The token is not good any more.
+    Token,
+    /// Something else.
+    Other,
+}
+
+/// Why an answer is a refusal; `None` where it is none that we understand. Slack refuses with status 200 and `ok: false`.
+pub fn refused(response: &Response) -> Option<Refused> {
+    const DEAD: [&str; 6] = ["invalid_auth", "not_authed", "token_expired", "token_revoked", "account_inactive", "invalid_token"];
+    match response.status {
+        401 => Some(Refused::Token),
+        200 => {
+            let members = Members::from_json(&response.body).ok().filter(|members| members.is_false("ok"))?;
+            Some(if members.text("error").is_some_and(|code| DEAD.contains(&code)) { Refused::Token } else { Refused::Other })
+        }
+        _ => None,
+    }
 }
 
 /// The identity in a userinfo answer.
 pub fn from_userinfo(response: &Response, quirks: &Quirks) -> Result<Identity, IdentityError> {
     let error = IdentityError::Userinfo(response.status);
-    if response.status != 200 {
+    if response.status != 200 || refused(response).is_some() {
         return Err(error);
     }
     Ok(identity(&Members::from_json(&response.body).map_err(|_| error)?, quirks))
@@ -99,7 +129,8 @@ impl Identity {
     }
 }
 
-fn identity(claims: &Members, quirks: &Quirks) -> Identity {
+/// The identity in any answer that names somebody.
+pub(super) fn identity(claims: &Members, quirks: &Quirks) -> Identity {
     let first = |names: &[String]| names.iter().find_map(|name| clean_option(claims.scalar(name).as_deref()));
     Identity { account: first(&quirks.account_claims), subject: first(&quirks.subject_claims) }
 }
@@ -153,11 +184,45 @@ mod tests {
 
     #[test]
     fn userinfo_is_asked_with_a_bearer_header_and_numbers_become_texts() {
-        let request = userinfo("https://api.github.com/user", &AccessToken::new("gho_1".into()));
+        let request = userinfo("https://api.github.com/user", &AccessToken::new("gho_1".into()), &quirks());
         assert_eq!((request.method, request.url.as_str()), (Method::Get, "https://api.github.com/user"));
         assert_eq!(header(&request, "authorization"), Some("Bearer gho_1"));
         let github = json(200, r#"{"login":"octocat","id":583231,"plan":{"name":"pro"},"email":null}"#);
         assert_eq!(from_userinfo(&github, &quirks()), Ok(who(Some("octocat"), Some("583231"))));
+    }
+
+    #[test]
+    fn some_providers_want_a_post_and_linear_a_graphql_query() {
+        let token = AccessToken::new("at-1".into());
+        let post = userinfo("https://a.example/me", &token, &Quirks { userinfo_request: UserinfoRequest::Post, ..quirks() });
+        assert_eq!((post.method, post.body.is_none(), header(&post, "content-type")), (Method::Post, true, None));
+        let query = UserinfoRequest::Graphql("{ viewer { id \"x\" } }".into());
+        let linear = Quirks { userinfo_request: query, account_claims: vec!["data.viewer.email".into()], ..quirks() };
+        let request = userinfo("https://a.example/graphql", &token, &linear);
+        assert_eq!((request.method, header(&request, "authorization")), (Method::Post, Some("Bearer at-1")));
+        assert_eq!(header(&request, "content-type"), Some("application/json"));
+        assert_eq!(request.body.unwrap().0.as_str(), r#"{"query":"{ viewer { id \"x\" } }"}"#);
+        let told = json(200, r#"{"data":{"viewer":{"id":"u1","email":"eve@x"}}}"#);
+        assert_eq!(from_userinfo(&told, &linear), Ok(who(Some("eve@x"), None)));
+        assert_eq!(from_userinfo(&json(200, r#"{"data":null,"errors":[{"message":"no"}]}"#), &linear), Ok(Identity::default()));
+    }
+
+    #[test]
+    fn a_refusal_with_status_200_is_one_and_only_a_dead_token_is_called_dead() {
+        for (response, expected) in [
+            (json(401, ""), Some(Refused::Token)),
+            (json(200, r#"{"ok":false,"error":"token_revoked"}"#), Some(Refused::Token)),
+            (json(200, r#"{"ok":false,"error":"ratelimited"}"#), Some(Refused::Other)),
+            (json(200, r#"{"ok":false}"#), Some(Refused::Other)),
+            (json(200, r#"{"ok":true,"user":"eve"}"#), None),
+            (json(200, r#"{"error":"token_revoked"}"#), None),
+            (json(200, "<html>"), None),
+            (json(403, r#"{"ok":false,"error":"token_revoked"}"#), None),
+            (json(500, ""), None),
+        ] {
+            assert_eq!(refused(&response), expected, "{response:?}");
+            assert!(expected.is_none() || from_userinfo(&response, &quirks()).is_err());
+        }
     }
 
     #[test]

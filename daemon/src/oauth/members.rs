@@ -118,6 +118,11 @@ impl Members {
         }
     }
 
+    /// Whether a truth value is there, and false.
+    pub(super) fn is_false(&self, name: &str) -> bool {
+        matches!(self.0.get(name), Some(Member::Bool(false)))
+    }
+
     /// A truth value; anything else counts as false.
     pub(super) fn is_true(&self, name: &str) -> bool {
         matches!(self.0.get(name), Some(Member::Bool(true)))

@@ -1,11 +1,12 @@
-//! Revocation at logout (RFC 7009), and GitHub's own way of it.
+//! Revocation at logout (RFC 7009), and what some providers have in its place.
 //!
 //! GitHub deletes single tokens here, not the whole grant: `/applications/CLIENT_ID/grant` would end every other login of that
 //! person with the same client, on this machine and elsewhere.
 
 use std::time::Duration;
 
-use super::form::{self, Field};
+use super::form::{self, Field, Sent};
+use super::identity;
 use super::members::Members;
 use super::text::{clean_code, clean_option};
 use super::token;
@@ -30,6 +31,17 @@ pub enum RevokeError {
     },
 }
 
+impl RevokeError {
+    /// The same, its text without what the request held.
+    #[must_use]
+    pub fn without(self, sent: &Sent) -> Self {
+        match self {
+            Self::Refused(text) => Self::Refused(sent.strike(&text)),
+            later @ Self::Later { .. } => later,
+        }
+    }
+}
+
 /// How long one revocation may take.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -45,6 +57,10 @@ pub fn requests(
     match quirks.revocation {
         RevocationStyle::Rfc7009 => rfc7009(definition, quirks, secret, access, refresh).unwrap_or_default(),
         RevocationStyle::Github => github(definition, secret, access, refresh).unwrap_or_default(),
+        RevocationStyle::Google => google(definition, access, refresh).unwrap_or_default(),
+        RevocationStyle::Bearer => bearer(definition, access).unwrap_or_default(),
+        RevocationStyle::Notion => notion(definition, secret, access, refresh).unwrap_or_default(),
+        RevocationStyle::Supabase => supabase(definition, secret, refresh).unwrap_or_default(),
         RevocationStyle::None => Vec::new(),
     }
 }
@@ -52,17 +68,42 @@ pub fn requests(
 /// Checks the answer to one of them. A token that the provider does not know any more is revoked.
 pub fn check(response: &Response) -> Result<(), RevokeError> {
     match response.status {
+        // Slack. A token that has merely expired leaves a refresh token behind.
+        200..=299 if identity::refused(response).is_some() => match complaint(response) {
+            gone if matches!(gone.as_str(), "token_revoked" | "account_inactive") => Ok(()),
+            refused => Err(RevokeError::Refused(refused)),
+        },
         // GitHub answers 404 for a token that is gone already.
         200..=299 | 404 => Ok(()),
         status @ (408 | 429 | 500..) => Err(RevokeError::Later { status, retry_after: response.retry_after }),
-        status => {
-            let members = Members::from_json(&response.body).ok();
-            let code = members.as_ref().and_then(|members| members.text("error")).map(clean_code);
-            let description = members.as_ref().and_then(|members| clean_option(members.text("error_description")));
-            let text = [code, description].into_iter().flatten().collect::<Vec<_>>().join(": ");
-            Err(RevokeError::Refused(if text.is_empty() { format!("status {status}") } else { text }))
+        _ => Err(RevokeError::Refused(complaint(response))),
+    }
+}
+
+/// Whether the answers to one grant's requests, in their order, say that it is revoked. The refresh token goes first, and
+/// access tokens die with it (RFC 7009 section 2.1): a server that then calls the access token wrong (Linear: status 400) has
+/// revoked it, unless it says that it revokes no access tokens at all.
+pub fn confirmed(answers: Vec<Result<(), RevokeError>>) -> Result<(), RevokeError> {
+    let mut first = None;
+    for answer in answers {
+        match (first.is_some(), answer) {
+            (true, Err(RevokeError::Refused(text))) if text != "unsupported_token_type" && !text.starts_with("unsupported_token_type:") => {
+            }
+            (_, answer) => {
+                answer?;
+                first = Some(());
+            }
         }
     }
+    Ok(())
+}
+
+fn complaint(response: &Response) -> String {
+    let members = Members::from_json(&response.body).ok();
+    let code = members.as_ref().and_then(|members| members.text("error")).map(clean_code);
+    let description = members.as_ref().and_then(|members| clean_option(members.text("error_description")));
+    let text = [code, description].into_iter().flatten().collect::<Vec<_>>().join(": ");
+    if text.is_empty() { format!("status {}", response.status) } else { text }
 }
 
 fn rfc7009(
@@ -106,12 +147,58 @@ fn github(
         method: Method::Delete,
         url: format!("{base}/applications/{}/token", path_segment(client_id)),
         headers: headers(),
-        body: Some(form::json_token("access_token", access)),
+        body: Some(form::json_token("access_token", &Field::Access(access))),
         timeout: TIMEOUT,
     };
     delete.headers.push(("authorization", form::basic(client_id, secret)));
     requests.push(delete);
     Some(requests)
+}
+
+/// Google takes either token, and ends with it every token of this person for all clients of the project.
+fn google(definition: &Definition, access: Option<&AccessToken>, refresh: Option<&RefreshToken>) -> Option<Vec<Request>> {
+    let token = refresh.map(Field::Refresh).or(access.map(Field::Access))?;
+    Some(vec![form::token_alone(definition.revocation_endpoint.as_deref()?, &token, TIMEOUT)])
+}
+
+/// The token ends itself, at Dropbox with its refresh token; an expired one cannot.
+fn bearer(definition: &Definition, access: Option<&AccessToken>) -> Option<Vec<Request>> {
+    let headers = vec![("accept", "application/json".into()), ("authorization", form::bearer(access?))];
+    let url = definition.revocation_endpoint.clone()?;
+    Some(vec![Request { method: Method::Post, url, headers, body: None, timeout: TIMEOUT }])
+}
+
+/// The version of Notion's API that this was written for; it refuses requests that name none.
+const NOTION_VERSION: &str = "2022-06-28";
+
+fn notion(
+    definition: &Definition,
+    secret: Option<&ClientSecret>,
+    access: Option<&AccessToken>,
+    refresh: Option<&RefreshToken>,
+) -> Option<Vec<Request>> {
+    let (url, client_id, secret) = (definition.revocation_endpoint.as_deref()?, definition.client_id.as_deref()?, secret?);
+    let request = |token| Request {
+        method: Method::Post,
+        url: url.to_owned(),
+        headers: vec![
+            ("accept", "application/json".into()),
+            ("content-type", "application/json".into()),
+            ("notion-version", NOTION_VERSION.into()),
+            ("authorization", form::basic(client_id, secret)),
+        ],
+        body: Some(form::json_token("token", &token)),
+        timeout: TIMEOUT,
+    };
+    let tokens = [refresh.map(Field::Refresh), access.map(Field::Access)];
+    Some(tokens.into_iter().flatten().map(request).collect())
+}
+
+fn supabase(definition: &Definition, secret: Option<&ClientSecret>, refresh: Option<&RefreshToken>) -> Option<Vec<Request>> {
+    let url = definition.revocation_endpoint.clone()?;
+    let body = form::json_client(definition.client_id.as_deref()?, secret?, refresh?);
+    let headers = vec![("accept", "application/json".into()), ("content-type", "application/json".into())];
+    Some(vec![Request { method: Method::Post, url, headers, body: Some(body), timeout: TIMEOUT }])
 }
 
 /// The REST API beside the account endpoint: `https://api.github.com/user`, or `https://HOST/api/v3/user`; without one, the
@@ -195,6 +282,79 @@ mod tests {
         {
             let definition = Definition { userinfo_endpoint: None, token_endpoint: Some(token.into()), ..definition() };
             assert_eq!(github_api(&definition).as_deref(), Some(expected));
+        }
+    }
+
+    #[test]
+    fn google_gets_one_token_and_no_client_since_one_ends_all() {
+        let (access, refresh) = tokens();
+        let google = Quirks { revocation: RevocationStyle::Google, ..quirks() };
+        let secret = ClientSecret::new("hush".into());
+        let sent = requests(&definition(), &google, Some(&secret), Some(&access), Some(&refresh));
+        assert_eq!(sent.iter().map(body).collect::<Vec<_>>(), ["token=rt-1"]);
+        assert_eq!((sent[0].url.as_str(), header(&sent[0], "authorization")), ("https://as.example/revoke", None));
+        let sent = requests(&definition(), &google, None, Some(&access), None);
+        assert_eq!(sent.iter().map(body).collect::<Vec<_>>(), ["token=at-1"]);
+    }
+
+    #[test]
+    fn slack_and_dropbox_get_the_token_as_bearer_and_no_body() {
+        let (access, refresh) = tokens();
+        let bearer = Quirks { revocation: RevocationStyle::Bearer, ..quirks() };
+        let sent = requests(&definition(), &bearer, None, Some(&access), Some(&refresh));
+        assert_eq!((sent.len(), sent[0].method, sent[0].body.is_none()), (1, Method::Post, true));
+        assert_eq!(header(&sent[0], "authorization"), Some("Bearer at-1"));
+        assert_eq!(header(&sent[0], "content-type"), None, "Dropbox refuses a type without a body");
+    }
+
+    #[test]
+    fn notion_gets_json_with_basic_and_its_version() {
+        let (access, refresh) = tokens();
+        let notion = Quirks { revocation: RevocationStyle::Notion, ..quirks() };
+        let secret = ClientSecret::new("hush".into());
+        let sent = requests(&definition(), &notion, Some(&secret), Some(&access), Some(&refresh));
+        assert_eq!(sent.iter().map(body).collect::<Vec<_>>(), [r#"{"token":"rt-1"}"#, r#"{"token":"at-1"}"#]);
+        assert_eq!(header(&sent[0], "authorization"), Some("Basic Y2xpZW50LTE6aHVzaA=="));
+        assert_eq!((header(&sent[0], "notion-version"), header(&sent[0], "content-type")), (Some("2022-06-28"), Some("application/json")));
+        assert!(requests(&definition(), &notion, None, Some(&access), Some(&refresh)).is_empty(), "it cannot be done without the secret");
+    }
+
+    #[test]
+    fn supabase_gets_client_secret_and_refresh_token_in_json() {
+        let (access, refresh) = tokens();
+        let supabase = Quirks { revocation: RevocationStyle::Supabase, ..quirks() };
+        let secret = ClientSecret::new("hush".into());
+        let sent = requests(&definition(), &supabase, Some(&secret), Some(&access), Some(&refresh));
+        let expected = r#"{"client_id":"client-1","client_secret":"hush","refresh_token":"rt-1"}"#;
+        assert_eq!(sent.iter().map(body).collect::<Vec<_>>(), [expected]);
+        assert_eq!(header(&sent[0], "authorization"), None);
+        assert!(requests(&definition(), &supabase, Some(&secret), Some(&access), None).is_empty());
+    }
+
+    #[test]
+    fn a_refused_access_token_counts_as_revoked_once_the_refresh_token_is() {
+        let refused = |text: &str| Err(RevokeError::Refused(text.into()));
+        let later = || Err(RevokeError::Later { status: 503, retry_after: None });
+        for (answers, expected) in [
+            (vec![], Ok(())),
+            (vec![Ok(()), Ok(())], Ok(())),
+            (vec![Ok(()), refused("status 400")], Ok(())),
+            (vec![Ok(()), refused("unsupported_token_type: refresh tokens only")], refused("unsupported_token_type: refresh tokens only")),
+            (vec![Ok(()), later()], later()),
+            (vec![refused("status 400"), Ok(())], refused("status 400")),
+            (vec![refused("status 400")], refused("status 400")),
+        ] {
+            assert_eq!(confirmed(answers.clone()), expected, "{answers:?}");
+        }
+    }
+
+    #[test]
+    fn an_answer_with_status_200_may_be_a_refusal() {
+        assert_eq!(check(&json(200, r#"{"ok":true,"revoked":true}"#)), Ok(()));
+        assert_eq!(check(&json(200, r#"{"ok":false,"error":"token_revoked"}"#)), Ok(()), "it is dead already");
+        for left in ["fatal_error", "token_expired"] {
+            let said = format!(r#"{{"ok":false,"error":"{left}"}}"#);
+            assert_eq!(check(&json(200, &said)), Err(RevokeError::Refused(left.into())), "its refresh token may live");
         }
     }
 

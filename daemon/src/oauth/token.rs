@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use super::authorize::{Code, CodeVerifier};
 use super::form::{self, Client, Field, Sent};
+use super::identity::Identity;
 use crate::grant::record::Definition;
 use crate::provider::{ClientAuth, Pkce, Quirks, ScopeSeparator};
 use crate::secret::{AccessToken, ClientSecret, RefreshToken};
@@ -36,6 +37,8 @@ pub struct TokenResponse {
     pub unusable: Option<String>,
     /// The ID token, for identity only. Redacted in `Debug`.
     pub id_token: Option<AccessToken>,
+    /// Who logged in, where the answer tells it (Notion, Sentry).
+    pub owner: Identity,
 }
 
 /// What an answer says of its refresh token's life (`refresh_token_expires_in`; Keycloak: `refresh_expires_in`).

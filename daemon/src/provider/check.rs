@@ -28,6 +28,12 @@ pub(crate) fn endpoint(text: &str) -> Result<(), Fault> {
     server_url(text).map(|_| ())
 }
 
+/// A page for people: as an endpoint, and it may have a fragment.
+pub(crate) fn page(text: &str) -> Result<(), Fault> {
+    server_url(text.split('#').next().unwrap_or(text)).map(|_| ())?;
+    url_with(text, &["https", "http"]).map(|_| ())
+}
+
 /// An issuer (RFC 8414 section 2) or a base URL: an endpoint without a query.
 pub(crate) fn issuer(text: &str) -> Result<(), Fault> {
     match server_url(text)?.query() {

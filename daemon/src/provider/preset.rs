@@ -2,7 +2,7 @@
 //!
 //! Owns the list and the templates `{base_url}` and `{api_base_url}`. What a preset says is in `presets/*.toml`.
 
-use std::sync::LazyLock;
+use std::sync::OnceLock;
 
 use serde::Deserialize;
 use toml::Spanned;
@@ -32,13 +32,13 @@ pub struct Provenance {
 }
 
 /// Every preset, sorted by name.
-pub fn all() -> &'static [Preset] {
-    &PRESETS
+pub fn all() -> impl Iterator<Item = &'static Preset> {
+    SOURCES.iter().map(Source::preset)
 }
 
 /// The preset of this name.
 pub fn find(name: &str) -> Option<&'static Preset> {
-    all().iter().find(|preset| preset.name == name)
+    SOURCES.iter().find(|source| source.name == name).map(Source::preset)
 }
 
 /// Checks a table of config.toml and lays it over its preset: the one that it names, else the one that it is named like.
@@ -51,6 +51,7 @@ pub fn provider(name: &str, config: Table) -> Result<Provider, Wrong> {
     match preset {
         Some(preset) => {
             let whole = preset.below(&config);
+            preset.has_server(&whole)?;
             preset.fits(&config, &whole)?;
             combinations(&config, &whole)?;
             whole.provider(name, Some(preset.name))
@@ -77,6 +78,39 @@ impl Preset {
     /// How well it is known to be right.
     pub fn provenance(&self) -> &Provenance {
         &self.file.provenance
+    }
+
+    /// Its file, as it is.
+    #[cfg(test)]
+    pub(super) fn text(&self) -> &'static str {
+        SOURCES.iter().find(|source| source.name == self.name).map_or("", |source| source.text)
+    }
+
+    /// What people call it.
+    pub fn title(&self) -> &str {
+        &self.file.title
+    }
+
+    /// What a person should know of it, one sentence each.
+    pub fn notes(&self) -> &[String] {
+        &self.file.notes
+    }
+
+    /// Whether it has no server of its own.
+    pub fn needs_base_url(&self) -> bool {
+        self.file.base_url_example.is_some()
+    }
+
+    /// Whether its server is known to have a device flow.
+    pub fn has_device(&self) -> bool {
+        self.file.provider.device_authorization_endpoint.is_some()
+    }
+
+    fn has_server(&self, whole: &Table) -> Result<(), Wrong> {
+        let given = whole.issuer.is_some() || whole.authorization_endpoint.is_some() && whole.token_endpoint.is_some();
+        let Some(example) = self.file.base_url_example.as_ref().filter(|_| !given) else { return Ok(()) };
+        let what = format!("`base_url` is missing: the preset `{}` is for a server of your own", self.name);
+        Err(Wrong::table(what, format!("set base_url = \"{example}\" with your own words in it (mcp-authctl provider add: --base-url)")))
     }
 
     /// The table laid over the preset, templates filled.
@@ -128,6 +162,13 @@ fn origin(url: &Spanned<String>) -> Option<String> {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct File {
+    /// What people call it.
+    title: String,
+    /// What a person should know besides what follows from the table.
+    #[serde(default)]
+    notes: Vec<String>,
+    /// Of a preset without a server of its own: what a base URL looks like.
+    base_url_example: Option<String>,
     provider: Table,
     /// `verified`, `checked`, `sources`: they belong to the file, and no config may claim them.
     #[serde(default)]
@@ -137,14 +178,54 @@ struct File {
     self_managed: Table,
 }
 
-const FILES: [(&str, &str); 3] = [
-    ("github", include_str!("presets/github.toml")),
-    ("github-app", include_str!("presets/github-app.toml")),
-    ("gitlab", include_str!("presets/gitlab.toml")),
-];
+/// A preset's text, read when it is first asked for.
+#[derive(Debug)]
+struct Source {
+    name: &'static str,
+    text: &'static str,
+    preset: OnceLock<Preset>,
+}
 
-static PRESETS: LazyLock<Vec<Preset>> =
-    LazyLock::new(|| FILES.iter().map(|(name, text)| parse(name, text).expect("a test parses every preset")).collect());
+impl Source {
+    const fn new(name: &'static str, text: &'static str) -> Self {
+        Self { name, text, preset: OnceLock::new() }
+    }
+
+    fn preset(&self) -> &Preset {
+        self.preset.get_or_init(|| parse(self.name, self.text).expect("a test parses every preset"))
+    }
+}
+
+static SOURCES: [Source; 28] = [
+    Source::new("asana", include_str!("presets/asana.toml")),
+    Source::new("atlassian", include_str!("presets/atlassian.toml")),
+    Source::new("auth0", include_str!("presets/auth0.toml")),
+    Source::new("bitbucket", include_str!("presets/bitbucket.toml")),
+    Source::new("box", include_str!("presets/box.toml")),
+    Source::new("clerk", include_str!("presets/clerk.toml")),
+    Source::new("discord", include_str!("presets/discord.toml")),
+    Source::new("dropbox", include_str!("presets/dropbox.toml")),
+    Source::new("entra", include_str!("presets/entra.toml")),
+    Source::new("figma", include_str!("presets/figma.toml")),
+    Source::new("github", include_str!("presets/github.toml")),
+    Source::new("github-app", include_str!("presets/github-app.toml")),
+    Source::new("gitlab", include_str!("presets/gitlab.toml")),
+    Source::new("google", include_str!("presets/google.toml")),
+    Source::new("hubspot", include_str!("presets/hubspot.toml")),
+    Source::new("huggingface", include_str!("presets/huggingface.toml")),
+    Source::new("keycloak", include_str!("presets/keycloak.toml")),
+    Source::new("linear", include_str!("presets/linear.toml")),
+    Source::new("notion", include_str!("presets/notion.toml")),
+    Source::new("okta", include_str!("presets/okta.toml")),
+    Source::new("salesforce", include_str!("presets/salesforce.toml")),
+    Source::new("sentry", include_str!("presets/sentry.toml")),
+    Source::new("slack", include_str!("presets/slack.toml")),
+    Source::new("spotify", include_str!("presets/spotify.toml")),
+    Source::new("supabase", include_str!("presets/supabase.toml")),
+    Source::new("supabase-api", include_str!("presets/supabase-api.toml")),
+    Source::new("twitch", include_str!("presets/twitch.toml")),
+    Source::new("zoom", include_str!("presets/zoom.toml")),
+];
 
 fn parse(name: &'static str, text: &str) -> Result<Preset, String> {
     let file: File = toml::from_str(text).map_err(|error| error.to_string())?;
@@ -177,7 +258,12 @@ fn below(file: &File, config: &Table) -> Table {
         &mut preset.device_authorization_endpoint,
         &mut preset.registration_url,
     ];
-    for text in templates.into_iter().flatten() {
+    for template in templates {
+        // Without a base URL there is no such endpoint yet.
+        if base_url.is_empty() && template.as_ref().is_some_and(|text| text.get_ref().contains("{base_url}")) {
+            *template = None;
+        }
+        let Some(text) = template else { continue };
         let filled = text.get_ref().replace("{base_url}", &base_url).replace("{api_base_url}", &api_base_url);
         *text.get_mut() = filled;
     }
@@ -187,7 +273,7 @@ fn below(file: &File, config: &Table) -> Table {
 fn stands_alone(name: &str, config: &Table) -> Result<(), Wrong> {
     for (key, value) in [("base_url", &config.base_url), ("api_base_url", &config.api_base_url)] {
         if let Some(value) = value {
-            let hint = format!("add preset = \"...\", one of: {}", names());
+            let hint = "add preset = \"NAME\"; `mcp-authctl provider list` shows them";
             return Err(Wrong::table(format!("`{key}` means something only with a preset"), hint).at(value.span()));
         }
     }
@@ -208,7 +294,7 @@ fn stands_alone(name: &str, config: &Table) -> Result<(), Wrong> {
 }
 
 fn no_server_hint(name: &str) -> String {
-    match check::nearest(name, all().iter().map(Preset::name)) {
+    match check::nearest(name, SOURCES.iter().map(|source| source.name)) {
         Some(near) => format!("did you mean [providers.{near}]? Else give preset, issuer, or authorization_endpoint and token_endpoint"),
         None => "give preset, issuer, or authorization_endpoint and token_endpoint".to_owned(),
     }
@@ -216,122 +302,11 @@ fn no_server_hint(name: &str) -> String {
 
 fn unknown(named: &Spanned<String>) -> Wrong {
     let shown: String = named.get_ref().escape_debug().take(64).collect();
-    Wrong::table(format!("there is no preset `{shown}`"), format!("the presets are: {}", names())).at(named.span())
-}
-
-fn names() -> String {
-    all().iter().map(Preset::name).collect::<Vec<_>>().join(", ")
+    let near = check::nearest(&shown, SOURCES.iter().map(|source| source.name));
+    let meant = near.map(|near| format!("did you mean `{near}`? ")).unwrap_or_default();
+    Wrong::table(format!("there is no preset `{shown}`"), format!("{meant}`mcp-authctl provider list` shows them all")).at(named.span())
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::provider::Pkce;
-
-    #[test]
-    fn every_preset_parses_and_is_checked() {
-        for (name, text) in FILES {
-            parse(name, text).unwrap_or_else(|error| panic!("{name}: {error}"));
-        }
-        assert!(all().is_sorted_by_key(Preset::name));
-    }
-
-    #[test]
-    fn each_preset_needs_what_its_table_says() {
-        // name, missing without secret, missing with one, scopes, refresh scopes, redirect
-        let table = [
-            ("github", "client_id client_secret", "client_id", "repo read:org read:user", "offline_access", "http://127.0.0.1/callback"),
-            ("github-app", "client_id client_secret", "client_id", "", "", "http://127.0.0.1/callback"),
-            ("gitlab", "client_id", "client_id", "api read_repository", "", "http://127.0.0.1/callback"),
-        ];
-        assert_eq!(table.map(|row| row.0).to_vec(), all().iter().map(Preset::name).collect::<Vec<_>>());
-        for (name, bare, with_secret, scopes, refresh_scopes, redirect) in table {
-            let provider = find(name).unwrap().provider();
-            assert_eq!(provider.missing(false).join(" "), bare, "{name}");
-            assert_eq!(provider.missing(true).join(" "), with_secret, "{name}");
-            assert_eq!(provider.scopes.join(" "), scopes, "{name}");
-            assert_eq!(provider.refresh_scopes.join(" "), refresh_scopes, "{name}");
-            assert_eq!(provider.redirect_uri_for_registration(), redirect, "{name}");
-            assert!(provider.quirks.pkce == Some(Pkce::S256) && provider.quirks.refresh_invalidates_access_token, "{name}");
-            assert!(provider.registration_steps.iter().any(|step| step.contains(redirect)), "{name}");
-            assert!(provider.registration_steps.iter().all(|step| !step.contains(['{', '}'])), "{name}");
-            assert!(provider.registration_url.is_some() && !provider.configured && provider.issuer.is_none(), "{name}");
-        }
-    }
-
-    #[test]
-    fn a_preset_alone_may_send_refreshes_elsewhere_and_says_how_well_it_is_known() {
-        let text = "[provider]\nauthorization_endpoint = 'https://a.example/a'\ntoken_endpoint = 'https://a.example/t'\n\
-                    refresh_endpoint = 'https://b.example/r'\n[provenance]\nverified = true\nchecked = '2026-11'\nsources = ['a page']";
-        let preset = parse("test", text).unwrap();
-        assert_eq!(preset.provider().endpoints.refresh.as_deref(), Some("https://b.example/r"));
-        assert_eq!((preset.provenance().verified, preset.provenance().sources.len()), (true, 1));
-        assert_eq!(find("github").unwrap().provenance(), &Provenance::default());
-        let moved = toml::from_str("token_endpoint = 'https://a.example/other'").unwrap();
-        let whole = preset.below(&moved);
-        assert!(combinations(&moved, &whole).is_err(), "the person's own endpoints are held together");
-    }
-
-    #[test]
-    fn endpoints_follow_the_base_url() {
-        // preset, base_url, token, userinfo, revocation
-        let table = [
-            ("github", "", "https://github.com/login/oauth/access_token", "https://api.github.com/user", ""),
-            ("github", "https://github.com/", "https://github.com/login/oauth/access_token", "https://api.github.com/user", ""),
-            (
-                "github-app",
-                "https://ghe.corp.example/",
-                "https://ghe.corp.example/login/oauth/access_token",
-                "https://ghe.corp.example/api/v3/user",
-                "",
-            ),
-            (
-                "gitlab",
-                "https://corp.example/gitlab",
-                "https://corp.example/gitlab/oauth/token",
-                "https://corp.example/gitlab/api/v4/user",
-                "https://corp.example/gitlab/oauth/revoke",
-            ),
-        ];
-        for (preset, base_url, token, userinfo, revocation) in table {
-            let base = if base_url.is_empty() { String::new() } else { format!("base_url = {base_url:?}") };
-            let config = toml::from_str(&format!("preset = {preset:?}\n{base}")).unwrap();
-            let provider = provider("corp", config).unwrap();
-            assert_eq!(provider.endpoints.token.as_deref(), Some(token));
-            assert_eq!(provider.endpoints.userinfo.as_deref(), Some(userinfo));
-            assert_eq!(provider.endpoints.revocation.as_deref().unwrap_or_default(), revocation);
-            assert_eq!((provider.name.as_str(), provider.preset.as_deref()), ("corp", Some(preset)));
-        }
-    }
-
-    #[test]
-    fn config_overrides_a_preset_key_by_key_and_the_steps_follow() {
-        let config = toml::from_str("client_id = 'x'\nscopes = ['gist']\nredirect_host = 'localhost'\nredirect_port = 4000").unwrap();
-        let provider = provider("github", config).unwrap();
-        let preset = find("github").unwrap().provider();
-        assert_eq!(provider.scopes, ["gist"]);
-        assert_eq!(provider.refresh_scopes, preset.refresh_scopes);
-        assert_eq!(provider.endpoints, preset.endpoints);
-        assert_eq!(provider.redirect_uri_for_registration(), "http://localhost:4000/callback");
-        assert!(provider.registration_steps.contains(&"Authorization callback URL: http://localhost:4000/callback".to_owned()));
-        assert_eq!(provider.quirks.invalid_grant_codes, ["invalid_grant", "bad_refresh_token"]);
-    }
-
-    #[test]
-    fn the_code_or_token_of_one_server_never_goes_to_another() {
-        let elsewhere = "authorization_endpoint = 'https://x.example/a'\ntoken_endpoint = 'https://x.example/t'";
-        let table = [
-            ("issuer = 'https://x.example'", "`issuer` leads to another server than the `authorization_endpoint` of the preset `github`"),
-            (
-                "token_endpoint = 'https://x.example/t'",
-                "`token_endpoint` leads to another server than the `authorization_endpoint` of the preset `github`",
-            ),
-            (elsewhere, "`token_endpoint` leads to another server than the `userinfo_endpoint` of the preset `github`"),
-            ("token_endpoint = 'https://github.com/other'", ""),
-        ];
-        for (config, what) in table {
-            let wrong = provider("github", toml::from_str(config).unwrap()).err().map(|wrong| wrong.what);
-            assert_eq!(wrong.unwrap_or_default(), what, "{config}");
-        }
-    }
-}
+#[path = "preset_tests.rs"]
+mod tests;

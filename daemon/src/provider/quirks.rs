@@ -95,6 +95,14 @@ pub enum RevocationStyle {
     Rfc7009,
     /// GitHub: DELETE /applications/CLIENT_ID/grant-or-token with Basic, or the unauthenticated credentials route.
     Github,
+    /// Google: the token alone in a form, no client.
+    Google,
+    /// Slack, Dropbox: a POST with the access token as bearer and no body; it ends the token that it is sent with.
+    Bearer,
+    /// Notion: the token in JSON, the client by HTTP Basic.
+    Notion,
+    /// Supabase's Management API: client, secret and refresh token in JSON.
+    Supabase,
     /// Not at all.
     None,
 }

@@ -172,7 +172,7 @@ impl Table {
         one("revocation_endpoint", &self.revocation_endpoint, check::endpoint)?;
         one("userinfo_endpoint", &self.userinfo_endpoint, check::endpoint)?;
         one("device_authorization_endpoint", &self.device_authorization_endpoint, check::endpoint)?;
-        one("registration_url", &self.registration_url, check::endpoint)?;
+        one("registration_url", &self.registration_url, check::page)?;
         one("client_id", &self.client_id, check::printable)?;
         each("scopes", &self.scopes, check::scope)?;
         each("refresh_scopes", &self.refresh_scopes, check::scope)?;

@@ -149,22 +149,38 @@ pub(super) struct Honest {
     status: u16,
     headers: Vec<String>,
     body: Value,
+    /// The body as it is written, where that is not JSON.
+    form: Option<String>,
 }
 
 impl Honest {
     pub(super) fn json(status: u16, body: Value) -> Self {
-        Self { status, headers: vec!["content-type: application/json".into(), "cache-control: no-store".into()], body }
+        Self { status, headers: vec!["content-type: application/json".into(), "cache-control: no-store".into()], body, form: None }
+    }
+
+    /// The members of an object as a form, as GitHub writes them.
+    pub(super) fn form(status: u16, body: &Value) -> Self {
+        let mut form = url::form_urlencoded::Serializer::new(String::new());
+        for (name, value) in body.as_object().into_iter().flatten() {
+            form.append_pair(name, &value.as_str().map_or_else(|| value.to_string(), str::to_owned));
+        }
+        let headers = vec!["content-type: application/x-www-form-urlencoded; charset=utf-8".into()];
+        Self { status, headers, body: Value::Null, form: Some(form.finish()) }
     }
 
     pub(super) fn redirect(to: &Url) -> Self {
-        Self { status: 302, headers: vec![format!("location: {to}")], body: Value::Null }
+        Self { status: 302, headers: vec![format!("location: {to}")], body: Value::Null, form: None }
+    }
+
+    fn text(&self) -> String {
+        self.form.clone().unwrap_or_else(|| self.body.to_string())
     }
 }
 
 impl Content {
     pub(super) fn bytes(&self, honest: &Honest) -> Vec<u8> {
         match self {
-            Self::Honest => http(honest.status, &honest.headers, honest.body.to_string().as_bytes()),
+            Self::Honest => http(honest.status, &honest.headers, honest.text().as_bytes()),
             Self::Edited(edit) => {
                 let mut body = honest.body.clone();
                 edit(&mut body);

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use sha2::Digest as _;
 
 use super::Seen;
+use super::demands::Demands;
 
 /// What a used refresh token that comes again means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,12 +33,15 @@ pub struct Rules {
     pub reuse: Reuse,
     /// Who logs in.
     pub subject: String,
+    /// What is insisted on.
+    pub demands: Demands,
 }
 
 impl Rules {
     /// A strict server whose tokens live so long.
     pub fn strict(lifetime: Duration) -> Self {
-        Self { expires_in: json!(lifetime.as_secs()), lifetime, rotate: true, reuse: Reuse::Strict, subject: "alice".into() }
+        let (expires_in, demands) = (json!(lifetime.as_secs()), Demands::default());
+        Self { expires_in, lifetime, rotate: true, reuse: Reuse::Strict, subject: "alice".into(), demands }
     }
 
     /// A server with a grace window.
@@ -132,6 +136,7 @@ impl Grants {
         match get("grant_type") {
             "authorization_code" => self.exchange(get("code"), get("code_verifier"), seen),
             "refresh_token" => self.refresh(get("refresh_token"), commit, seen),
+            "urn:ietf:params:oauth:grant-type:device_code" => self.exchange_device(get("device_code"), seen),
             _ => (400, json!({ "error": "unsupported_grant_type" })),
         }
     }
@@ -168,8 +173,25 @@ impl Grants {
         }
     }
 
+    /// A device authorization (RFC 8628 section 3.2) whose person has finished already.
+    pub(super) fn device(&mut self, issuer: &str) -> Value {
+        let device_code = self.authorize("");
+        json!({ "device_code": device_code, "user_code": "WDJB-MJHT", "verification_uri": format!("{issuer}/activate"), "interval": 1 })
+    }
+
+    fn exchange_device(&mut self, code: &str, seen: &mut Seen) -> (u16, Value) {
+        if self.codes.remove(code).is_none() {
+            return (400, json!({ "error": "expired_token" }));
+        }
+        let family = self.begin();
+        (200, self.issue(family, seen))
+    }
+
     fn exchange(&mut self, code: &str, verifier: &str, seen: &mut Seen) -> (u16, Value) {
-        let challenge = URL_SAFE_NO_PAD.encode(sha2::Sha256::digest(verifier.as_bytes()));
+        let challenge = match verifier {
+            "" if self.rules.demands.no_pkce => String::new(),
+            verifier => URL_SAFE_NO_PAD.encode(sha2::Sha256::digest(verifier.as_bytes())),
+        };
         if self.codes.remove(code) != Some(challenge) {
             return (400, json!({ "error": "invalid_grant", "error_description": "the code or its verifier is wrong" }));
         }

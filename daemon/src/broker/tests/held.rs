@@ -76,7 +76,7 @@ async fn who_keeps_a_token_is_forgotten_with_the_process_and_with_the_login_and_
     let request = wire::TokenRequest { holder: Some(String::new()), ..wire::TokenRequest::for_grant("corp") };
     house.broker.token(request, Some(child.id())).await.unwrap();
     assert_eq!(holders(&house).await[0].program, "a program");
-    let leaving = house.aside(async |broker| broker.logout("corp".parse().unwrap()).await).await;
+    let leaving = house.aside(async |broker| broker.logout("corp".parse().unwrap(), wire::LogoutRequest::default()).await).await;
     assert!(leaving.await.unwrap().is_ok());
     assert!(house.core(|core| format!("{:?}", core.holders)).await.ends_with("({})"), "nothing of it is left");
     child.kill().unwrap();

@@ -69,6 +69,11 @@ impl Key {
     }
 }
 
+/// Whether a text can only be meant as a key, whole or not.
+pub(in crate::oauth) fn is_meant_as_key(text: &str) -> bool {
+    text.contains("PRIVATE KEY-----") || text.trim_start().starts_with('{') && text.contains("\"kty\"")
+}
+
 fn from_pem(text: &str) -> Result<Pair, AssertionError> {
     if text.contains("ENCRYPTED") {
         return Err(AssertionError::Encrypted);

@@ -162,10 +162,28 @@ fn what_is_no_private_key_is_told_without_any_of_it() {
 }
 
 #[test]
+fn a_private_key_is_never_sent_as_a_secret() {
+    let (pkcs8, public) = p256();
+    for key in [pem("PRIVATE KEY", &pkcs8), pem("RSA PRIVATE KEY", b"damaged"), jwk_of(&pkcs8, &public, "")] {
+        let secret = ClientSecret::new(key.clone());
+        for auth in [None, Some(ClientAuth::ClientSecretBasic), Some(ClientAuth::ClientSecretPost)] {
+            let quirks = Quirks { client_auth: auth, ..quirks() };
+            let token = crate::secret::RefreshToken::new("rt-1".into());
+            let request = token::refresh(&definition(), &quirks, Some(&secret), &token, None).unwrap();
+            assert!(request.headers.iter().all(|(name, _)| *name != "authorization"), "{auth:?}");
+            assert_eq!(form(&request).len(), 3, "{auth:?}");
+            assert_eq!(prove(request, (&definition(), &quirks), Some(&secret), NOW).unwrap_err(), AssertionError::SentKey);
+        }
+    }
+}
+
+#[test]
 fn other_clients_and_other_bodies_stay_as_they_are() {
     let key = ClientSecret::new(pem("PRIVATE KEY", &p256().0));
     let body = |request: &Request| request.body.as_ref().map(|body| body.0.to_string());
-    for (quirks, secret) in [(quirks(), Some(&key)), (by_key(), None)] {
+    let plain = ClientSecret::new("hush".into());
+    let public = Quirks { client_auth: Some(ClientAuth::None), ..quirks() };
+    for (quirks, secret) in [(quirks(), Some(&plain)), (by_key(), None), (public, Some(&key))] {
         let same = prove(request(), (&definition(), &quirks), secret, NOW).unwrap();
         assert_eq!(body(&same), body(&request()));
     }

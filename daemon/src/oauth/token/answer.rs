@@ -6,6 +6,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
 use super::{RefreshTokenLifetime, TokenError, TokenResponse};
+use crate::oauth::identity;
 use crate::oauth::members::{Members, MembersError};
 use crate::oauth::text::{clean, clean_code, clean_option};
 use crate::provider::{DefaultLifetime, Quirks};
@@ -103,6 +104,7 @@ fn success(whole: &Members, quirks: &Quirks) -> Result<TokenResponse, TokenError
         scopes: scopes(members, quirks.scope_separator).filter(|_| unusable.is_none()),
         unusable,
         id_token: members.text("id_token").or_else(|| whole.text("id_token")).map(|token| AccessToken::new(token.to_owned())),
+        owner: identity::identity(whole, quirks),
     })
 }
 

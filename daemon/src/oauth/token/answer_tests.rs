@@ -7,6 +7,23 @@ fn ok(body: &str) -> TokenResponse {
     check(&json(200, body), &quirks()).unwrap_or_else(|error| panic!("{body}: {error}"))
 }
 
+#[test]
+fn some_answers_name_who_logged_in() {
+    let notion = Quirks {
+        account_claims: vec!["owner.user.person.email".into(), "workspace_name".into()],
+        subject_claims: vec!["owner.user.id".into()],
+        ..quirks()
+    };
+    let named = r#"{"access_token":"at","workspace_name":"Acme","owner":{"user":{"id":"u1","person":{"email":"eve@x"}}}}"#;
+    let bot = r#"{"access_token":"at","workspace_name":"Acme","owner":{"workspace":true}}"#;
+    for (body, account, subject) in
+        [(named, Some("eve@x"), Some("u1")), (bot, Some("Acme"), None), (r#"{"access_token":"at"}"#, None, None)]
+    {
+        let owner = check(&json(200, body), &notion).unwrap().owner;
+        assert_eq!((owner.account.as_deref(), owner.subject.as_deref()), (account, subject), "{body}");
+    }
+}
+
 fn jwt(claims: &str) -> String {
     format!("{}.{}.sig", URL_SAFE_NO_PAD.encode("{}"), URL_SAFE_NO_PAD.encode(claims))
 }

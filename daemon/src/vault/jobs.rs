@@ -145,6 +145,10 @@ impl Goal {
 }
 
 impl Surroundings {
+    pub(super) fn has_credential(&self) -> bool {
+        self.credentials.as_ref().is_some_and(|folder| folder.join(key::CREDENTIAL).exists())
+    }
+
     pub(super) fn sources<'a>(&'a self, places: &'a Places, passphrase: Option<Zeroizing<String>>, prompt: bool) -> Sources<'a> {
         Sources { places, keychain: &*self.keychain, credentials: self.credentials.as_deref(), prompt, passphrase }
     }

@@ -4,6 +4,7 @@
 pub(crate) mod add_token;
 mod assignment;
 pub(crate) mod completions;
+pub(crate) mod doctor;
 pub(crate) mod env;
 pub(crate) mod events;
 pub(crate) mod exec;

@@ -5,11 +5,12 @@ mod daemon;
 mod machine;
 mod redact;
 
-use mcp_auth_proto::{Client, GrantSummary, ProviderReach, Status};
+use mcp_auth_proto::{Client, GrantSummary, ProviderReach, Status, VaultState};
 use serde::Serialize;
 
 use self::redact::Redactor;
 use super::service::{self, ServiceError, State};
+use super::settled_status;
 use crate::failure::Failure;
 use crate::output::{self, field};
 use crate::surroundings::Network;
@@ -143,10 +144,10 @@ impl<'a> Found<'a> {
     fn gather(client: &'a Client) -> Self {
         // First: to ask the daemon may start it.
         let service = service::state(client);
-        let daemon = client.status().map_err(Failure::from).map(|status| Told {
-            status,
+        let daemon = settled_status(client).map_err(Failure::from).map(|status| Told {
             reaches: client.doctor().map_err(Failure::from),
-            grants: client.grants().ok(),
+            grants: if status.vault.state == VaultState::Unlocked { client.grants().ok() } else { None },
+            status,
         });
         Self { client, network: Network::of_this_process(), service, daemon }
     }

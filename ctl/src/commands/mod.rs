@@ -26,7 +26,7 @@ pub(crate) mod unlock;
 pub(crate) mod vault;
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
-use mcp_auth_proto::{GrantName, GrantState, GrantSummary, KeySourceKind, NameError, VaultState, VaultStatus};
+use mcp_auth_proto::{Client, ClientError, GrantName, GrantState, GrantSummary, KeySourceKind, NameError, Status, VaultState, VaultStatus};
 
 use crate::failure::Failure;
 use crate::output::{self, field, span};
@@ -68,6 +68,17 @@ fn show_vault(vault: &VaultStatus, json: bool) -> Result<(), Failure> {
         output::note(&format!("hint: {}", field(hint)));
     }
     Ok(())
+}
+
+/// The daemon's status, once it has looked for the vault's key.
+fn settled_status(client: &Client) -> Result<Status, ClientError> {
+    let status = client.status()?;
+    if status.vault.state != VaultState::Opening {
+        return Ok(status);
+    }
+    // Answered when the vault is open or stays closed; which of both, is in the status.
+    let _ = client.grants();
+    client.status()
 }
 
 fn vault_line(vault: &VaultStatus) -> String {

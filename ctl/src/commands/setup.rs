@@ -8,7 +8,7 @@ use std::io::{self, BufRead, IsTerminal};
 use mcp_auth_proto::{Client, ClientError, ErrorBody, ErrorCode, KeySourceKind, Status, VaultSetup, VaultState, VaultStatus, VaultUnlock};
 
 use super::service::{self, Offered};
-use super::{key_source, vault_line};
+use super::{key_source, settled_status, vault_line};
 use crate::failure::Failure;
 use crate::surroundings::Network;
 use crate::{ask, output};
@@ -77,18 +77,12 @@ impl Setup<'_> {
         if self.yes { Ok(true) } else { Ok(ask::yes_or_no(question, true)? == Some(true)) }
     }
 
-    /// The daemon's status, once it has looked for its key.
+    /// The daemon's status; where no daemon runs, that of the service that the person agrees to.
     fn daemon(&self) -> Result<Status, Failure> {
-        let status = match self.client.status() {
-            Err(ClientError::NotRunning { .. }) if self.service()? => self.client.status()?,
-            status => status?,
-        };
-        if status.vault.state != VaultState::Opening {
-            return Ok(status);
+        match settled_status(self.client) {
+            Err(ClientError::NotRunning { .. }) if self.service()? => Ok(settled_status(self.client)?),
+            status => Ok(status?),
         }
-        // Answered when the vault is open, or stays closed; which of both is in the status.
-        let _ = self.client.grants();
-        Ok(self.client.status()?)
     }
 
     /// Lets the service manager keep the daemon running, if the person wants that. Gives whether it does.

@@ -81,7 +81,8 @@ struct Snapshot {
 impl Snapshot {
     fn take(client: &Client) -> Result<Self, Failure> {
         let status = client.status()?;
-        let (mut grants, locked) = match client.grants() {
+        let asked = if status.vault.needs_setup { Err(no_vault(&status)) } else { client.grants() };
+        let (mut grants, locked) = match asked {
             Ok(grants) => (grants, None),
             // The vault's state is worth showing all the same.
             Err(ClientError::Api(body)) if body.error == ErrorCode::VaultLocked => (Vec::new(), Some(body)),
@@ -109,6 +110,13 @@ impl Snapshot {
         }
         lines.join("\n")
     }
+}
+
+/// What the daemon would answer after a while, in which a keychain might appear.
+fn no_vault(status: &Status) -> ClientError {
+    let mut body = ErrorBody::new(ErrorCode::VaultLocked, status.vault.reason.as_deref().unwrap_or("there is no vault yet"));
+    body.hint.clone_from(&status.vault.hint);
+    ClientError::Api(Box::new(body))
 }
 
 /// What concerns every grant, with its remedy.

@@ -93,13 +93,26 @@ fn copy(setup: &Setup<'_>, path: &Path, keys: Vec<(&'static str, Value)>) -> Res
 /// The text with these keys in `[network]`. What stands there already, stays.
 fn with(text: &str, keys: Vec<(&'static str, Value)>) -> Option<String> {
     let mut document: DocumentMut = text.parse().ok()?;
-    let network = document.entry("network").or_insert_with(|| Item::Table(Table::new())).as_table_like_mut()?;
+    // Below everything else, comments at the end included.
+    let (mut fresh, is_there) = (DocumentMut::new(), document.contains_key("network"));
+    let place = if is_there { &mut document } else { &mut fresh };
+    let network = place.entry("network").or_insert_with(|| Item::Table(Table::new())).as_table_like_mut()?;
     for (key, value) in keys {
         if !network.contains_key(key) {
             network.insert(key, Item::Value(value));
         }
     }
-    Some(document.to_string())
+    if is_there {
+        return Some(document.to_string());
+    }
+    let gap = if text.is_empty() {
+        ""
+    } else if text.ends_with('\n') {
+        "\n"
+    } else {
+        "\n\n"
+    };
+    Some(format!("{text}{gap}{fresh}"))
 }
 
 /// Replaces the file whole, through a symbolic link if it is one.
@@ -155,6 +168,7 @@ mod tests {
         assert_eq!(with(old, keys.clone()).unwrap(), expected);
         let fresh = "[network]\nproxy = \"http://proxy.corp:3128\"\nno_proxy = [\"localhost\", \".corp\"]\nca_file = \"/ca.pem\"\n";
         assert_eq!(with("", keys.clone()).unwrap(), fresh);
+        assert_eq!(with("# mine", keys.clone()).unwrap(), format!("# mine\n\n{fresh}"), "a comment stays where it is");
         assert_eq!(with("network = 1", keys), None);
     }
 

@@ -104,7 +104,7 @@ pub(crate) enum Failure {
         /// The command that logs in.
         remedy: String,
     },
-    /// `status --check`: the exit code tells it all.
+    /// The exit code tells it all, or what was printed does.
     #[error("{0}")]
     Quiet(Box<Self>),
     /// `status --check`: the token has expired and the provider does not answer.

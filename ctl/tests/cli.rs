@@ -265,7 +265,7 @@ disk: the newest tokens of 1 grants are in memory only, the disk refuses them
 https://a.example does not answer, next attempt in 20 s
 ";
     let locked = r#"{"error":"vault_locked","error_description":"the vault is locked","hint":"mcp-authctl unlock"}"#;
-    assert_eq!(overview(status, locked).run(&["status"]), ran(7, expected, "error: the vault is locked\nhint: mcp-authctl unlock\n"));
+    assert_eq!(overview(status, locked).run(&["status"]), ran(7, expected, ""));
 }
 
 #[test]

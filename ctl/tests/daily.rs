@@ -54,7 +54,7 @@ fn setup_without_a_terminal_takes_what_it_is_told_and_nothing_weaker() {
     let fresh = daemon(NO_VAULT);
     let made = fresh.run_with_stdin(&["setup", "--key-source", "passphrase"], "new\n");
     let expected = format!(
-        "[ok] daemon   mcp-authd 0.1.0 at {}\n[ok] vault    vault unlocked, key source passphrase\n[ok] network  no proxy\n\
+        "[ok] daemon   mcp-authd 0.1.0 at {}\n[ok] vault    unlocked, key source passphrase\n[ok] network  no proxy\n\
          next: mcp-authctl login github      (others: mcp-authctl provider list)\n",
         fresh.socket().display()
     );
@@ -77,7 +77,7 @@ fn setup_without_a_terminal_takes_what_it_is_told_and_nothing_weaker() {
 fn setup_run_again_says_what_is_there_and_changes_nothing() {
     let there = daemon(UNLOCKED);
     let again = there.run(&["setup", "--yes"]);
-    assert!(again.code == Some(0) && again.stderr.contains("[ok] vault    vault unlocked, key source passphrase"), "{again:?}");
+    assert!(again.code == Some(0) && again.stderr.contains("[ok] vault    unlocked, key source passphrase"), "{again:?}");
     assert_eq!(change(&there), None);
     let json: serde_json::Value = serde_json::from_str(&there.run(&["setup", "--json"]).stdout).unwrap();
     assert_eq!(json["vault"]["state"], "unlocked");
@@ -150,7 +150,7 @@ fn doctor_says_of_each_fault_what_to_do() {
 [ok]      programs  mcp-authctl 0.1.0, mcp-authd 0.1.0
 [ok]      socket    {socket} (0600, folder 0700)
 [ok]      config    /c.toml is not there, and need not be
-[ok]      vault     vault unlocked, key source passphrase
+[ok]      vault     unlocked, key source passphrase
 [failed]  vault     its folder {vault} is open to others (mode 0755)
                     hint: chmod 700 '{vault}'
 [warning] vault     2 damaged records were put aside
@@ -221,7 +221,7 @@ fn doctor_without_a_daemon_says_how_to_start_it() {
 #[test]
 fn a_vault_that_is_locked_or_missing_fails_the_doctor_with_the_daemons_own_remedy() {
     let run = daemon(NO_VAULT).run(&["doctor"]);
-    assert!(run.stdout.contains("[failed]  vault     vault locked: there is no vault yet\n"), "{}", run.stdout);
+    assert!(run.stdout.contains("[failed]  vault     locked: there is no vault yet\n"), "{}", run.stdout);
     assert!(run.stderr.ends_with("hint: mcp-authctl setup\n"), "{run:?}");
 }
 

@@ -35,7 +35,7 @@ fn a_newcomer_without_keychain_and_display_is_led_from_step_to_step() {
     let refused = room.ctl(&["setup"]).fails_with(1).says("no D-Bus session bus");
     assert!(refused.stderr.contains("mcp-authctl setup --key-source passphrase"), "the next command is named: {refused:?}");
     let made = room.ctl_typing(&["setup", "--key-source", "passphrase"], PASSPHRASE).ok();
-    assert!(made.stderr.contains("[ok] vault    vault unlocked, key source passphrase"), "{made:?}");
+    assert!(made.stderr.contains("[ok] vault    unlocked, key source passphrase"), "{made:?}");
     assert!(made.stderr.contains("next: mcp-authctl login"), "{made:?}");
     assert!(room.ctl(&["status"]).ok().stdout.contains("log in with `mcp-authctl login NAME`"));
     daemon.log_in("test", "alice");
@@ -58,7 +58,7 @@ fn setup_finds_a_keychain_that_came_after_the_daemon() {
     let _daemon = room.start();
     keyring.start_unlocked();
     let made = room.ctl(&["setup"]).ok();
-    assert!(made.stderr.contains("[ok] vault    vault unlocked, key source keychain"), "{made:?}");
+    assert!(made.stderr.contains("[ok] vault    unlocked, key source keychain"), "{made:?}");
     assert_eq!(keyring.count(), Some(1));
 }
 

@@ -82,6 +82,10 @@ fn settled_status(client: &Client) -> Result<Status, ClientError> {
 }
 
 fn vault_line(vault: &VaultStatus) -> String {
+    format!("vault {}", vault_state(vault))
+}
+
+fn vault_state(vault: &VaultStatus) -> String {
     let state = match vault.state {
         VaultState::Unlocked => "unlocked",
         VaultState::Locked => "locked",
@@ -89,7 +93,7 @@ fn vault_line(vault: &VaultStatus) -> String {
     };
     let source = vault.key_source.map(|kind| format!(", key source {kind}")).unwrap_or_default();
     let reason = vault.reason.as_ref().map(|reason| format!(": {}", field(reason))).unwrap_or_default();
-    format!("vault {state}{source}{reason}")
+    format!("{state}{source}{reason}")
 }
 
 /// A key source; help, errors and completions list them.

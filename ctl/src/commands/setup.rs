@@ -8,7 +8,7 @@ use std::io::{self, BufRead, IsTerminal};
 use mcp_auth_proto::{Client, ClientError, ErrorBody, ErrorCode, KeySourceKind, Status, VaultSetup, VaultState, VaultStatus, VaultUnlock};
 
 use super::service::{self, Offered};
-use super::{key_source, settled_status, vault_line};
+use super::{key_source, settled_status, vault_state};
 use crate::failure::Failure;
 use crate::surroundings::Network;
 use crate::{ask, output};
@@ -36,7 +36,7 @@ pub(crate) fn run(args: &Args, client: &Client, json: bool) -> Result<(), Failur
     let status = setup.daemon()?;
     setup.ok("daemon", &format!("mcp-authd {} at {}", output::field(&status.version), client.path().display()));
     let vault = setup.vault(&status.vault, args.key_source)?;
-    setup.ok("vault", &vault_line(&vault));
+    setup.ok("vault", &vault_state(&vault));
     if vault.key_source == Some(KeySourceKind::KeyFile) {
         output::warning("whoever can read this disk, or a backup of it, can read the vault");
     }
@@ -96,7 +96,7 @@ impl Setup<'_> {
                 let text = format!("mcp-authd was started by hand as process {pid}, and does not start by itself");
                 self.left("service", &text, &format!("kill {pid} && mcp-authctl service install"));
             }
-            Offered::Unavailable(error) => self.left("service", &error.to_string(), "mcp-authd &"),
+            Offered::Unavailable(error) => self.left("service", &error.to_string(), &error.hint().unwrap_or_default()),
         }
         Ok(matches!(offered, Offered::Already | Offered::Installed))
     }

@@ -54,7 +54,8 @@ pub(crate) fn run(args: &Args, client: &Client, json: bool) -> Result<(), Failur
     } else {
         output::line(&snapshot.text(args.long))?;
     }
-    snapshot.locked.map_or(Ok(()), |body| Err((*body).into()))
+    // What was just shown says why.
+    snapshot.locked.map_or(Ok(()), |body| Err(Failure::Quiet(Box::new((*body).into()))))
 }
 
 fn check(grant: &GrantSummary) -> Result<(), Failure> {

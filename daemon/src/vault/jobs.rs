@@ -126,7 +126,7 @@ impl Goal {
             Self::Open(..) | Self::Unlock { .. } | Self::Farewell { .. } => false,
             Self::Create { silent, .. } => {
                 if let (true, KeyError::NoSource(reason, _)) = (silent, &error) {
-                    let sentence = format!("there is no vault yet, and {reason}; choose a key source with `mcp-authctl setup`");
+                    let sentence = format!("there is no vault yet, and {reason}");
                     return self.fail(VaultError::NeedsSetup(sentence));
                 }
                 !silent

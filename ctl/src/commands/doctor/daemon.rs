@@ -6,7 +6,7 @@ use mcp_auth_proto::{GrantState, NetworkStatus, ProviderReach, VaultState};
 
 use super::machine::is_open;
 use super::{Check, Level, Told};
-use crate::commands::vault_line;
+use crate::commands::vault_state;
 use crate::surroundings::Network;
 
 /// How far the clock may be off, seconds: tokens live for minutes, and a leap here ends or prolongs them.
@@ -16,7 +16,7 @@ impl Told {
     pub(super) fn vault(&self) -> Vec<Check> {
         let vault = &self.status.vault;
         let level = if vault.state == VaultState::Unlocked { Level::Ok } else { Level::Failed };
-        let state = Check::new("vault", level, vault_line(vault));
+        let state = Check::new("vault", level, vault_state(vault));
         let remedy = vault.hint.clone().unwrap_or_else(|| "mcp-authctl unlock".to_owned());
         let mut checks = vec![if level == Level::Ok { state } else { state.hint(remedy) }];
         if let Some((folder, mode)) = vault.folder.as_ref().and_then(|folder| Some((folder, is_open(Path::new(folder))?))) {
@@ -109,8 +109,7 @@ fn in_effect(daemons: &NetworkStatus) -> Check {
         let shown = |value: &str, instead: &str| if hidden { instead.to_owned() } else { value.to_owned() };
         let proxy = proxy.as_ref().map_or_else(|| "no proxy".to_owned(), |(value, from)| format!("{} ({from})", shown(value, "a proxy")));
         let hosts = hosts.as_ref().map(|(value, _)| format!(", but not for {}", shown(value, "some hosts"))).unwrap_or_default();
-        let file =
-            file.as_ref().map(|(value, from)| format!(", certificates also of {} ({from})", shown(value, "a file"))).unwrap_or_default();
+        let file = file.as_ref().map(|(value, from)| format!(", certificates of {} ({from})", shown(value, "a file"))).unwrap_or_default();
         format!("{proxy}{hosts}{file}")
     };
     Check::new("network", Level::Ok, tell(false)).safe(tell(true))

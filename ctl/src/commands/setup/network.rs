@@ -42,7 +42,7 @@ pub(super) fn offer(setup: &Setup<'_>, status: &Status, mine: &Network) -> Resul
 fn described(daemons: &NetworkStatus) -> String {
     let proxy =
         daemons.proxy.as_ref().map_or_else(|| "no proxy".to_owned(), |proxy| format!("proxy {} ({})", field(&proxy.value), proxy.from));
-    let file = daemons.ca_file.as_ref().map(|file| format!(", certificates also from {} ({})", field(&file.value), file.from));
+    let file = daemons.ca_file.as_ref().map(|file| format!(", certificates of {} ({})", field(&file.value), file.from));
     proxy + &file.unwrap_or_default()
 }
 

@@ -135,7 +135,7 @@ fn dispatch(verb: Verb, json: bool) -> Result<(), Failure> {
         Verb::Provider(args) => provider::run(args, &connect()?, json),
         Verb::Setup(args) => setup::run(&args, &connect()?, json),
         Verb::Service(args) => service::run(&args, &connect()?, json),
-        Verb::Doctor(args) => doctor::run(&args, &connect()?, json),
+        Verb::Doctor(args) => doctor::run(&args, &connect()?.with_patience(doctor::PATIENCE), json),
         Verb::Unlock(_) => unlock::run(&connect()?, json),
         Verb::Lock(_) => lock::run(&connect()?, json),
         Verb::Vault(args) => vault::run(args, &connect()?, json),

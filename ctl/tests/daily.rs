@@ -164,7 +164,7 @@ fn doctor_says_of_each_fault_what_to_do() {
                     hint: mcp-authctl setup copies it to config.toml
 [ok]      provider  github: github.com answers in 120 ms
 [failed]  provider  acme: cannot connect to git.corp.example: no connection in time
-                    hint: look at the network, and at the lines about it above
+                    hint: `curl -sSI https://git.corp.example` tells whether this machine reaches it at all
 [warning] clock     this machine's clock is 90 s behind that of github.com
                     hint: {clock}
 [note]    others    may hold tokens in the clear: ~/.mcp-auth (mcp-remote)
@@ -201,6 +201,7 @@ fn a_report_names_nobody_and_nothing_of_the_persons_own() {
             assert!(!run.stdout.contains(own), "{own}: {}", run.stdout);
             assert!(shown.is_empty() || whole.stdout.contains(own), "{own} was never there to be left out");
         }
+        assert!(!run.stderr.contains("corp") && !run.stderr.contains("zoe"), "{}", run.stderr);
         assert!(run.stdout.contains("github: github.com answers in 120 ms") && run.stdout.contains("~/c.toml"), "{}", run.stdout);
         assert!(run.stdout.contains("2 held, 1 need a login") && run.stdout.contains("no connection"), "{}", run.stdout);
     }

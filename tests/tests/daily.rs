@@ -63,6 +63,23 @@ fn setup_finds_a_keychain_that_came_after_the_daemon() {
 }
 
 #[test]
+fn setup_installs_the_service_where_nobody_answers_and_the_doctor_looks_after_it() {
+    let room = Room::for_systemd();
+    let systemd = room.start_systemd("default.target");
+    systemd.ctl(&["setup"]).fails_with(4).says("mcp-authctl service install");
+    let made = systemd.ctl(&["setup", "--yes"]).ok();
+    assert_eq!(made.stderr.matches("[ok] service").count(), 1, "{made:?}");
+    assert!(made.stderr.contains("[ok] vault    unlocked, key source key-file"), "{made:?}");
+    assert!(systemd.daemon().is_some());
+    let well = systemd.ctl(&["doctor", "--json"]).ok();
+    assert!(told(&well, "service").contains("systemd: ") && checks(&well, "warning").is_empty(), "{well:?}");
+    systemd.ctl(&["service", "stop", "--socket"]).ok();
+    let stopped = systemd.ctl(&["doctor", "--json"]);
+    assert_eq!((stopped.code, checks(&stopped, "failed").len()), (1, 1), "{stopped:?}");
+    assert!(told(&stopped, "service").contains("does not run") && told(&stopped, "service").contains("service start"), "{stopped:?}");
+}
+
+#[test]
 fn a_check_is_quiet_and_tells_by_its_exit_code() {
     let server = Server::with_lifetime(300);
     let room = bare_room(&provider_table("test", &server, ""));

@@ -5,6 +5,8 @@ mod daemon;
 mod machine;
 mod redact;
 
+use std::time::Duration;
+
 use mcp_auth_proto::{Client, GrantSummary, ProviderReach, Status, VaultState};
 use serde::Serialize;
 
@@ -47,10 +49,13 @@ pub(crate) fn run(args: &Args, client: &Client, json: bool) -> Result<(), Failur
     if failed == 0 {
         return Ok(());
     }
-    // In a report stands no hint; on the terminal it may.
-    let hint = checks.into_iter().filter(|check| check.level == Level::Failed).find_map(|check| check.hint);
+    // It may name what a report leaves out.
+    let hint = checks.into_iter().filter(|check| !args.report && check.level == Level::Failed).find_map(|check| check.hint);
     Err(Failure::ChecksFailed { failed, all: shown.len(), hint })
 }
+
+/// How long the daemon may take for one answer. It gives the providers 14 s.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
 /// How a check went.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]

@@ -33,14 +33,16 @@ pub(crate) struct Args {
 
 pub(crate) fn run(args: &Args, client: &Client, json: bool) -> Result<(), Failure> {
     let setup = Setup { client, yes: args.yes, terminal: io::stdin().is_terminal(), json };
-    let status = setup.daemon()?;
+    let (status, is_service) = setup.daemon()?;
     setup.ok("daemon", &format!("mcp-authd {} at {}", output::field(&status.version), client.path().display()));
     let vault = setup.vault(&status.vault, args.key_source)?;
     setup.ok("vault", &vault_state(&vault));
     if vault.key_source == Some(KeySourceKind::KeyFile) {
         output::warning("whoever can read this disk, or a backup of it, can read the vault");
     }
-    setup.service()?;
+    if !is_service {
+        setup.service()?;
+    }
     network::offer(&setup, &status, &Network::of_this_process())?;
     if json {
         return output::json(&client.status()?);
@@ -77,11 +79,11 @@ impl Setup<'_> {
         if self.yes { Ok(true) } else { Ok(ask::yes_or_no(question, true)? == Some(true)) }
     }
 
-    /// The daemon's status; where no daemon runs, that of the service that the person agrees to.
-    fn daemon(&self) -> Result<Status, Failure> {
+    /// The daemon's status. Where no daemon runs it is that of the service that the person agrees to; tells whether it is.
+    fn daemon(&self) -> Result<(Status, bool), Failure> {
         match settled_status(self.client) {
-            Err(ClientError::NotRunning { .. }) if self.service()? => Ok(settled_status(self.client)?),
-            status => Ok(status?),
+            Err(ClientError::NotRunning { .. }) if self.service()? => Ok((settled_status(self.client)?, true)),
+            status => Ok((status?, false)),
         }
     }
 

@@ -132,7 +132,9 @@ fn provider(reach: &ProviderReach) -> Option<Check> {
             };
             let check =
                 Check::new("provider", Level::Failed, format!("{}: {said}", reach.provider)).safe(format!("{name}: {place}: {safe}"));
-            check.hint(reach.hint.clone().unwrap_or_else(|| "look at the network, and at the lines about it above".to_owned()))
+            check.hint(
+                reach.hint.clone().unwrap_or_else(|| format!("`curl -sSI https://{host}` tells whether this machine reaches it at all")),
+            )
         }
     })
 }

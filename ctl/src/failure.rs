@@ -73,6 +73,27 @@ pub(crate) enum Failure {
     /// The config file does not parse; the daemon goes on with the last good one.
     #[error("{0}; the last good version stays in use")]
     BadConfig(Box<ErrorBody>),
+    /// `setup`: no keychain, and nobody there to choose something else.
+    #[error("the keychain cannot keep the vault's key: {reason}")]
+    NoKeychain {
+        /// What the daemon said of it.
+        reason: String,
+        /// Whether systemd gave the daemon a credential.
+        credential: bool,
+    },
+    /// `setup`: the daemon does not take what was written to the config.
+    #[error("{0}; the file is as it was")]
+    NotTaken(Box<ErrorBody>),
+    /// `doctor`: something has to be done.
+    #[error("{failed} of {all} checks failed")]
+    ChecksFailed {
+        /// How many of them.
+        failed: usize,
+        /// All of them.
+        all: usize,
+        /// What to do about the first.
+        hint: Option<String>,
+    },
     /// `status --check`: the grant cannot serve a token.
     #[error("{grant} needs a login{reason}")]
     NotLoggedIn {
@@ -83,6 +104,9 @@ pub(crate) enum Failure {
         /// The command that logs in.
         remedy: String,
     },
+    /// The exit code tells it all, or what was printed does.
+    #[error("{0}")]
+    Quiet(Box<Self>),
     /// `status --check`: the token has expired and the provider does not answer.
     #[error("{0} has no valid token and its provider does not answer")]
     NotRefreshed(String),
@@ -119,6 +143,7 @@ impl Failure {
             Self::Output(error) if error.kind() == io::ErrorKind::BrokenPipe => 0,
             Self::Service(error) => error.exit_code(),
             Self::Usage { .. } => 2,
+            Self::Quiet(failure) => failure.exit_code(),
             Self::NotLoggedIn { .. } => 3,
             Self::NotRefreshed(_) => 5,
             Self::BadConfig(_) => 78,
@@ -154,6 +179,13 @@ impl Failure {
             }
             Self::Empty(_) => Some("type it at the prompt, or pipe it in".into()),
             Self::NoProvider(_) => Some("mcp-authctl provider list".into()),
+            Self::NoKeychain { credential: true, .. } => Some("mcp-authctl setup --key-source systemd-credential".into()),
+            Self::NoKeychain { .. } => Some(
+                "mcp-authctl setup --key-source passphrase (typed, or from stdin), or --key-source key-file (no safer than the disk)"
+                    .into(),
+            ),
+            Self::NotTaken(body) => body.hint.clone(),
+            Self::ChecksFailed { hint, .. } => hint.clone(),
             Self::BadConfig(body) => Some(body.hint.clone().unwrap_or_else(|| "correct the file, then `mcp-authctl reload`".into())),
             Self::OddAddress => Some("check the provider with `mcp-authctl provider list`".into()),
             _ => None,

@@ -6,6 +6,7 @@ mod browser;
 mod commands;
 mod failure;
 mod output;
+mod surroundings;
 
 use std::process::ExitCode;
 
@@ -13,8 +14,8 @@ use clap::{CommandFactory, Parser, Subcommand};
 use mcp_auth_proto::{Client, socket_path};
 
 use crate::commands::{
-    add_token, completions, env, events, exec, git_credential, headers, lock, login, logout, man, pkce, provider, refresh, reload, service,
-    setup, status, token, unlock, vault,
+    add_token, completions, doctor, env, events, exec, git_credential, headers, lock, login, logout, man, pkce, provider, refresh, reload,
+    service, setup, status, token, unlock, vault,
 };
 use crate::failure::Failure;
 
@@ -45,6 +46,7 @@ enum Verb {
     Provider(provider::Args),
     Setup(setup::Args),
     Service(service::Args),
+    Doctor(doctor::Args),
     Unlock(unlock::Args),
     Lock(lock::Args),
     Vault(vault::Args),
@@ -60,6 +62,7 @@ Examples:
   mcp-authctl login github          log in with the browser
   mcp-authctl token github          print a fresh access token
   mcp-authctl status                what is held, and what needs you
+  mcp-authctl doctor                what is wrong here, and what to do about it
 
 Exit codes: 0 ok, 1 refused or failed, 2 wrong usage, 3 login needed, 4 daemon not running,
 5 provider unreachable, 6 not allowed by policy, 7 vault locked, 78 bad config, 130 Ctrl-C";
@@ -132,6 +135,7 @@ fn dispatch(verb: Verb, json: bool) -> Result<(), Failure> {
         Verb::Provider(args) => provider::run(args, &connect()?, json),
         Verb::Setup(args) => setup::run(&args, &connect()?, json),
         Verb::Service(args) => service::run(&args, &connect()?, json),
+        Verb::Doctor(args) => doctor::run(&args, &connect()?.with_patience(doctor::PATIENCE), json),
         Verb::Unlock(_) => unlock::run(&connect()?, json),
         Verb::Lock(_) => lock::run(&connect()?, json),
         Verb::Vault(args) => vault::run(args, &connect()?, json),

@@ -15,6 +15,11 @@ pub(crate) fn line(text: &str) -> Result<(), Failure> {
     bytes(format!("{}\n", printable(text)).as_bytes())
 }
 
+/// Shows these lines on stdout in place of whatever the terminal shows.
+pub(crate) fn screen(text: &str) -> Result<(), Failure> {
+    bytes(format!("\x1b[H\x1b[2J{}\n", printable(text)).as_bytes())
+}
+
 /// Prints one value as one line of JSON.
 pub(crate) fn json(value: &impl Serialize) -> Result<(), Failure> {
     let mut text = zeroize::Zeroizing::new(as_json(value));
@@ -55,7 +60,7 @@ pub(crate) fn warning(text: &str) {
 
 /// Prints why a verb failed and what to do about it. A closed pipe is not a failure.
 pub(crate) fn failure(failure: &Failure, json: bool) {
-    if failure.exit_code() == 0 {
+    if failure.exit_code() == 0 || matches!(failure, Failure::Quiet(_)) {
         return;
     }
     if json {

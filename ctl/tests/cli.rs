@@ -137,9 +137,10 @@ fn wrong_usage_is_code_2_and_asks_the_daemon_nothing() {
 }
 
 const GRANTS: &str = r#"[
-    {"name":"notion","provider":"notion","account":"Acme","scopes":["a"],"state":"ok","refreshable":true,"expires_in":2460},
-    {"name":"github:work","provider":"github","account":"octocat","scopes":["repo"],"state":"login_required","refreshable":true,"expires_in":0},
-    {"name":"linear","provider":"linear","scopes":[],"state":"retrying","refreshable":true,"expires_in":90,"next_refresh_in":12},
+    {"name":"notion","provider":"notion","account":"Acme","scopes":["read:content","update:content"],"state":"ok","refreshable":true,
+     "expires_in":2460,"next_refresh_in":1980},
+    {"name":"github:work","provider":"github","account":"octocat","scopes":["repo","gist"],"state":"login_required","refreshable":true,"expires_in":0},
+    {"name":"linear","provider":"linear","account":"東京の会社の長い名前","scopes":[],"state":"retrying","refreshable":true,"expires_in":90,"next_refresh_in":12},
     {"name":"a-name-that-is-much-longer-than-its-column","provider":"x","account":"somebody.with.a.long.name@example.com",
      "scopes":[],"state":"login_required","refreshable":true},
     {"name":"pat","provider":"github","scopes":[],"state":"ok","refreshable":false,"expires_in":604800}]"#;
@@ -155,16 +156,15 @@ fn overview(status: &'static str, grants: &'static str) -> Daemon {
 #[test]
 fn status_is_a_sorted_table_within_80_columns() {
     let expected = "\
-GRANT                       ACCOUNT                 STATE         EXPIRES  TO DO
-a-name-that-is-much-lon...  somebody.with.a.lon...  LOGIN NEEDED  unknown
+GRANT             ACCOUNT         EXPIRES  REFRESH    SCOPES        STATE
+a-name-that-is-…  somebody.with…  unknown  -          -             LOGIN NEEDED
   mcp-authctl login a-name-that-is-much-longer-than-its-column
-github:work                 octocat                 LOGIN NEEDED  expired
+github:work       octocat         expired  -          repo gist     LOGIN NEEDED
   mcp-authctl login github:work
-linear                      -                       retrying      90 s
-  next attempt in 12 s
-notion                      Acme                    ok            41 min
-pat                         -                       ok            7 d
-  no refresh: add-token again by then
+linear            東京の会社の…   90 s     in 12 s    -             retrying
+notion            Acme            41 min   in 33 min  read:conten…  ok
+pat               -               7 d      -          -             ok
+  add-token again by then
 ";
     let run = overview(UNLOCKED, GRANTS).run(&["status"]);
     assert_eq!(run, ran(0, expected, ""));
@@ -178,11 +178,11 @@ fn status_shows_who_keeps_a_token_and_until_when() {
                    {"program":"no\u001b[2Jde","pid":90,"current":false,"expires_in":0},
                    {"program":"a-program-with-a-name-beyond-all-measure","pid":4194304,"current":true}]}]"#;
     let expected = "\
-GRANT   ACCOUNT  STATE  EXPIRES  TO DO
-github  octocat  ok     5 h
+GRANT   ACCOUNT  EXPIRES  REFRESH  SCOPES  STATE
+github  octocat  5 h      -        -       ok
   held by github-mcp-server (process 812) for 5 h
   held by no?[2Jde (process 90): expired, restart it
-  held by a-program-with-a-name-b... (process 4194304)
+  held by a-program-with-a-name-bey… (process 4194304)
 ";
     assert_eq!(overview(UNLOCKED, HELD).run(&["status"]), ran(0, expected, ""));
     let one = HELD.trim_start_matches('[').trim_end_matches(']');
@@ -192,13 +192,30 @@ github  octocat  ok     5 h
 }
 
 #[test]
-fn a_remedy_that_has_room_stands_in_its_row() {
-    let grants = r#"[{"name":"github","provider":"github","account":"octocat","scopes":[],"state":"login_required","refreshable":true}]"#;
+fn the_long_form_tells_everything_about_each_grant() {
+    let grants = r#"[{"name":"linear","provider":"linear","scopes":["read","write"],"state":"retrying","refreshable":true,"expires_in":90,
+        "expires_at":"2026-12-01T10:00:00Z","next_refresh_in":12,"refreshed_at":"2026-12-01T09:00:00Z","last_error":"no route"},
+        {"name":"github","provider":"github","account":"octocat","scopes":[],"state":"login_required","refreshable":true}]"#;
     let expected = "\
-GRANT   ACCOUNT  STATE         EXPIRES  TO DO
-github  octocat  LOGIN NEEDED  unknown  mcp-authctl login github
+grant: github
+state: LOGIN NEEDED, of unknown lifetime
+provider: github
+account: octocat
+scopes: none told
+to do: mcp-authctl login github
+
+grant: linear
+state: retrying, valid until 2026-12-01T10:00:00Z (90 s)
+provider: linear
+last error: no route
+refreshed at: 2026-12-01T09:00:00Z
+scopes: read, write
+next refresh in: 12 s
 ";
-    assert_eq!(overview(UNLOCKED, grants).run(&["status"]), ran(0, expected, ""));
+    assert_eq!(overview(UNLOCKED, grants).run(&["status", "--long"]), ran(0, expected, ""));
+    let one = grants.trim_start_matches('[').rsplit_once(",\n").unwrap().0;
+    let one = Daemon::saying(200, one).run(&["status", "linear"]);
+    assert_eq!(one, ran(0, expected.split_once("\n\n").unwrap().1, ""), "one grant is shown in full too");
 }
 
 #[test]
@@ -212,14 +229,14 @@ fn status_tells_what_is_on_demand_what_never_expires_and_which_login_ends() {
         {"name":"e","provider":"e","scopes":[],"state":"ok","refreshable":true,"expires_in":90,
          "refresh_token_expires_at":"2026-11-20T00:00:00Z","refresh_token_expires_in":0,"refresh_token_ending":true}]"#;
     let expected = "\
-GRANT  ACCOUNT  STATE         EXPIRES    TO DO
-a      -        ok            on demand
-b      -        LOGIN NEEDED  expired
+GRANT  ACCOUNT  EXPIRES  REFRESH    SCOPES  STATE
+a      -        -        on demand  -       ok
+b      -        expired  -          -       LOGIN NEEDED
   mcp-authctl login b --client-credentials
-c      -        ok            never
-d      -        ok            90 s
+c      -        never    -          -       ok
+d      -        90 s     -          -       ok
   the login ends in 2 d: mcp-authctl login d
-e      -        ok            90 s
+e      -        90 s     -          -       ok
   the login has reached its end: mcp-authctl login e
 ";
     assert_eq!(overview(UNLOCKED, grants).run(&["status"]), ran(0, expected, ""));
@@ -248,7 +265,7 @@ disk: the newest tokens of 1 grants are in memory only, the disk refuses them
 https://a.example does not answer, next attempt in 20 s
 ";
     let locked = r#"{"error":"vault_locked","error_description":"the vault is locked","hint":"mcp-authctl unlock"}"#;
-    assert_eq!(overview(status, locked).run(&["status"]), ran(7, expected, "error: the vault is locked\nhint: mcp-authctl unlock\n"));
+    assert_eq!(overview(status, locked).run(&["status"]), ran(7, expected, ""));
 }
 
 #[test]
@@ -259,9 +276,16 @@ fn status_check_tells_by_its_exit_code_alone() {
     let check = ["status", "--check", "github"];
     assert_eq!(grant("ok", "").run(&check), ran(0, "", ""));
     assert_eq!(grant("retrying", r#","expires_in":9"#).run(&check), ran(0, "", ""));
-    assert_eq!(grant("retrying", r#","expires_in":0"#).run(&check).code, Some(5));
-    let expected = "error: github needs a login: revoked\nhint: mcp-authctl login github\n";
-    assert_eq!(grant("login_required", r#","last_error":"revoked""#).run(&check), ran(3, "", expected));
+    assert_eq!(grant("retrying", r#","expires_in":0"#).run(&check), ran(5, "", ""));
+    assert_eq!(grant("login_required", r#","last_error":"revoked""#).run(&check), ran(3, "", ""));
+    for (code, exit) in [("unknown_grant", 3), ("vault_locked", 7), ("access_denied", 6)] {
+        assert_eq!(Daemon::saying(400, &error(code, "")).run(&check), ran(exit, "", ""), "{code}");
+    }
+    let mut nobody = ctl(&check);
+    nobody.env("MCP_AUTHD_SOCKET", "/nonexistent/sock");
+    assert_eq!(finish(nobody), ran(4, "", ""));
+    let told = grant("login_required", r#","last_error":"revoked""#).run(&["status", "--check", "github", "--json"]);
+    assert!(told.code == Some(3) && told.stderr.contains("github needs a login: revoked"), "{told:?}");
 }
 
 #[test]
@@ -281,7 +305,8 @@ fn no_control_character_of_a_provider_reaches_the_terminal() {
         &["status"][..],
         &["status", "--json"],
         &["status", "github"],
-        &["status", "--check", "github"],
+        &["status", "--check", "github", "--json"],
+        &["status", "--long"],
         &["refresh", "github"],
         &["refresh", "github", "--json"],
         &["token", "github"],
@@ -377,18 +402,6 @@ fn secrets_come_from_stdin_and_go_to_their_routes() {
             r#"PUT /v1/grants/github:pat {"access_token":"ghp_x","expires_in":60}"#,
         ),
         (&["unlock"], "my pass \n", "vault unlocked, key source passphrase\n", r#"POST /v1/vault/unlock {"passphrase":"my pass "}"#),
-        (
-            &["setup", "--key-source", "passphrase"],
-            "new\n",
-            "vault unlocked, key source passphrase\nhint: mcp-authctl login github\n",
-            r#"POST /v1/vault/setup {"key_source":"passphrase","passphrase":"new"}"#,
-        ),
-        (
-            &["setup"],
-            "",
-            "vault unlocked, key source passphrase\nhint: mcp-authctl login github\n",
-            r#"POST /v1/vault/setup {"key_source":"keychain"}"#,
-        ),
         (&["vault", "rekey"], "new\n", "vault unlocked, key source passphrase\n", r#"POST /v1/vault/rekey {"passphrase":"new"}"#),
         (
             &["provider", "set-secret", "github"],

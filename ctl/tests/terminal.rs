@@ -6,9 +6,10 @@ mod canned;
 
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Write};
+use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, Command, Stdio};
 
-use canned::{Daemon, Reply};
+use canned::{Daemon, NO_VAULT, Reply, UNLOCKED};
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use rustix::termios::{LocalModes, tcgetattr};
 
@@ -22,10 +23,15 @@ struct Terminal {
 impl Terminal {
     /// Runs with the terminal as stdin and stderr and as the controlling one (`setsid --ctty`), or as stderr only.
     fn run(daemon: &Daemon, args: &[&str]) -> Self {
-        Self::start(daemon, args, true)
+        Self::start(daemon, args, true, false)
     }
 
-    fn start(daemon: &Daemon, args: &[&str], typing: bool) -> Self {
+    /// As [`Self::run`], with stdout on the terminal too.
+    fn on(daemon: &Daemon, args: &[&str]) -> Self {
+        Self::start(daemon, args, true, true)
+    }
+
+    fn start(daemon: &Daemon, args: &[&str], typing: bool, printing: bool) -> Self {
         let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
         grantpt(&master).unwrap();
         unlockpt(&master).unwrap();
@@ -36,7 +42,8 @@ impl Terminal {
         command.arg(env!("CARGO_BIN_EXE_mcp-authctl")).args(args).env_clear();
         command.env("PATH", "/usr/bin:/bin").env("TERM", "xterm").env("MCP_AUTHD_SOCKET", daemon.socket());
         let stdin = if typing { Stdio::from(side()) } else { Stdio::null() };
-        let child = command.stdin(stdin).stderr(side()).stdout(Stdio::null()).spawn().unwrap();
+        let stdout = if printing { Stdio::from(side()) } else { Stdio::null() };
+        let child = command.stdin(stdin).stderr(side()).stdout(stdout).spawn().unwrap();
         Self { master: File::from(master), child, screen: String::new() }
     }
 
@@ -76,6 +83,8 @@ const OPEN: &str =
     r#"{"event":"open_url","url":"https://a.example/","host":"a.example","redirect_uri":"http://127.0.0.1:1/callback","open":false}"#;
 const DONE: &str = r#"{"event":"done","grant":{"name":"github","provider":"github","scopes":[],"state":"ok","refreshable":true}}"#;
 
+const GRANT: &str = r#"[{"name":"github","provider":"github","scopes":[],"state":"ok","refreshable":true,"expires_in":100}]"#;
+
 #[test]
 fn a_token_is_typed_without_echo() {
     let daemon = Daemon::saying(200, r#"{"name":"github:pat","provider":"github","scopes":[],"state":"ok","refreshable":false}"#);
@@ -86,6 +95,23 @@ fn a_token_is_typed_without_echo() {
     assert_eq!(daemon.asked(), r#"PUT /v1/grants/github:pat {"access_token":"ghp_secret"}"#);
     let (code, screen) = terminal.exit_code();
     assert!(code == Some(0) && screen.contains("stored a token as github:pat") && !screen.contains("secret"), "{screen:?}");
+}
+
+/// A daemon without a vault: every key source but the keychain will do.
+fn without_vault() -> Daemon {
+    Daemon::new(|asked| match asked {
+        "GET /v1/status" => Reply::Json(200, NO_VAULT.into()),
+        r#"POST /v1/vault/setup {"key_source":"keychain"}"# => Reply::Json(
+            409,
+            r#"{"error":"conflict","error_description":"no keychain (Secret Service) answers on the D-Bus session bus","hint":"x"}"#.into(),
+        ),
+        _ => Reply::Json(200, r#"{"state":"unlocked","key_source":"passphrase"}"#.into()),
+    })
+}
+
+/// What it was asked to change.
+fn next_change(daemon: &Daemon) -> String {
+    std::iter::repeat_with(|| daemon.asked()).find(|asked| !asked.starts_with("GET")).unwrap()
 }
 
 #[test]
@@ -114,7 +140,7 @@ fn a_logout_that_ends_more_than_its_grant_names_it_and_asks() {
 
 #[test]
 fn a_new_passphrase_is_typed_twice_and_must_be_the_same() {
-    let daemon = Daemon::saying(200, r#"{"state":"unlocked","key_source":"passphrase"}"#);
+    let daemon = without_vault();
     for (second, code) in [("one\n", 0), ("two\n", 1)] {
         let mut terminal = Terminal::run(&daemon, &["setup", "--key-source", "passphrase"]);
         terminal.wait_for_prompt("new passphrase: ");
@@ -126,20 +152,65 @@ fn a_new_passphrase_is_typed_twice_and_must_be_the_same() {
 }
 
 #[test]
-fn setup_explains_the_choices_and_takes_the_first_for_nothing() {
-    let daemon = Daemon::saying(200, r#"{"state":"unlocked","key_source":"keychain"}"#);
+fn setup_tries_the_keychain_first_and_takes_nothing_weaker_by_itself() {
+    let daemon = without_vault();
     let mut terminal = Terminal::run(&daemon, &["setup"]);
-    terminal.wait_for("which one? [keychain]");
-    terminal.type_in("nonsense\n");
-    terminal.wait_for("`nonsense` is no key source");
-    terminal.type_in("\n");
-    assert_eq!(daemon.asked(), r#"POST /v1/vault/setup {"key_source":"keychain"}"#);
+    terminal.wait_for("which one? [1-2, Ctrl-C to decide later]");
+    assert_eq!(next_change(&daemon), r#"POST /v1/vault/setup {"key_source":"keychain"}"#);
+    for nothing in ["nonsense\n", "\n", "0\n", "3\n"] {
+        terminal.type_in(nothing);
+        terminal.wait_for(&format!("`{}` is none of them", nothing.trim()));
+    }
+    terminal.type_in("2\n");
+    assert_eq!(next_change(&daemon), r#"POST /v1/vault/setup {"key_source":"key-file"}"#);
+    let (code, screen) = terminal.exit_code();
+    let told = screen.contains("the keychain cannot keep the vault's key: no keychain (Secret Service) answers on the D-Bus session bus");
+    assert!(code == Some(0) && told && screen.contains("  2  key-file            a file beside the vault"), "{screen}");
+}
+
+#[test]
+fn a_vault_that_is_there_and_locked_is_unlocked_by_setup() {
+    let locked = NO_VAULT.replace(r#""needs_setup":true"#, r#""key_source":"passphrase""#);
+    let daemon = Daemon::new(move |asked| match asked {
+        "GET /v1/status" => Reply::Json(200, locked.clone()),
+        _ => Reply::Json(200, r#"{"state":"unlocked","key_source":"passphrase"}"#.into()),
+    });
+    let mut terminal = Terminal::run(&daemon, &["setup"]);
+    terminal.wait_for_prompt("passphrase: ");
+    terminal.type_in("pw\n");
+    assert_eq!(next_change(&daemon), r#"POST /v1/vault/unlock {"passphrase":"pw"}"#);
     assert_eq!(terminal.exit_code().0, Some(0));
 }
 
 #[test]
+fn a_watch_is_drawn_again_at_each_change_counts_down_by_itself_and_ctrl_c_leaves_the_terminal_as_it_was() {
+    let (events, lines) = std::sync::mpsc::channel();
+    let lines = std::sync::Mutex::new(Some(lines));
+    let state = std::sync::Arc::new(std::sync::Mutex::new(GRANT.to_owned()));
+    let now = std::sync::Arc::clone(&state);
+    let daemon = Daemon::new(move |asked| match asked {
+        "GET /v1/status" => Reply::Json(200, UNLOCKED.into()),
+        "GET /v1/events" => Reply::Lines(lines.lock().unwrap().take().unwrap()),
+        _ => Reply::Json(200, now.lock().unwrap().clone()),
+    });
+    let mut terminal = Terminal::on(&daemon, &["status", "--watch"]);
+    terminal.wait_for("100 s");
+    terminal.wait_for("99 s");
+    *state.lock().unwrap() = GRANT.replace(r#""state":"ok""#, r#""state":"login_required""#);
+    events.send(r#"{"at":"2026-12-01T10:00:00Z","event":"login_required","grant":"github"}"#.to_owned()).unwrap();
+    terminal.wait_for("LOGIN NEEDED");
+    let questions = std::iter::from_fn(|| daemon.asked_already()).filter(|asked| asked == "GET /v1/grants").count();
+    assert_eq!(questions, 2, "asked at the start and at the change, not in between");
+    terminal.type_in("\x03");
+    assert_eq!(terminal.child.wait().unwrap().signal(), Some(2), "as shells expect of Ctrl-C");
+    let modes = tcgetattr(&terminal.master).unwrap().local_modes;
+    assert!(modes.contains(LocalModes::ECHO | LocalModes::ICANON | LocalModes::ISIG), "{modes:?}");
+    assert!(!terminal.screen.contains("\x1b[?"), "no mode of the terminal is changed");
+}
+
+#[test]
 fn ctrl_c_at_a_prompt_is_130_and_leaves_the_terminal_as_it_was() {
-    let daemon = Daemon::saying(200, "{}");
+    let daemon = without_vault();
     for (prompts, answers) in [(&["new passphrase: "][..], &["\x03"][..]), (&["new passphrase: ", "the same again: "], &["one\n", "\x03"])]
     {
         let mut terminal = Terminal::run(&daemon, &["setup", "--key-source", "passphrase"]);
@@ -184,7 +255,7 @@ fn ctrl_c_on_the_terminal_cancels_a_login() {
 #[test]
 fn the_seconds_are_counted_where_nobody_types() {
     let (daemon, events) = Daemon::with_login(|_| Reply::Json(204, String::new()));
-    let mut terminal = Terminal::start(&daemon, &["login", "github"], false);
+    let mut terminal = Terminal::start(&daemon, &["login", "github"], false, false);
     events.send(STARTED.into()).unwrap();
     events.send(OPEN.into()).unwrap();
     terminal.wait_for("waiting for the browser ... 0 s (Ctrl-C cancels)");

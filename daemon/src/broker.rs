@@ -7,6 +7,7 @@
 mod aside;
 mod attempt;
 mod core;
+mod doctor;
 mod gate;
 mod holders;
 mod lane;
@@ -176,6 +177,11 @@ impl Broker {
     /// `GET /v1/status`.
     pub async fn status(&self) -> Result<wire::Status, ErrorBody> {
         self.ask(|core, reply| core.status(reply)).await
+    }
+
+    /// `GET /v1/doctor`.
+    pub async fn doctor(&self) -> Result<Vec<wire::ProviderReach>, ErrorBody> {
+        self.ask(|core, reply| core.doctor(reply)).await
     }
 
     /// `GET /v1/events`. Dropping the receiver is going away; a reader that is too slow is dropped.

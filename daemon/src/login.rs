@@ -47,6 +47,15 @@ pub struct Plan {
     pub patience: Duration,
 }
 
+/// Whether a login would find the provider's server: its fixed endpoints, or metadata that may be believed. Sends nothing
+/// secret; at once where nothing has to be discovered.
+///
+/// # Errors
+/// What a login would say.
+pub async fn look(provider: &Provider, transport: &dyn Transport) -> Result<(), ErrorBody> {
+    discovery::find(provider, transport).await.map(|_| ())
+}
+
 /// What a login tells while it runs.
 #[derive(Debug)]
 pub enum Progress {

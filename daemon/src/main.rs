@@ -21,6 +21,10 @@ fn main() -> ExitCode {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => complain(&error.to_string(), &error.hint(), error.code()),
         },
+        ["--check"] => match check() {
+            Ok(found) => say(&found),
+            Err(error) => complain(&error.to_string(), &error.hint(), error.code()),
+        },
         ["--version" | "-V"] => say(concat!("mcp-authd ", env!("CARGO_PKG_VERSION"), "\n")),
         ["--help" | "-h"] => say(HELP),
         [unknown, ..] => complain(&format!("unknown argument `{}`", unknown.escape_debug()), "mcp-authd --help", 2),
@@ -30,7 +34,9 @@ fn main() -> ExitCode {
 const HELP: &str = "\
 mcp-authd: the daemon that owns your OAuth grants and serves fresh access tokens on a local socket
 
-Usage: mcp-authd [--help | --version]
+Usage: mcp-authd [--check | --help | --version]
+
+  --check   read the config and say where everything is, without starting
 
 It runs in the foreground and logs to standard error. Log in and ask with mcp-authctl:
   mcp-authctl setup            choose once where the vault's key lies
@@ -100,19 +106,35 @@ impl StartError {
 /// How long an activated daemon waits for the one before it to end. Clients wait in the socket's backlog meanwhile.
 const PREDECESSOR: Duration = Duration::from_secs(15);
 
+/// Reads what a start would read, and makes nothing.
+fn check() -> Result<String, StartError> {
+    let places = places()?;
+    config(&places)?;
+    let socket = mcp_auth_proto::socket_path()?;
+    let lines = [("config", &places.config), ("vault", &places.vault), ("state", &places.state), ("socket", &socket)];
+    Ok(lines.map(|(word, path)| format!("{word:8}{}\n", path.display())).concat())
+}
+
+fn places() -> Result<Places, StartError> {
+    Places::of_this_process().map_err(|error| StartError::Config(error.into(), "mcp-authd --help lists the variables".into()))
+}
+
+fn config(places: &Places) -> Result<Config, StartError> {
+    Config::load(&places.config).map_err(|error| {
+        let hint = error.hint().unwrap_or("mend the file, or move it away").to_owned();
+        StartError::Config(error.into(), hint)
+    })
+}
+
 fn daemon() -> Result<(), StartError> {
     platform::harden()?;
     platform::raise_fd_limit()?;
     if platform::is_nameless() {
         return Err(StartError::Nameless);
     }
-    let places =
-        Places::of_this_process().map_err(|error| StartError::Config(error.into(), "mcp-authd --help lists the variables".into()))?;
+    let places = places()?;
     logging::start(places.log.as_deref());
-    let config = Config::load(&places.config).map_err(|error| {
-        let hint = error.hint().unwrap_or("mend the file, or move it away").to_owned();
-        StartError::Config(error.into(), hint)
-    })?;
+    let config = config(&places)?;
     // Before the runtime: it changes the environment, which is for a single thread only.
     let activated = platform::activated().map_err(StartError::Activation)?;
     let _lock = lock(&places.vault, activated.is_some())?;

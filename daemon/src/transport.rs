@@ -1,12 +1,15 @@
 //! The one door to the network: requests out, answers in, nothing remembered. Only [`network`] knows reqwest.
 
 pub mod network;
+pub mod surroundings;
 
 use std::future::Future;
 use std::pin::Pin;
 use std::time::Duration;
 
 use zeroize::Zeroizing;
+
+use crate::clock::Wall;
 
 /// A request to a provider.
 #[derive(Debug)]
@@ -121,7 +124,16 @@ pub type Exchange<'a> = Pin<Box<dyn Future<Output = Result<Response, TransportEr
 pub trait Transport: Send + Sync {
     /// Sends one request and reads its whole answer.
     fn send(&self, request: Request) -> Exchange<'_>;
+
+    /// A `GET` of which only the head of the answer counts, whatever its status: tells the server's clock, if it tells it.
+    fn knock(&self, url: String, timeout: Duration) -> Knock<'_> {
+        let request = Request { method: Method::Get, url, headers: Vec::new(), body: None, timeout };
+        Box::pin(async { self.send(request).await.map(|_| None) })
+    }
 }
+
+/// The future of one knock.
+pub type Knock<'a> = Pin<Box<dyn Future<Output = Result<Option<Wall>, TransportError>> + Send + 'a>>;
 
 /// The URL that a text names, if anything may be sent there or a browser be led there: https, or http on loopback, without
 /// user name and password, without control characters or spaces. The text itself is what is sent: a parsed URL grows a slash.

@@ -20,7 +20,7 @@ mod store;
 #[cfg(unix)]
 mod tests;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::{self, Sender};
 
@@ -180,6 +180,8 @@ pub struct Places {
 #[derive(Clone, Debug)]
 pub struct Vault {
     jobs: Arc<Sender<Job>>,
+    folder: PathBuf,
+    credential: bool,
 }
 
 impl Vault {
@@ -242,12 +244,23 @@ impl Vault {
         self.post(Job::Backup { to, done: Answer::to(done) });
     }
 
+    /// Its folder.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// Whether systemd handed over a credential that can be its key source.
+    pub fn has_credential(&self) -> bool {
+        self.credential
+    }
+
     fn start_in(places: Places, surroundings: Surroundings) -> Self {
         let (sender, inbox) = mpsc::channel();
+        let (folder, credential) = (places.vault.clone(), surroundings.has_credential());
         let jobs = Arc::new(sender);
         let keeper = Keeper::new(places, surroundings, inbox, Arc::downgrade(&jobs));
         std::thread::Builder::new().name("vault".into()).spawn(|| keeper.run()).expect("a thread can be started");
-        Self { jobs }
+        Self { jobs, folder, credential }
     }
 
     fn post(&self, job: Job) {

@@ -204,6 +204,11 @@ impl Client {
         decode_status(&self.send(&Call::get("/v1/status"))?)
     }
 
+    /// `GET /v1/doctor`: whether the providers can be reached, which takes up to 15 s.
+    pub fn doctor(&self) -> Result<Vec<ProviderReach>, ClientError> {
+        self.call(&Call::get("/v1/doctor"))
+    }
+
     /// `GET /v1/events`: what changes from now on.
     pub fn events(&self) -> Result<Lines<Event>, ClientError> {
         self.stream(&Call::get("/v1/events"))

@@ -569,6 +569,15 @@ pub struct VaultStatus {
     /// How many corrupt records were put aside.
     #[serde(default)]
     pub quarantined: usize,
+    /// There is no vault yet, and it takes a person to choose its key source.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub needs_setup: bool,
+    /// systemd handed the daemon a credential that can be the key source.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub credential: bool,
+    /// The vault's folder.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub folder: Option<String>,
 }
 
 /// The config's part of [`Status`], and the answer of `POST /v1/reload`.
@@ -614,6 +623,59 @@ pub struct Status {
     /// Issuers that did not answer and are left alone for a while.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub paused: Vec<PausedIssuer>,
+    /// How the daemon reaches providers.
+    #[serde(default)]
+    pub network: NetworkStatus,
+}
+
+/// How the daemon reaches providers over https: what config.toml says, else the daemon's own environment. This machine is
+/// always reached directly.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct NetworkStatus {
+    /// The proxy, without a password, or `none` where config.toml says so; absent: none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub proxy: Option<Setting>,
+    /// The hosts that are reached without it, separated by commas.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub no_proxy: Option<Setting>,
+    /// The file of certificate authorities; absent: the platform's alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ca_file: Option<Setting>,
+}
+
+/// A value that is in effect, and where it comes from.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Setting {
+    /// The value.
+    pub value: String,
+    /// `config.toml`, or the name of the daemon's environment variable.
+    pub from: String,
+}
+
+/// `GET /v1/doctor`: whether a provider can be reached from the daemon. Those that are configured or have a grant are
+/// asked, side by side, at most 32 of them; an answer is good for 5 s.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ProviderReach {
+    /// The provider's name.
+    pub provider: String,
+    /// The host that was asked; absent when there is no address to ask.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub host: Option<String>,
+    /// Whether the host is one of the built-in presets.
+    #[serde(default)]
+    pub builtin: bool,
+    /// The milliseconds until it answered, name lookup and TLS included; absent when it did not answer at all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub milliseconds: Option<u64>,
+    /// The seconds that this machine's clock is ahead of the server's `Date`; negative when it is behind.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub clock_ahead: Option<i64>,
+    /// Why it cannot be used: no connection, or metadata that no login could work with.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+    /// What to do about it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hint: Option<String>,
 }
 
 /// One line of `GET /v1/events`: something changed.

@@ -63,7 +63,7 @@ fn an_unknown_provider_or_grant_is_named() {
     room.ctl(&["logout", "nosuch"]).fails_with(3).says("nosuch");
     room.ctl(&["token", "nosuch"]).fails_with(3).says("nosuch");
     room.ctl(&["token", "test"]).fails_with(3).says("mcp-authctl login test");
-    room.ctl(&["status", "--check", "test"]).fails_with(3);
+    room.ctl(&["status", "test"]).fails_with(3).says("mcp-authctl login test");
 }
 
 #[test]

@@ -4,6 +4,7 @@
 pub(crate) mod add_token;
 mod assignment;
 pub(crate) mod completions;
+pub(crate) mod doctor;
 pub(crate) mod env;
 pub(crate) mod events;
 pub(crate) mod exec;
@@ -25,7 +26,7 @@ pub(crate) mod unlock;
 pub(crate) mod vault;
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
-use mcp_auth_proto::{GrantName, GrantState, GrantSummary, KeySourceKind, NameError, VaultState, VaultStatus};
+use mcp_auth_proto::{Client, ClientError, GrantName, GrantState, GrantSummary, KeySourceKind, NameError, Status, VaultState, VaultStatus};
 
 use crate::failure::Failure;
 use crate::output::{self, field, span};
@@ -69,7 +70,22 @@ fn show_vault(vault: &VaultStatus, json: bool) -> Result<(), Failure> {
     Ok(())
 }
 
+/// The daemon's status, once it has looked for the vault's key.
+fn settled_status(client: &Client) -> Result<Status, ClientError> {
+    let status = client.status()?;
+    if status.vault.state != VaultState::Opening {
+        return Ok(status);
+    }
+    // Answered when the vault is open or stays closed; which of both, is in the status.
+    let _ = client.grants();
+    client.status()
+}
+
 fn vault_line(vault: &VaultStatus) -> String {
+    format!("vault {}", vault_state(vault))
+}
+
+fn vault_state(vault: &VaultStatus) -> String {
     let state = match vault.state {
         VaultState::Unlocked => "unlocked",
         VaultState::Locked => "locked",
@@ -77,7 +93,7 @@ fn vault_line(vault: &VaultStatus) -> String {
     };
     let source = vault.key_source.map(|kind| format!(", key source {kind}")).unwrap_or_default();
     let reason = vault.reason.as_ref().map(|reason| format!(": {}", field(reason))).unwrap_or_default();
-    format!("vault {state}{source}{reason}")
+    format!("{state}{source}{reason}")
 }
 
 /// A key source; help, errors and completions list them.

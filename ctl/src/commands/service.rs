@@ -16,7 +16,6 @@ use clap::Subcommand;
 use mcp_auth_proto::Client;
 
 pub(crate) use self::failure::ServiceError;
-#[allow(unused_imports, reason = "`setup` offers it")]
 pub(crate) use self::install::{Offered, offer};
 use self::launchd::Launchd;
 use self::start::{own_uid, start};
@@ -103,7 +102,6 @@ pub(crate) fn run(args: &Args, client: &Client, json: bool) -> Result<(), Failur
 ///
 /// # Errors
 /// [`ServiceError::NoManager`] where nobody runs services for this user.
-#[allow(dead_code, reason = "`doctor` asks")]
 pub(crate) fn state(client: &Client) -> Result<State, ServiceError> {
     State::of(&Manager::here()?, client)
 }

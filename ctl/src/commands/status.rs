@@ -1,6 +1,9 @@
 //! `status`: what is held, and what needs the person.
 
-use mcp_auth_proto::{Client, ClientError, ErrorCode, GrantName, GrantState, GrantSummary, Holder, Status, VaultState};
+mod table;
+mod watch;
+
+use mcp_auth_proto::{Client, ClientError, ErrorBody, ErrorCode, GrantName, GrantState, GrantSummary, Status, VaultState};
 
 use super::{scopes, validity, vault_line};
 use crate::failure::Failure;
@@ -11,65 +14,110 @@ use crate::output::{self, field, span};
 #[command(after_help = "\
 Examples:
   mcp-authctl status
-  mcp-authctl status github
+  mcp-authctl status github                      everything about one grant
+  mcp-authctl status --watch                     follows what changes, until Ctrl-C
   mcp-authctl status --check github || mcp-authctl login github
-  mcp-authctl status --json | jq '.grants[] | select(.state != \"ok\")'")]
+  mcp-authctl status --json | jq '.grants[] | select(.state != \"ok\")'
+
+--check exits with 0 when a token can be had, 3 when a login is needed, 4 when the daemon does not run,
+5 when the provider does not answer, and 7 when the vault is locked.")]
 pub(crate) struct Args {
     /// Show this grant only, in full
-    #[arg(conflicts_with = "check")]
+    #[arg(conflicts_with_all = ["check", "long"])]
     name: Option<GrantName>,
-    /// Print nothing, tell by the exit code whether this grant can serve a token: 0, or 3 when a login is needed
-    #[arg(long, value_name = "NAME")]
+    /// Print nothing, and tell by the exit code whether this grant can serve a token
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["long", "watch"])]
     check: Option<GrantName>,
+    /// Show every grant in full: last refresh, last error, all scopes
+    #[arg(long)]
+    long: bool,
+    /// Follow what changes: redrawn on a terminal, a line for each change elsewhere
+    #[arg(long)]
+    watch: bool,
 }
 
 pub(crate) fn run(args: &Args, client: &Client, json: bool) -> Result<(), Failure> {
     if let Some(name) = &args.check {
-        return check(&client.grant(name)?);
+        let checked = client.grant(name).map_err(Failure::from).and_then(|grant| check(&grant));
+        return if json { checked } else { checked.map_err(|failure| Failure::Quiet(Box::new(failure))) };
+    }
+    if args.watch {
+        return watch::run(client, args.name.as_ref(), if json { watch::Form::Json } else { watch::Form::here(args.long) });
     }
     if let Some(name) = &args.name {
         let grant = client.grant(name)?;
         return if json { output::json(&grant) } else { output::line(&description(&grant)) };
     }
-    let status = client.status()?;
-    let (grants, locked) = match client.grants() {
-        Ok(grants) => (grants, None),
-        // The vault's state is worth showing all the same.
-        Err(ClientError::Api(body)) if body.error == ErrorCode::VaultLocked => (Vec::new(), Some(body)),
-        Err(error) => return Err(error.into()),
-    };
+    let snapshot = Snapshot::take(client)?;
     if json {
-        output::json(&serde_json::json!({ "status": status, "grants": grants }))?;
+        output::json(&snapshot.to_json())?;
     } else {
-        output::line(&overview(&status, grants, locked.is_some()))?;
+        output::line(&snapshot.text(args.long))?;
     }
-    locked.map_or(Ok(()), |body| Err((*body).into()))
+    // What was just shown says why.
+    snapshot.locked.map_or(Ok(()), |body| Err(Failure::Quiet(Box::new((*body).into()))))
 }
 
 fn check(grant: &GrantSummary) -> Result<(), Failure> {
     match (grant.state, grant.expires_in) {
         (GrantState::LoginRequired, _) => Err(Failure::NotLoggedIn {
             grant: grant.name.to_string(),
-            reason: grant.last_error.as_ref().map(|error| format!(": {error}")).unwrap_or_default(),
             remedy: login_command(grant),
+            reason: grant.last_error.as_ref().map(|error| format!(": {error}")).unwrap_or_default(),
         }),
         (GrantState::Retrying, Some(0)) => Err(Failure::NotRefreshed(grant.name.to_string())),
         _ => Ok(()),
     }
 }
 
-fn overview(status: &Status, mut grants: Vec<GrantSummary>, locked: bool) -> String {
-    let mut lines = problems(status);
-    if grants.is_empty() && !locked {
-        lines.push("no grants yet; log in with `mcp-authctl login NAME`, providers: `mcp-authctl provider list`".to_owned());
-    } else if !grants.is_empty() {
+/// Everything that `status` shows, at one moment.
+struct Snapshot {
+    status: Status,
+    /// By name.
+    grants: Vec<GrantSummary>,
+    /// Why there are no grants to show.
+    locked: Option<Box<ErrorBody>>,
+}
+
+impl Snapshot {
+    fn take(client: &Client) -> Result<Self, Failure> {
+        let status = client.status()?;
+        let asked = if status.vault.needs_setup { Err(no_vault(&status)) } else { client.grants() };
+        let (mut grants, locked) = match asked {
+            Ok(grants) => (grants, None),
+            // The vault's state is worth showing all the same.
+            Err(ClientError::Api(body)) if body.error == ErrorCode::VaultLocked => (Vec::new(), Some(body)),
+            Err(error) => return Err(error.into()),
+        };
         grants.sort_by(|a, b| a.name.cmp(&b.name));
-        lines.extend(table(&grants));
+        Ok(Self { status, grants, locked })
     }
-    if lines.is_empty() {
-        lines.push(vault_line(&status.vault));
+
+    fn to_json(&self) -> serde_json::Value {
+        serde_json::json!({ "status": self.status, "grants": self.grants })
     }
-    lines.join("\n")
+
+    fn text(&self, long: bool) -> String {
+        let mut lines = problems(&self.status);
+        if self.grants.is_empty() && self.locked.is_none() {
+            lines.push("no grants yet; log in with `mcp-authctl login NAME`, providers: `mcp-authctl provider list`".to_owned());
+        } else if long {
+            lines.push(self.grants.iter().map(description).collect::<Vec<_>>().join("\n\n"));
+        } else if !self.grants.is_empty() {
+            lines.extend(table::lines(&self.grants));
+        }
+        if lines.is_empty() {
+            lines.push(vault_line(&self.status.vault));
+        }
+        lines.join("\n")
+    }
+}
+
+/// What the daemon would answer after a while, in which a keychain might appear.
+fn no_vault(status: &Status) -> ClientError {
+    let mut body = ErrorBody::new(ErrorCode::VaultLocked, status.vault.reason.as_deref().unwrap_or("there is no vault yet"));
+    body.hint.clone_from(&status.vault.hint);
+    ClientError::Api(Box::new(body))
 }
 
 /// What concerns every grant, with its remedy.
@@ -96,47 +144,6 @@ fn problems(status: &Status) -> Vec<String> {
     lines
 }
 
-/// The table fits 80 columns: long names are cut, and a remedy that has no room stands below its row, never cut.
-fn table(grants: &[GrantSummary]) -> Vec<String> {
-    let mut rows = vec![(["GRANT", "ACCOUNT", "STATE", "EXPIRES", "TO DO"].map(str::to_owned), &[][..])];
-    rows.extend(grants.iter().map(|grant| {
-        let account = grant.account.as_deref().map_or_else(|| "-".to_owned(), field);
-        let row = [cut(grant.name.as_str(), MAX_NAME), cut(&account, MAX_ACCOUNT), state(grant).to_owned(), expires(grant), to_do(grant)];
-        (row, &*grant.holders)
-    }));
-    let width = |column: usize| rows.iter().map(|(row, _)| row[column].chars().count()).max().unwrap_or(0);
-    let widths = [width(0), width(1), width(2), width(3)];
-    let mut lines = Vec::new();
-    for ([grant, account, state, expires, to_do], holders) in rows {
-        let row = format!("{grant:0$}  {account:1$}  {state:2$}  {expires:3$}", widths[0], widths[1], widths[2], widths[3]);
-        if row.chars().count() + 2 + to_do.chars().count() <= COLUMNS {
-            lines.push(format!("{row}  {to_do}").trim_end().to_owned());
-        } else {
-            lines.extend([row.trim_end().to_owned(), format!("  {to_do}")]);
-        }
-        lines.extend(holders.iter().map(|holder| format!("  {}", held_by(holder))));
-    }
-    lines
-}
-
-/// Who keeps a token, and how long it is of use.
-fn held_by(holder: &Holder) -> String {
-    let who = format!("{} (process {})", cut(&field(&holder.program), MAX_NAME), holder.pid);
-    match holder.expires_in {
-        Some(0) => format!("held by {who}: expired, restart it"),
-        Some(seconds) => format!("held by {who} for {}", span(seconds)),
-        None => format!("held by {who}"),
-    }
-}
-
-const COLUMNS: usize = 80;
-const MAX_NAME: usize = 26;
-const MAX_ACCOUNT: usize = 22;
-
-fn cut(text: &str, width: usize) -> String {
-    if text.chars().count() <= width { text.to_owned() } else { text.chars().take(width - 3).chain("...".chars()).collect() }
-}
-
 fn state(grant: &GrantSummary) -> &'static str {
     match grant.state {
         GrantState::Ok => "ok",
@@ -146,25 +153,15 @@ fn state(grant: &GrantSummary) -> &'static str {
     }
 }
 
-fn expires(grant: &GrantSummary) -> String {
-    match grant.expires_in {
-        Some(0) if grant.on_demand && grant.state != GrantState::LoginRequired => "on demand".to_owned(),
-        Some(0) => "expired".to_owned(),
-        Some(seconds) => span(seconds),
-        None if grant.never_expires => "never".to_owned(),
-        None => "unknown".to_owned(),
-    }
-}
-
+/// What the person should do about a grant, or know of it; mostly nothing.
 fn to_do(grant: &GrantSummary) -> String {
     match grant.state {
         GrantState::LoginRequired => login_command(grant),
-        GrantState::Retrying => grant.next_refresh_in.map(|seconds| format!("next attempt in {}", span(seconds))).unwrap_or_default(),
-        _ if grant.not_durable => "not on disk yet".to_owned(),
         _ if grant.refresh_token_ending => ending(grant),
+        _ if grant.not_durable => "not on disk yet".to_owned(),
         // A static token: nobody issued it to us.
-        _ if !grant.refreshable && grant.issuer.is_none() && grant.expires_in.is_some() => "no refresh: add-token again by then".to_owned(),
-        _ if !grant.refreshable && grant.expires_in.is_some() => "no refresh: log in again by then".to_owned(),
+        _ if !grant.refreshable && grant.issuer.is_none() && grant.expires_in.is_some() => "add-token again by then".to_owned(),
+        _ if !grant.refreshable && grant.expires_in.is_some() => "log in again by then".to_owned(),
         _ => String::new(),
     }
 }
@@ -214,6 +211,6 @@ fn description(grant: &GrantSummary) -> String {
     if !to_do.is_empty() {
         lines.push(("to do", to_do));
     }
-    lines.extend(grant.holders.iter().map(|holder| ("held by", held_by(holder).trim_start_matches("held by ").to_owned())));
+    lines.extend(grant.holders.iter().map(|holder| ("held by", table::holder(holder))));
     lines.into_iter().map(|(word, value)| format!("{word}: {value}")).collect::<Vec<_>>().join("\n")
 }

@@ -77,6 +77,11 @@ impl Daemon {
         self.asked.recv_timeout(Duration::from_secs(30)).unwrap()
     }
 
+    /// As [`Self::asked`], if it was asked anything more by now.
+    pub(crate) fn asked_already(&self) -> Option<Asked> {
+        self.asked.try_recv().ok()
+    }
+
     pub(crate) fn command(&self, args: &[&str]) -> Command {
         let mut command = ctl(args);
         command.env("MCP_AUTHD_SOCKET", self.socket());
@@ -122,6 +127,8 @@ pub(crate) fn error(code: &str, rest: &str) -> String {
 pub(crate) const TOKEN: &str = r#"{"access_token":"gho_16C7e42F","token_type":"Bearer","expires_at":"2026-12-01T10:00:00Z","expires_in":3540,"scopes":["repo"],"grant":"github","account":"octocat"}"#;
 
 pub(crate) const UNLOCKED: &str = r#"{"version":"0.1.0","proto":1,"pid":7,"uptime":9,"vault":{"state":"unlocked","key_source":"passphrase"},"config":{"path":"/c.toml"},"grants":0,"login_required":0,"not_durable":0}"#;
+
+pub(crate) const NO_VAULT: &str = r#"{"version":"0.1.0","proto":1,"pid":7,"uptime":9,"vault":{"state":"locked","reason":"there is no vault yet","hint":"mcp-authctl setup","needs_setup":true},"config":{"path":"/c.toml"},"grants":0,"login_required":0,"not_durable":0}"#;
 
 fn serve(stream: UnixStream, answer: &dyn Fn(&str) -> Reply, asked: &Sender<Asked>) {
     let mut reader = BufReader::new(stream);

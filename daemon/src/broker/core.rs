@@ -12,6 +12,7 @@ use tokio::task::AbortHandle;
 
 use super::aside;
 use super::attempt::{self, Way};
+use super::doctor::Doctor;
 use super::gate::Gate;
 use super::holders::{Holders, Keeper};
 use super::lane::Lane;
@@ -27,6 +28,7 @@ use crate::grant::record::{Definition, GrantRecord};
 use crate::grant::{Asker, Attempt, AttemptError, Effect, Grant, Input, News, Terms, Ticket};
 use crate::oauth::token::{TokenError, TokenResponse};
 use crate::provider::{DefaultLifetime, Provider, RefreshPlan};
+use crate::transport::surroundings;
 use crate::vault::{Done, Record, RecordId, RecordKind, VaultError};
 
 /// How many events a reader of `/v1/events` may lag behind.
@@ -55,6 +57,7 @@ pub(crate) struct Core {
     lanes: HashMap<String, Lane>,
     pub(super) secrets: HashMap<String, StoredSecret>,
     pub(super) logins: Logins,
+    pub(super) doctor: Doctor,
     /// Who waits for a static token to be stored.
     pub(super) storing: Vec<(GrantName, Reply<wire::GrantSummary>)>,
     /// Refreshes that were in flight when their grant was logged out.
@@ -103,6 +106,7 @@ impl Core {
             lanes: HashMap::new(),
             secrets: HashMap::new(),
             logins: Logins::default(),
+            doctor: Doctor::default(),
             storing: Vec::new(),
             leaving: HashMap::new(),
             readers: Vec::new(),
@@ -459,6 +463,7 @@ impl Core {
             login_required: summaries.iter().filter(|s| s.state == wire::GrantState::LoginRequired).count(),
             not_durable: summaries.iter().filter(|s| s.not_durable).count(),
             paused: paused.into_iter().map(|(issuer, retry_after)| wire::PausedIssuer { issuer, retry_after }).collect(),
+            network: surroundings::in_effect(&self.config.network, |variable| std::env::var(variable).ok()),
         };
         answer(reply, Ok(status));
     }

@@ -234,7 +234,17 @@ impl Core {
                 (wire::VaultState::Locked, Some(body.error_description), body.hint)
             }
         };
-        wire::VaultStatus { state, key_source: self.gate.key_source, reason, hint, quarantined: self.gate.quarantined }
+        let needs_setup = matches!(&self.gate.state, State::Closed(Closed { error: VaultError::NeedsSetup(_), .. }));
+        wire::VaultStatus {
+            state,
+            key_source: self.gate.key_source,
+            reason,
+            hint,
+            quarantined: self.gate.quarantined,
+            needs_setup,
+            credential: self.edges.vault.has_credential(),
+            folder: Some(self.edges.vault.folder().display().to_string()),
+        }
     }
 
     // ---- the vault routes ----

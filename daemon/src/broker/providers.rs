@@ -155,6 +155,7 @@ impl Core {
         self.transports = self.transports.adapted(self.edges.connect, &config);
         self.config = config;
         self.config_error = None;
+        self.doctor.forget();
         self.redefine(None);
         self.announce("config_reloaded", None, None);
     }

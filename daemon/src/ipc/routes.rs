@@ -57,6 +57,7 @@ const TABLE: &[Route] = &[
     Route { method: "POST", path: "/v1/vault/backup", right: Right::Vault, answer: |b, c, _| Box::pin(vault_backup(b, c)) },
     Route { method: "POST", path: "/v1/reload", right: Right::Configure, answer: |b, c, _| Box::pin(reload(b, c)) },
     Route { method: "GET", path: "/v1/status", right: Right::Look, answer: |b, c, _| Box::pin(status(b, c)) },
+    Route { method: "GET", path: "/v1/doctor", right: Right::Look, answer: |b, c, _| Box::pin(doctor(b, c)) },
     Route { method: "GET", path: "/v1/events", right: Right::Look, answer: |b, c, _| Box::pin(events(b, c)) },
 ];
 
@@ -145,6 +146,11 @@ async fn reload(broker: Broker, call: Call) -> Result<Answer, ErrorBody> {
 async fn status(broker: Broker, call: Call) -> Result<Answer, ErrorBody> {
     nothing(&call)?;
     Answer::json(&broker.status().await?)
+}
+
+async fn doctor(broker: Broker, call: Call) -> Result<Answer, ErrorBody> {
+    nothing(&call)?;
+    Answer::json(&broker.doctor().await?)
 }
 
 async fn events(broker: Broker, call: Call) -> Result<Answer, ErrorBody> {

@@ -21,7 +21,8 @@ use time::format_description::well_known::Rfc2822;
 use tokio::sync::OnceCell;
 use zeroize::Zeroizing;
 
-use super::{Exchange, Method, Request, Response, Transport, TransportError, check_url, is_loopback};
+use super::{Exchange, Knock, Method, Request, Response, Transport, TransportError, check_url, is_loopback};
+use crate::clock::Wall;
 use crate::oauth::text::clean;
 
 /// How the daemon reaches the network, as `[network]` of config.toml says.
@@ -89,6 +90,17 @@ impl Network {
         unreachable!("the last hop returns")
     }
 
+    async fn head(&self, url: &str, timeout: Duration) -> Result<Option<Wall>, TransportError> {
+        let url = check_url(url)?;
+        let client = self.client(&url, timeout).await?;
+        let answer = client.get(url.clone()).timeout(timeout).send().await.map_err(|error| failure(&url, error))?;
+        Ok(answer
+            .headers()
+            .get(DATE)
+            .and_then(|value| date(value.to_str().ok()?))
+            .map(|date| Wall(date.unix_timestamp().saturating_mul(1000))))
+    }
+
     /// A client for one exchange. The roots come along behind an `Arc`.
     async fn client(&self, url: &url::Url, timeout: Duration) -> Result<Client, TransportError> {
         let not_sent = |reason: String| TransportError::NotSent { host: host(url), reason };
@@ -144,6 +156,10 @@ impl fmt::Debug for NetworkConfig {
 impl Transport for Network {
     fn send(&self, request: Request) -> Exchange<'_> {
         Box::pin(self.exchange(request))
+    }
+
+    fn knock(&self, url: String, timeout: Duration) -> Knock<'_> {
+        Box::pin(async move { self.head(&url, timeout).await })
     }
 }
 
@@ -214,9 +230,13 @@ fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     if let Ok(seconds) = value.parse() {
         return Some(Duration::from_secs(seconds));
     }
-    let date = |text: &str| OffsetDateTime::parse(text, &Rfc2822).ok();
     let now = headers.get(DATE).and_then(|value| date(value.to_str().ok()?)).unwrap_or_else(|| SystemTime::now().into());
     Some(Duration::try_from(date(value)? - now).unwrap_or_default())
+}
+
+/// A date of HTTP (RFC 9110 section 5.6.7).
+fn date(text: &str) -> Option<OffsetDateTime> {
+    OffsetDateTime::parse(text, &Rfc2822).ok()
 }
 
 /// Up to the connection nothing has left; from there on everything may have.

@@ -126,7 +126,7 @@ impl Goal {
             Self::Open(..) | Self::Unlock { .. } | Self::Farewell { .. } => false,
             Self::Create { silent, .. } => {
                 if let (true, KeyError::NoSource(reason, _)) = (silent, &error) {
-                    let sentence = format!("there is no vault yet, and {reason}; choose a key source with `mcp-authctl setup`");
+                    let sentence = format!("there is no vault yet, and {reason}");
                     return self.fail(VaultError::NeedsSetup(sentence));
                 }
                 !silent
@@ -145,6 +145,10 @@ impl Goal {
 }
 
 impl Surroundings {
+    pub(super) fn has_credential(&self) -> bool {
+        self.credentials.as_ref().is_some_and(|folder| folder.join(key::CREDENTIAL).exists())
+    }
+
     pub(super) fn sources<'a>(&'a self, places: &'a Places, passphrase: Option<Zeroizing<String>>, prompt: bool) -> Sources<'a> {
         Sources { places, keychain: &*self.keychain, credentials: self.credentials.as_deref(), prompt, passphrase }
     }

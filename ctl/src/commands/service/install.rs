@@ -154,7 +154,6 @@ fn lingers() -> bool {
 
 /// What became of an offer.
 #[derive(Debug)]
-#[allow(dead_code, reason = "`setup` reads it")]
 pub(crate) enum Offered {
     /// It is installed already.
     Already,
@@ -173,7 +172,6 @@ pub(crate) enum Offered {
 ///
 /// # Errors
 /// When the installation fails.
-#[allow(dead_code, reason = "`setup` calls it")]
 pub(crate) fn offer(yes: bool, client: &Client) -> Result<Offered, Failure> {
     let manager = match Manager::here() {
         Ok(manager) => manager,

@@ -105,7 +105,7 @@ impl Provider {
             scopes: None,
             unusable: None,
             id_token: None,
-            owner: crate::oauth::identity::Identity::default(),
+            owner: Box::default(),
         };
         (response, format!("rt-{}", self.issued))
     }
@@ -114,7 +114,7 @@ impl Provider {
     fn for_client(&mut self, lifetime: Duration, now: Now) -> TokenResponse {
         self.requests += 1;
         let (response, stray) = self.access(lifetime, now);
-        TokenResponse { refresh_token: (self.issued % 3 == 0).then(|| RefreshToken::new(stray)), ..response }
+        TokenResponse { refresh_token: self.issued.is_multiple_of(3).then(|| RefreshToken::new(stray)), ..response }
     }
 
     fn log_in(&mut self, weather: Weather, now: Now) -> TokenResponse {
@@ -272,7 +272,7 @@ impl World {
             scopes: None,
             unusable: None,
             id_token: None,
-            owner: crate::oauth::identity::Identity::default(),
+            owner: Box::default(),
         }
     }
 

@@ -172,6 +172,26 @@ pat                         -                       ok            7 d
 }
 
 #[test]
+fn status_shows_who_keeps_a_token_and_until_when() {
+    const HELD: &str = r#"[{"name":"github","provider":"github","account":"octocat","scopes":[],"state":"ok","refreshable":true,"expires_in":18000,
+        "holders":[{"program":"github-mcp-server","pid":812,"current":true,"expires_in":18000},
+                   {"program":"no\u001b[2Jde","pid":90,"current":false,"expires_in":0},
+                   {"program":"a-program-with-a-name-beyond-all-measure","pid":4194304,"current":true}]}]"#;
+    let expected = "\
+GRANT   ACCOUNT  STATE  EXPIRES  TO DO
+github  octocat  ok     5 h
+  held by github-mcp-server (process 812) for 5 h
+  held by no?[2Jde (process 90): expired, restart it
+  held by a-program-with-a-name-b... (process 4194304)
+";
+    assert_eq!(overview(UNLOCKED, HELD).run(&["status"]), ran(0, expected, ""));
+    let one = HELD.trim_start_matches('[').trim_end_matches(']');
+    let full = Daemon::saying(200, one).run(&["status", "github"]).stdout;
+    let held: Vec<&str> = full.lines().filter(|line| line.starts_with("held by")).collect();
+    assert_eq!(held[..2], ["held by: github-mcp-server (process 812) for 5 h", "held by: no?[2Jde (process 90): expired, restart it"]);
+}
+
+#[test]
 fn a_remedy_that_has_room_stands_in_its_row() {
     let grants = r#"[{"name":"github","provider":"github","account":"octocat","scopes":[],"state":"login_required","refreshable":true}]"#;
     let expected = "\

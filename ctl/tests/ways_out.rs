@@ -46,22 +46,35 @@ fn exec_hands_a_token_to_the_program_alone_and_leaves_its_exit_code() {
     let daemon = Daemon::saying(200, TOKEN);
     let run = |command: &[&str]| daemon.run(&[&["exec", "--set", "X=github", "--"], command].concat());
     assert_eq!(run(&["sh", "-c", "echo $X; exit 42"]), out(42, "gho_16C7e42F\n"));
-    assert_eq!(daemon.asked(), r#"POST /v1/token {"grant":"github"}"#);
+    assert_eq!(daemon.asked(), r#"POST /v1/token {"grant":"github","holder":"sh"}"#);
     let arguments = run(&["sh", "-c", "tr '\\0' ' ' < /proc/$$/cmdline"]);
     assert!(!arguments.stdout.contains("gho_"), "{arguments:?}");
     assert_eq!(run(&["sh", "-c", "kill -TERM $$"]).code, None, "ended by a signal, and no process of ours is left to say otherwise");
+    assert_eq!(run(&["sh", "-c", "kill -PIPE $$"]).code, None, "nor one that ignores what a pipe says");
+    let without_us = std::process::Command::new("ls").arg("/proc/self/fd").output().unwrap().stdout;
+    assert_eq!(run(&["ls", "/proc/self/fd"]).stdout.as_bytes(), without_us, "our connection is not among its files");
 }
 
 #[test]
 fn exec_replaces_an_inherited_variable_and_starts_nothing_without_the_tokens() {
     let daemon = Daemon::saying(200, TOKEN);
-    let mut command = daemon.command(&["exec", "--set", "X=github", "--min-valid-for", "60", "--", "printenv", "X"]);
+    let mut command = daemon.command(&["exec", "--set", "X=github", "--min-valid-for", "60", "--", "/usr/bin/printenv", "X"]);
     command.env("X", "stale");
     assert_eq!(finish(command), out(0, "gho_16C7e42F\n"));
-    assert_eq!(daemon.asked(), r#"POST /v1/token {"grant":"github","min_valid_for":60}"#);
+    assert_eq!(daemon.asked(), r#"POST /v1/token {"grant":"github","min_valid_for":60,"holder":"printenv"}"#);
     let refused = Daemon::saying(401, &error("login_required", r#","hint":"mcp-authctl login github""#));
     let run = refused.run(&["exec", "--set", "X=github", "--", "echo", "started"]);
     assert_eq!((run.code, &*run.stdout), (Some(3), ""));
+}
+
+#[test]
+fn exec_says_when_a_token_is_good_for_less_than_was_asked_for() {
+    let daemon = Daemon::saying(200, TOKEN);
+    let run = |seconds| daemon.run(&["exec", "--set", "X=github", "--min-valid-for", seconds, "--", "printenv", "X"]);
+    assert_eq!(run("3540"), out(0, "gho_16C7e42F\n"));
+    let warned = run("7200");
+    assert_eq!((warned.code, &*warned.stdout), (Some(0), "gho_16C7e42F\n"), "it starts all the same");
+    assert_eq!(warned.stderr, "warning: the token of github is good for 59 min, not for the 2 h asked for\n");
 }
 
 #[test]

@@ -8,6 +8,7 @@ mod aside;
 mod attempt;
 mod core;
 mod gate;
+mod holders;
 mod lane;
 mod logins;
 mod providers;
@@ -25,6 +26,7 @@ use mcp_auth_proto::{ErrorBody, ErrorCode, GrantName};
 use tokio::sync::{mpsc, oneshot};
 
 use self::core::Core;
+use self::holders::Keeper;
 use crate::clock::Clock;
 use crate::config::{Config, Network};
 use crate::grant::Asker;
@@ -71,11 +73,12 @@ impl Broker {
         Ok(Self { mailbox, askers: Arc::default() })
     }
 
-    /// `POST /v1/token`. Dropping the future withdraws the question; a refresh that it started goes on.
-    pub async fn token(&self, request: wire::TokenRequest) -> Result<wire::TokenAnswer, ErrorBody> {
+    /// `POST /v1/token`, from the process `pid`. Dropping the future withdraws the question; a refresh that it started
+    /// goes on.
+    pub async fn token(&self, request: wire::TokenRequest, pid: Option<u32>) -> Result<wire::TokenAnswer, ErrorBody> {
         let mut asking = Asking { broker: self, asker: self.askers.fetch_add(1, Ordering::Relaxed), answered: false };
-        let asker = asking.asker;
-        let answer = self.ask(move |core, reply| core.token(asker, request, reply)).await;
+        let (asker, keeper) = (asking.asker, Keeper::of(&request, pid));
+        let answer = self.ask(move |core, reply| core.token(asker, request, keeper, reply)).await;
         asking.answered = true;
         answer
     }
@@ -101,10 +104,10 @@ impl Broker {
     }
 
     /// `POST /v1/grants/NAME/refresh`. `force` is for grants whose refresh would kill a token that a program holds.
-    pub async fn refresh(&self, name: GrantName, _request: wire::RefreshRequest) -> Result<wire::GrantSummary, ErrorBody> {
+    pub async fn refresh(&self, name: GrantName, request: wire::RefreshRequest) -> Result<wire::GrantSummary, ErrorBody> {
         let mut asking = Asking { broker: self, asker: self.askers.fetch_add(1, Ordering::Relaxed), answered: false };
         let (asker, of) = (asking.asker, name.clone());
-        let answer = self.ask(move |core, reply| core.refresh(asker, of, reply)).await;
+        let answer = self.ask(move |core, reply| core.refresh(asker, of, request.force, reply)).await;
         asking.answered = true;
         answer?;
         self.grant(name).await

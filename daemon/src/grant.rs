@@ -9,6 +9,7 @@ mod ask;
 mod ending;
 #[cfg(test)]
 mod history;
+pub(crate) mod mcp;
 mod plan;
 pub mod record;
 mod refresh;
@@ -66,6 +67,8 @@ pub struct Want {
     pub scopes: Vec<String>,
     /// The token that a resource server rejected.
     pub rejected: Option<AccessToken>,
+    /// Somebody keeps the present token for its whole life, and a refresh that is not due must not end it.
+    pub held: bool,
 }
 
 /// What the provider's present definition says about the grant. Not in the record: config may change it.
@@ -85,6 +88,8 @@ pub struct Terms {
     pub can_probe: bool,
     /// Scopes that never count as missing.
     pub refresh_scopes: Vec<String>,
+    /// How the next login is done.
+    pub login: mcp::LoginKind,
 }
 
 /// A finished login.

@@ -12,6 +12,7 @@ mod alarm_naps;
 #[allow(unsafe_code, reason = "the one place for it")]
 mod ffi;
 mod files;
+mod process;
 mod supervisor;
 #[cfg(unix)]
 mod unix;
@@ -34,6 +35,7 @@ use windows as system;
 pub use files::NotPrivate;
 pub use files::private_folder;
 pub(crate) use files::{create_new, make_folder, open_existing, private_file, sync_folder};
+pub use process::Process;
 pub use supervisor::{Notice, Signal, Signals, notify};
 pub use system::{
     Bound, Listener, LockFile, Stream, accept, activated, bind, boot_time, harden, hung_up, is_nameless, listen, lock_file, own_uid, peer,

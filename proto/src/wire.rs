@@ -27,6 +27,10 @@ pub struct TokenRequest {
     /// The access token that a resource server rejected.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rejected_token: Option<Secret>,
+    /// The name of the program, if it keeps this token for its whole life and never asks again. The process at the other
+    /// end of the connection is taken for it, and `status` shows it while it lives.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub holder: Option<String>,
 }
 
 impl TokenRequest {
@@ -142,6 +146,24 @@ pub struct GrantSummary {
     /// The first 8 hex digits of the access token's SHA-256, for bug reports.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fingerprint: Option<String>,
+    /// The programs that keep a token of it for their whole life. Best effort: those of this life of the daemon whose
+    /// process it can see.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub holders: Vec<Holder>,
+}
+
+/// A program that keeps an access token for its whole life, such as one that `mcp-authctl exec` started.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Holder {
+    /// Its name, as it was told.
+    pub program: String,
+    /// Its process.
+    pub pid: u32,
+    /// Whether its token is the grant's present one.
+    pub current: bool,
+    /// The seconds that its token still works: 0 when it has expired, or when a refresh has ended it. Absent when unknown.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires_in: Option<u64>,
 }
 
 /// `PUT /v1/grants/NAME`: store a static token, such as a personal access token.

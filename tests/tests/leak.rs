@@ -32,6 +32,8 @@ fn a_whole_life_leaves_no_token_in_outputs_nor_on_disk() {
     let room = Room::at(&server);
     let daemon = room.start();
     daemon.log_in("test", "alice");
+    let user_code = log_in_by_code(&daemon);
+    git_credential(&room, &server);
     wait_until("refreshes", Duration::from_secs(30), || (server.counters().refreshes().ok >= 2).then_some(()));
     for fault in ["html", "answer-200-error"] {
         server.tell(fault, &json!({ "times": 1 }));
@@ -43,8 +45,6 @@ fn a_whole_life_leaves_no_token_in_outputs_nor_on_disk() {
     for verb in [&["status"][..], &["status", "--json"], &["token", "test", "--fingerprint"], &["token", "test"]] {
         room.ctl(verb).ok();
     }
-    let user_code = log_in_by_code(&daemon);
-    git_credential(&room, &server);
     let said = daemon.running.said();
     assert!(!said.contains(&user_code), "the code that a person types is logged: {said}");
     assert!(said.contains("TRACE") || said.contains("trace"), "the daemon did not log at trace: {said}");

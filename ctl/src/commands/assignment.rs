@@ -1,6 +1,6 @@
 //! `VAR=GRANT`: a variable and the grant whose token it gets. Shared by `env` and `exec`.
 
-use mcp_auth_proto::{Client, GrantName, NameError, Secret, TokenRequest};
+use mcp_auth_proto::{Client, GrantName, NameError, TokenAnswer, TokenRequest};
 
 use super::token;
 use crate::failure::Failure;
@@ -26,16 +26,17 @@ impl std::str::FromStr for Assignment {
     }
 }
 
-/// Every variable with its token, or nothing: half a list would look like success.
+/// Every variable with its token, or nothing: half a list would look like success. Each is asked for as `wanted`, but for
+/// the grant.
 pub(super) fn tokens<'a>(
     assignments: &'a [Assignment],
-    min_valid_for: Option<u64>,
+    wanted: &TokenRequest,
     client: &Client,
-) -> Result<Vec<(&'a str, Secret)>, Failure> {
+) -> Result<Vec<(&'a str, TokenAnswer)>, Failure> {
     let token = |Assignment { variable, grant }: &'a Assignment| {
-        let answer = client.token(&TokenRequest { min_valid_for, ..TokenRequest::for_grant(grant.as_str()) })?;
+        let answer = client.token(&TokenRequest { grant: Some(grant.to_string()), ..wanted.clone() })?;
         token::check(&answer)?;
-        Ok((variable.as_str(), answer.access_token))
+        Ok((variable.as_str(), answer))
     };
     assignments.iter().map(token).collect()
 }

@@ -1,7 +1,7 @@
 //! `env`: lines for a shell's `eval`: the socket's place, and variables that hold fresh tokens.
 
 use clap::ValueEnum;
-use mcp_auth_proto::{Client, SOCKET_ENV, Secret};
+use mcp_auth_proto::{Client, SOCKET_ENV, Secret, TokenRequest};
 use zeroize::Zeroizing;
 
 use super::assignment::{self, Assignment};
@@ -37,7 +37,8 @@ enum Shell {
 
 pub(crate) fn run(args: &Args, client: &Client, json: bool) -> Result<(), Failure> {
     let mut variables = vec![(SOCKET_ENV, Secret::new(client.path().to_string_lossy()))];
-    variables.extend(assignment::tokens(&args.assignments, None, client)?);
+    let tokens = assignment::tokens(&args.assignments, &TokenRequest::default(), client)?;
+    variables.extend(tokens.into_iter().map(|(name, answer)| (name, answer.access_token)));
     if json {
         return output::json(&variables.iter().map(|(name, value)| (*name, value)).collect::<std::collections::BTreeMap<_, _>>());
     }

@@ -3,13 +3,15 @@
 //! On Unix the program takes this process's place, so signals, the terminal and the exit code are its own. On Windows it
 //! runs below, and its exit code is passed on.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
+use std::path::Path;
 use std::process::Command;
 
-use mcp_auth_proto::Client;
+use mcp_auth_proto::{Client, TokenAnswer, TokenRequest};
 
 use super::assignment::{self, Assignment};
 use crate::failure::Failure;
+use crate::output::{self, span};
 
 /// Run a program with fresh tokens in its environment
 #[derive(Debug, clap::Args)]
@@ -19,7 +21,8 @@ Examples:
   mcp-authctl exec --set A=github:work --set B=gitlab --min-valid-for 1800 -- ./job
   {\"command\": \"mcp-authctl\", \"args\": [\"exec\", \"--set\", \"GITHUB_TOKEN=github\", \"--\", \"my-server\"]}
 
-The program keeps the token that it got: where tokens expire, a program that asks the socket is better served.
+The program keeps the token that it got: where tokens expire, a program that asks the socket is better served. Until it
+ends `mcp-authctl status` shows what it holds, and nothing but the token's own end takes it away without need.
 Exit codes are the program's own; 126 and 127 when it cannot be started, and this command's before that.")]
 pub(crate) struct Args {
     /// A variable and the grant whose token it gets; may be repeated. It replaces an inherited one
@@ -37,10 +40,27 @@ pub(crate) fn run(args: &Args, client: &Client) -> Result<(), Failure> {
     let (program, arguments) = args.command.split_first().expect("clap requires it");
     let mut command = Command::new(program);
     command.args(arguments);
-    for (variable, token) in assignment::tokens(&args.assignments, args.min_valid_for, client)? {
-        command.env(variable, token.expose());
+    let wanted = TokenRequest { min_valid_for: args.min_valid_for, holder: Some(name_of(program)), ..TokenRequest::default() };
+    for (variable, answer) in assignment::tokens(&args.assignments, &wanted, client)? {
+        warn_of_less(&answer, args.min_valid_for);
+        command.env(variable, answer.access_token.expose());
     }
     become_it(command).map_err(|source| Failure::NotStarted { program: program.to_string_lossy().into_owned(), source })
+}
+
+/// The program as people know it: without its folder.
+fn name_of(program: &OsStr) -> String {
+    Path::new(program).file_name().unwrap_or(program).to_string_lossy().into_owned()
+}
+
+/// The daemon asks for no more than half a lifetime, and ends no token that another program keeps.
+fn warn_of_less(answer: &TokenAnswer, wanted: Option<u64>) {
+    if let (Some(wanted), Some(found)) = (wanted, answer.expires_in)
+        && found < wanted
+    {
+        let grant = &answer.grant;
+        output::warning(&format!("the token of {grant} is good for {}, not for the {} asked for", span(found), span(wanted)));
+    }
 }
 
 #[cfg(unix)]

@@ -1,6 +1,6 @@
 //! `status`: what is held, and what needs the person.
 
-use mcp_auth_proto::{Client, ClientError, ErrorCode, GrantName, GrantState, GrantSummary, Status, VaultState};
+use mcp_auth_proto::{Client, ClientError, ErrorCode, GrantName, GrantState, GrantSummary, Holder, Status, VaultState};
 
 use super::{scopes, validity, vault_line};
 use crate::failure::Failure;
@@ -98,23 +98,35 @@ fn problems(status: &Status) -> Vec<String> {
 
 /// The table fits 80 columns: long names are cut, and a remedy that has no room stands below its row, never cut.
 fn table(grants: &[GrantSummary]) -> Vec<String> {
-    let mut rows = vec![["GRANT", "ACCOUNT", "STATE", "EXPIRES", "TO DO"].map(str::to_owned)];
+    let mut rows = vec![(["GRANT", "ACCOUNT", "STATE", "EXPIRES", "TO DO"].map(str::to_owned), &[][..])];
     rows.extend(grants.iter().map(|grant| {
         let account = grant.account.as_deref().map_or_else(|| "-".to_owned(), field);
-        [cut(grant.name.as_str(), MAX_NAME), cut(&account, MAX_ACCOUNT), state(grant).to_owned(), expires(grant), to_do(grant)]
+        let row = [cut(grant.name.as_str(), MAX_NAME), cut(&account, MAX_ACCOUNT), state(grant).to_owned(), expires(grant), to_do(grant)];
+        (row, &*grant.holders)
     }));
-    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
+    let width = |column: usize| rows.iter().map(|(row, _)| row[column].chars().count()).max().unwrap_or(0);
     let widths = [width(0), width(1), width(2), width(3)];
     let mut lines = Vec::new();
-    for [grant, account, state, expires, to_do] in rows {
+    for ([grant, account, state, expires, to_do], holders) in rows {
         let row = format!("{grant:0$}  {account:1$}  {state:2$}  {expires:3$}", widths[0], widths[1], widths[2], widths[3]);
         if row.chars().count() + 2 + to_do.chars().count() <= COLUMNS {
             lines.push(format!("{row}  {to_do}").trim_end().to_owned());
         } else {
             lines.extend([row.trim_end().to_owned(), format!("  {to_do}")]);
         }
+        lines.extend(holders.iter().map(|holder| format!("  {}", held_by(holder))));
     }
     lines
+}
+
+/// Who keeps a token, and how long it is of use.
+fn held_by(holder: &Holder) -> String {
+    let who = format!("{} (process {})", cut(&field(&holder.program), MAX_NAME), holder.pid);
+    match holder.expires_in {
+        Some(0) => format!("held by {who}: expired, restart it"),
+        Some(seconds) => format!("held by {who} for {}", span(seconds)),
+        None => format!("held by {who}"),
+    }
 }
 
 const COLUMNS: usize = 80;
@@ -202,5 +214,6 @@ fn description(grant: &GrantSummary) -> String {
     if !to_do.is_empty() {
         lines.push(("to do", to_do));
     }
+    lines.extend(grant.holders.iter().map(|holder| ("held by", held_by(holder).trim_start_matches("held by ").to_owned())));
     lines.into_iter().map(|(word, value)| format!("{word}: {value}")).collect::<Vec<_>>().join("\n")
 }

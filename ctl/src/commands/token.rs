@@ -15,7 +15,7 @@ use crate::output;
 #[command(after_help = "\
 Examples:
   mcp-authctl token github
-  curl -H \"Authorization: Bearer $(mcp-authctl token github)\" https://api.github.com/user
+  mcp-authctl token github --format header | curl -H @- https://api.github.com/user
   mcp-authctl token github:work --min-valid-for 600 --json
   mcp-authctl token https://mcp.example.com/mcp
   mcp-authctl token cluster --format exec-credential     for kubectl

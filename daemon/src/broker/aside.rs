@@ -33,10 +33,10 @@ impl Core {
         }
         self.set_aside.insert(name.clone());
         self.unstored(name);
-        let lost: Vec<_> = self.askers.iter().filter(|(_, (of, _))| of == name).map(|(asker, _)| *asker).collect();
+        let lost: Vec<_> = self.askers.iter().filter(|(_, waiting)| waiting.grant == *name).map(|(asker, _)| *asker).collect();
         for asker in lost {
-            if let Some((_, reply)) = self.askers.remove(&asker) {
-                answer(reply, Err(Self::aside(name)));
+            if let Some(waiting) = self.askers.remove(&asker) {
+                answer(waiting.reply, Err(Self::aside(name)));
             }
         }
     }

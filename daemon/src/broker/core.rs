@@ -13,6 +13,7 @@ use tokio::task::AbortHandle;
 use super::aside;
 use super::attempt::{self, Way};
 use super::gate::Gate;
+use super::holders::{Holders, Keeper};
 use super::lane::Lane;
 use super::logins::Logins;
 use super::providers::StoredSecret;
@@ -21,6 +22,7 @@ use super::{Edges, Message, Reply};
 use crate::clock::{Boot, Now};
 use crate::config::Config;
 use crate::failpoint;
+use crate::grant::mcp::LoginKind;
 use crate::grant::record::{Definition, GrantRecord};
 use crate::grant::{Asker, Attempt, AttemptError, Effect, Grant, Input, News, Terms, Ticket};
 use crate::oauth::token::{TokenError, TokenResponse};
@@ -47,7 +49,8 @@ pub(crate) struct Core {
     pub(super) rescues: usize,
     /// Logged out, but the disk has not let go of their records; with what came of the revocation.
     pub(super) undeleted: BTreeMap<GrantName, (wire::Revocation, Option<String>)>,
-    pub(super) askers: HashMap<Asker, (GrantName, Reply<TokenAnswer>)>,
+    pub(super) askers: HashMap<Asker, Waiting>,
+    pub(super) holders: Holders,
     agenda: Agenda,
     lanes: HashMap<String, Lane>,
     pub(super) secrets: HashMap<String, StoredSecret>,
@@ -62,6 +65,14 @@ pub(crate) struct Core {
     last_seen: (Boot, Instant),
     started: Boot,
     pub(super) finished: bool,
+}
+
+/// Somebody who waits for a token.
+pub(super) struct Waiting {
+    pub(super) grant: GrantName,
+    pub(super) reply: Reply<TokenAnswer>,
+    /// Who will keep the token, if anybody.
+    pub(super) keeper: Option<Keeper>,
 }
 
 /// When each grant wants to wake.
@@ -87,6 +98,7 @@ impl Core {
             rescues: 0,
             undeleted: BTreeMap::new(),
             askers: HashMap::new(),
+            holders: Holders::default(),
             agenda: Agenda::default(),
             lanes: HashMap::new(),
             secrets: HashMap::new(),
@@ -177,8 +189,11 @@ impl Core {
                     });
                 }
                 Effect::Reply(asker, answer) => {
-                    if let Some((_, reply)) = self.askers.remove(&asker) {
+                    if let Some(Waiting { reply, keeper, .. }) = self.askers.remove(&asker) {
                         failpoint::at(format_args!("reply"));
+                        if let (Some(keeper), Ok(answer)) = (keeper, &answer) {
+                            self.hold(name, keeper, answer.expires_in);
+                        }
                         // Whoever has gone meanwhile needs no answer.
                         let _ = reply.send(answer);
                     }
@@ -217,8 +232,8 @@ impl Core {
     }
 
     pub(super) fn cancelled(&mut self, asker: Asker) {
-        if let Some((name, _)) = self.askers.remove(&asker) {
-            self.give(&name, Input::Cancelled(asker));
+        if let Some(waiting) = self.askers.remove(&asker) {
+            self.give(&waiting.grant, Input::Cancelled(asker));
         }
     }
 
@@ -244,6 +259,7 @@ impl Core {
             refresh_token_idle_lifetime: provider.quirks.refresh_token_idle_lifetime,
             can_probe,
             refresh_scopes: provider.refresh_scopes,
+            login: LoginKind::of(&provider.quirks),
         })
     }
 
@@ -395,9 +411,13 @@ impl Core {
             News::Durable => ("durable", None),
         };
         self.announce(event, Some(name.clone()), detail);
-        if event == "logged_in" {
-            self.login_done(name);
-            self.stored(name);
+        match event {
+            "logged_in" => {
+                self.login_done(name);
+                self.stored(name);
+            }
+            "refreshed" => self.replaced(name),
+            _ => {}
         }
     }
 

@@ -345,9 +345,9 @@ impl Core {
         self.logins_cancelled();
         let asking: Vec<_> = self.askers.keys().copied().collect();
         for asker in asking {
-            if let Some((name, reply)) = self.askers.remove(&asker) {
-                self.give(&name, crate::grant::Input::Cancelled(asker));
-                answer(reply, Err(self.locked()));
+            if let Some(waiting) = self.askers.remove(&asker) {
+                self.give(&waiting.grant, crate::grant::Input::Cancelled(asker));
+                answer(waiting.reply, Err(self.locked()));
             }
         }
     }

@@ -103,7 +103,7 @@ impl Core {
     pub(super) fn login_done(&mut self, name: &GrantName) {
         let now = self.now();
         let done: Vec<_> = self.logins.running.iter().filter(|(_, r)| r.saving && r.grant == *name).map(|(id, _)| id.clone()).collect();
-        let Some(summary) = self.grants.get(name).map(|grant| Box::new(grant.summary(now))) else { return };
+        let Some(summary) = self.grants.get(name).map(|grant| Box::new(self.summary(grant, now))) else { return };
         for id in done {
             self.end_login(&id, LoginEvent::Done { grant: summary.clone() });
         }

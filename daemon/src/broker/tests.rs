@@ -1,6 +1,8 @@
 //! The broker over a real vault and a network whose answers the test holds back: what happens when a lock, a logout or a
 //! reload meets a refresh in flight.
 
+mod held;
+
 use std::cell::RefCell;
 use std::time::Duration;
 
@@ -83,6 +85,10 @@ async fn told<T: Send + 'static>(ask: impl FnOnce(crate::vault::Done<T>)) -> Res
 
 impl House {
     async fn with(grants: &[&str]) -> Self {
+        Self::with_config(CONFIG, grants).await
+    }
+
+    async fn with_config(config: &str, grants: &[&str]) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let (vault, key_file) = (folder.path().join("vault"), folder.path().join("key"));
         let vault = Vault::start(Places { vault, key_file, key_source: Some(KeySourceKind::KeyFile) });
@@ -95,7 +101,7 @@ impl House {
         let connect = |_: &Network| WAY.with_borrow(|way| way.clone().unwrap());
         let edges = Edges { clock: Arc::new(SystemClock), connect, vault: vault.clone() };
         let path = folder.path().join("config.toml");
-        let broker = Broker::start(edges, Config::parse(CONFIG, &path).unwrap(), path).unwrap();
+        let broker = Broker::start(edges, Config::parse(config, &path).unwrap(), path).unwrap();
         Self { broker, vault, requests, folder }
     }
 
@@ -116,7 +122,7 @@ impl House {
 }
 
 async fn token(broker: Broker, name: &'static str) -> Result<String, ErrorCode> {
-    let answer = broker.token(wire::TokenRequest::for_grant(name)).await;
+    let answer = broker.token(wire::TokenRequest::for_grant(name), None).await;
     answer.map(|token| token.access_token.expose().to_owned()).map_err(|error| error.error)
 }
 
@@ -285,4 +291,34 @@ async fn a_grant_that_panics_over_its_new_tokens_has_them_on_disk() {
     let opened = told(|done| house.vault.open(false, None, done)).await.unwrap();
     let record = GrantRecord::from_plaintext(&opened.records[0].plaintext).unwrap();
     assert_eq!((record.generation, record.refresh_token), (2, Some(RefreshToken::new("rt-2".into()))));
+}
+
+#[tokio::test]
+async fn whoever_has_never_logged_in_gets_an_error_that_an_mcp_server_passes_on_as_it_is() {
+    let scopes = format!("{CONFIG}scopes = ['read', 'write']\n");
+    let house = House::with_config(&scopes, &[]).await;
+    let error = house.broker.token(wire::TokenRequest::for_grant("corp:work"), None).await.unwrap_err();
+    let expected = r#"{
+  "error": "login_required",
+  "error_description": "nobody is logged in to `corp:work`",
+  "hint": "mcp-authctl login corp:work",
+  "mcp": {
+    "code": -32001,
+    "data": {
+      "authorization_url": "https://corp.example/authorize",
+      "code_challenge_method": "S256",
+      "grant_type": "authorization_code",
+      "login_command": "mcp-authctl login corp:work",
+      "resource": null,
+      "scopes": [
+        "read",
+        "write"
+      ],
+      "token_url": "https://corp.example/token",
+      "type": "oauth2"
+    },
+    "message": "Authentication required"
+  }
+}"#;
+    assert_eq!(serde_json::to_string_pretty(&error).unwrap(), expected);
 }

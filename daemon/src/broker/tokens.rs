@@ -4,14 +4,13 @@ use std::time::Duration;
 
 use mcp_auth_proto as wire;
 use mcp_auth_proto::{ErrorBody, ErrorCode, GrantName, TokenAnswer};
-use serde_json::json;
 
-use super::core::{Core, answer, grant_id};
+use super::core::{Core, Waiting, answer, grant_id};
+use super::holders::Keeper;
 use super::{Reply, attempt};
-use crate::clock::Now;
+use crate::grant::mcp::{AUTHENTICATION_REQUIRED, LoginKind, LoginNeeded};
 use crate::grant::record::{Definition, GrantRecord};
 use crate::grant::{Asker, Grant, Input, Login, Want};
-use crate::login::by_client;
 use crate::oauth::challenge;
 use crate::oauth::identity::Identity;
 use crate::oauth::token::TokenResponse;
@@ -23,28 +22,30 @@ use crate::vault::VaultError;
 const REVOCATION: Duration = Duration::from_secs(10);
 
 impl Core {
-    pub(super) fn token(&mut self, asker: Asker, request: wire::TokenRequest, reply: Reply<TokenAnswer>) {
+    pub(super) fn token(&mut self, asker: Asker, request: wire::TokenRequest, keeper: Option<Keeper>, reply: Reply<TokenAnswer>) {
         self.when_open(reply, move |core, reply| {
             if reply.is_closed() {
                 return;
             }
             match core.find(&request) {
                 Ok(name) => {
-                    core.askers.insert(asker, (name.clone(), reply));
-                    core.give(&name, Input::Wanted(asker, want(request)));
+                    let held = !core.keepers(&name).is_empty();
+                    core.askers.insert(asker, Waiting { grant: name.clone(), reply, keeper });
+                    core.give(&name, Input::Wanted(asker, want(request, held)));
                 }
                 Err(error) => answer(reply, Err(error)),
             }
         });
     }
 
-    pub(super) fn refresh(&mut self, asker: Asker, name: GrantName, reply: Reply<TokenAnswer>) {
-        self.when_open(reply, move |core, reply| match core.held(&name) {
-            Ok(_) => {
-                core.askers.insert(asker, (name.clone(), reply));
-                core.give(&name, Input::RefreshWanted(asker));
+    pub(super) fn refresh(&mut self, asker: Asker, name: GrantName, force: bool, reply: Reply<TokenAnswer>) {
+        self.when_open(reply, move |core, reply| {
+            let refused = core.held(&name).err().or_else(|| if force { None } else { core.kept(&name) });
+            if let Some(error) = refused {
+                return answer(reply, Err(error));
             }
-            Err(error) => answer(reply, Err(error)),
+            core.askers.insert(asker, Waiting { grant: name.clone(), reply, keeper: None });
+            core.give(&name, Input::RefreshWanted(asker));
         });
     }
 
@@ -58,11 +59,11 @@ impl Core {
         answer(reply, self.held(name).map(|grant| self.summary(grant, now)));
     }
 
-    fn summary(&self, grant: &Grant, now: Now) -> wire::GrantSummary {
+    /// Whether revoking it ends every login of this person with the client.
+    pub(super) fn revokes_account(&self, grant: &Grant) -> bool {
         let definition = &grant.record().definition;
         let provider = self.provider_of(definition).filter(|_| !definition.is_static());
-        let revokes_account = provider.is_some_and(|provider| ends_account(&provider.quirks));
-        wire::GrantSummary { revokes_account, ..grant.summary(now) }
+        provider.is_some_and(|provider| ends_account(&provider.quirks))
     }
 
     /// Stores a token that a person brought, after asking the provider whose it is.
@@ -158,6 +159,7 @@ impl Core {
         let Some((way, _)) = self.way_of(&name) else { return };
         let Some(newest) = self.grants.get(&name).map(|grant| (grant.newest().clone(), grant.running())) else { return };
         self.release(&name);
+        self.holders.forget(&name);
         let (record, running) = newest;
         let may_revoke = self.provider_of(&record.definition).is_some() && !record.definition.is_static();
         let skips = may_revoke && skips_revocation(request, &way.provider.quirks);
@@ -257,16 +259,16 @@ impl Core {
         };
         let command = format!("mcp-authctl login {name}");
         let mut error = ErrorBody::new(ErrorCode::LoginRequired, format!("nobody is logged in to `{name}`")).hint(&command);
-        error.mcp = Some(json!({"code": -32001, "message": "Authentication required", "data": {
-            "type": "oauth2",
-            "grant_type": if by_client::is_wanted(None, &provider) { "client_credentials" } else { "authorization_code" },
-            "authorization_url": provider.endpoints.authorization,
-            "token_url": provider.endpoints.token,
-            "scopes": provider.scopes,
-            "code_challenge_method": "S256",
-            "resource": null,
-            "login_command": command,
-        }}));
+        let scopes: Vec<_> = provider.scopes.iter().map(String::as_str).collect();
+        let needed = LoginNeeded {
+            kind: Some(LoginKind::of(&provider.quirks)),
+            authorization_url: provider.endpoints.authorization.as_deref(),
+            token_url: provider.endpoints.token.as_deref(),
+            scopes: &scopes,
+            resource: None,
+            login_command: &command,
+        };
+        error.mcp = Some(needed.to_json(AUTHENTICATION_REQUIRED));
         error
     }
 }
@@ -284,7 +286,7 @@ fn ends_account(quirks: &Quirks) -> bool {
     quirks.revokes == Revokes::Account && quirks.revocation != RevocationStyle::None
 }
 
-fn want(request: wire::TokenRequest) -> Want {
+fn want(request: wire::TokenRequest, held: bool) -> Want {
     let mut scopes = request.scopes;
     if let Some(challenged) = request.challenge.as_deref().and_then(challenge::scopes) {
         scopes.extend(challenged);
@@ -293,6 +295,7 @@ fn want(request: wire::TokenRequest) -> Want {
         min_valid_for: request.min_valid_for.map(Duration::from_secs),
         scopes,
         rejected: request.rejected_token.map(|token| AccessToken::new(token.expose().to_owned())),
+        held,
     }
 }
 

@@ -3,13 +3,13 @@
 use std::time::Duration;
 
 use mcp_auth_proto::{ErrorBody, ErrorCode, GrantState, GrantSummary, Secret, TokenAnswer};
-use serde_json::json;
 
+use super::mcp::{AUTHENTICATION_REQUIRED, INSUFFICIENT_SCOPE, LoginKind, LoginNeeded};
 use super::{Cause, Grant, Phase};
 use crate::clock::{Boot, Now};
 
 impl Grant {
-    /// The grant as people see it. Never a token.
+    /// The grant as people see it, but for its holders: the broker knows those. Never a token.
     pub fn summary(&self, now: Now) -> GrantSummary {
         let until = self.served_until(now);
         let has_token = !self.record.token.access_token.expose().is_empty();
@@ -37,6 +37,7 @@ impl Grant {
             not_durable: self.is_not_durable(),
             revokes_account: false,
             fingerprint: has_token.then(|| self.record.token.access_token.fingerprint()),
+            holders: Vec::new(),
         }
     }
 
@@ -67,10 +68,10 @@ impl Grant {
         let name = &self.record.name;
         let missing: Vec<_> = self.missing(scopes).collect();
         let wider: Vec<_> = self.record.requested_scopes.iter().map(String::as_str).chain(missing.iter().copied()).collect();
-        let hint = format!("mcp-authctl login {name} --scope '{}'", wider.join(" "));
-        let mut error =
-            ErrorBody::new(ErrorCode::InsufficientScope, format!("the token of `{name}` does not cover {}", missing.join(" "))).hint(hint);
-        error.mcp = Some(self.mcp_error("Insufficient scope", &wider));
+        let command = format!("{} --scope {}", self.login_command(), quoted(&wider.join(" ")));
+        let mut error = ErrorBody::new(ErrorCode::InsufficientScope, format!("the token of `{name}` does not cover {}", missing.join(" ")))
+            .hint(&command);
+        error.mcp = Some(self.mcp_error(INSUFFICIENT_SCOPE, &wider, &command));
         error
     }
 
@@ -78,7 +79,7 @@ impl Grant {
         let name = &self.record.name;
         let mut error = ErrorBody::new(ErrorCode::LoginRequired, format!("`{name}` needs a login: {}", self.reason())).hint(self.remedy());
         let scopes: Vec<_> = self.record.requested_scopes.iter().map(String::as_str).collect();
-        error.mcp = Some(self.mcp_error("Authentication required", &scopes));
+        error.mcp = Some(self.mcp_error(AUTHENTICATION_REQUIRED, &scopes, &self.login_command()));
         error
     }
 
@@ -179,20 +180,28 @@ impl Grant {
         format!("mcp-authctl login {}{how}", self.record.name)
     }
 
-    /// A JSON-RPC error that an MCP server can pass on as it is.
-    fn mcp_error(&self, message: &str, scopes: &[&str]) -> serde_json::Value {
+    fn mcp_error(&self, message: &str, scopes: &[&str], login_command: &str) -> serde_json::Value {
         let definition = &self.record.definition;
-        json!({"code": -32001, "message": message, "data": {
-            "type": "oauth2",
-            "grant_type": if definition.client_credentials { "client_credentials" } else { "authorization_code" },
-            "authorization_url": definition.authorization_endpoint,
-            "token_url": definition.token_endpoint,
-            "scopes": scopes,
-            "code_challenge_method": "S256",
-            "resource": self.record.resource,
-            "login_command": self.login_command(),
-        }})
+        let kind = match &self.terms {
+            _ if definition.is_static() => None,
+            _ if definition.client_credentials => Some(LoginKind::Client),
+            terms => Some(terms.as_ref().map(|terms| terms.login).unwrap_or_default()),
+        };
+        let needed = LoginNeeded {
+            kind,
+            authorization_url: definition.authorization_endpoint.as_deref(),
+            token_url: definition.token_endpoint.as_deref(),
+            scopes,
+            resource: self.record.resource.as_deref(),
+            login_command,
+        };
+        needed.to_json(message)
     }
+}
+
+/// As a shell takes it for one word: scopes may be a server's words, and people copy hints.
+fn quoted(text: &str) -> String {
+    format!("'{}'", text.replace('\'', r"'\''"))
 }
 
 fn wall_of(at: Boot, now: Now) -> crate::clock::Wall {

@@ -19,16 +19,32 @@ impl Grant {
             return vec![Effect::Reply(asker, Err(self.insufficient_scope(&want.scopes)))];
         }
         self.current.asked = true;
+        let spared = want.held && self.refresh_ends_token(now);
         if let Some(rejected) = &want.rejected
-            && let Some(effects) = self.rejected(asker, rejected, now)
+            && let Some(effects) = self.rejected(asker, rejected, spared, now)
         {
             return effects;
         }
-        if self.is_usable(want.min_valid_for, now) {
+        let at_least = want.min_valid_for.filter(|_| !spared);
+        if self.is_usable(at_least, now) {
             return vec![Effect::Reply(asker, Ok(self.answer(now)))];
         }
-        let explicit = want.min_valid_for.is_some();
-        self.wait_or_settle(asker, Purpose::Token, explicit, now)
+        self.wait_or_settle(asker, Purpose::Token, at_least.is_some(), now)
+    }
+
+    /// Whether the provider ends the token before with each refresh.
+    pub fn refreshes_end_tokens(&self) -> bool {
+        self.terms.as_ref().is_some_and(|terms| terms.refresh_invalidates_access_token)
+    }
+
+    /// Whether a refresh that started now would end a token that works.
+    pub fn refresh_ends_token(&self, now: Now) -> bool {
+        let under_way = matches!(self.phase, Phase::Running(_) | Phase::Saving { .. });
+        self.refreshes_end_tokens() && self.is_refreshable() && !under_way && !self.current.rejected && self.is_servable(now)
+    }
+
+    fn is_refreshable(&self) -> bool {
+        self.record.is_renewable() && self.record.ended.is_none()
     }
 
     pub(super) fn refresh_wanted(&mut self, asker: Asker, now: Now) -> Vec<Effect> {
@@ -98,15 +114,20 @@ impl Grant {
     }
 
     /// A client says that a resource server rejected this token. Where only a probe can tell, the asker waits for it;
-    /// else the question goes on as any other.
-    pub(super) fn rejected(&mut self, asker: Asker, rejected: &AccessToken, now: Now) -> Option<Vec<Effect>> {
+    /// else the question goes on as any other. `spared`: a program holds the token, and a client's word does not end it.
+    pub(super) fn rejected(&mut self, asker: Asker, rejected: &AccessToken, spared: bool, now: Now) -> Option<Vec<Effect>> {
         if *rejected != self.record.token.access_token || self.current.rejected {
             return None;
         }
-        if self.record.is_renewable() && self.record.ended.is_none() {
-            let young = now.boot < self.current.issued + FORCED_AGE;
-            let recent = self.last_forced.is_some_and(|last| now.boot < last + FORCED_GAP);
-            if !young && !recent {
+        let can_probe = self.terms.as_ref().is_some_and(|terms| terms.can_probe);
+        let recent = self.last_forced.is_some_and(|last| now.boot < last + FORCED_GAP);
+        if self.is_refreshable() {
+            let too_soon = recent || now.boot < self.current.issued + FORCED_AGE;
+            if spared {
+                let may_probe = can_probe && (self.probe.is_some() || !too_soon);
+                return may_probe.then(|| self.wait_for_probe(asker, now));
+            }
+            if !too_soon {
                 self.last_forced = Some(now.boot);
                 self.current.rejected = true;
             }
@@ -116,19 +137,8 @@ impl Grant {
             self.current.rejected = true;
             return None;
         }
-        if self.terms.as_ref().is_some_and(|terms| terms.can_probe) {
-            if self.probe.is_none() && self.last_forced.is_some_and(|last| now.boot < last + FORCED_GAP) {
-                return None;
-            }
-            let deadline = now.boot + WAIT_EXPLICIT;
-            self.waiters.push(Waiter { asker, deadline, at_last: deadline, purpose: Purpose::Probe });
-            if self.probe.is_some() {
-                return Some(Vec::new());
-            }
-            self.last_forced = Some(now.boot);
-            let ticket = self.ticket();
-            self.probe = Some(ticket);
-            return Some(vec![Effect::Probe(ticket, self.record.token.access_token.clone())]);
+        if can_probe {
+            return (self.probe.is_some() || !recent).then(|| self.wait_for_probe(asker, now));
         }
         match self.current.first_rejection {
             Some(first) if now.boot >= first + FORCED_GAP => {
@@ -142,19 +152,40 @@ impl Grant {
         None
     }
 
+    fn wait_for_probe(&mut self, asker: Asker, now: Now) -> Vec<Effect> {
+        let deadline = now.boot + WAIT_EXPLICIT;
+        self.waiters.push(Waiter { asker, deadline, at_last: deadline, purpose: Purpose::Probe });
+        if self.probe.is_some() {
+            return Vec::new();
+        }
+        self.last_forced = Some(now.boot);
+        let ticket = self.ticket();
+        self.probe = Some(ticket);
+        vec![Effect::Probe(ticket, self.record.token.access_token.clone())]
+    }
+
     pub(super) fn probed(&mut self, ticket: Ticket, verdict: Verdict, now: Now) -> Vec<Effect> {
         if self.probe != Some(ticket) {
             return Vec::new();
         }
         self.probe = None;
         let mut effects = Vec::new();
-        if verdict == Verdict::Rejected && !self.current.rejected {
+        let dead = verdict == Verdict::Rejected && !self.current.rejected;
+        if dead {
             self.current.rejected = true;
-            effects.push(Effect::Tell(News::LoginRequired(self.reason())));
+            if !self.is_refreshable() {
+                effects.push(Effect::Tell(News::LoginRequired(self.reason())));
+            }
         }
-        let (asking, others) = std::mem::take(&mut self.waiters).into_iter().partition(|w| w.purpose == Purpose::Probe);
+        let (asking, others): (Vec<_>, _) = std::mem::take(&mut self.waiters).into_iter().partition(|w| w.purpose == Purpose::Probe);
         self.waiters = others;
-        effects.extend(asking.into_iter().map(|w: Waiter| self.settled(w.asker, &w.purpose, now)));
+        for Waiter { asker, purpose, .. } in asking {
+            if dead && self.is_refreshable() {
+                effects.extend(self.wait_or_settle(asker, Purpose::Token, false, now));
+            } else {
+                effects.push(self.settled(asker, &purpose, now));
+            }
+        }
         effects
     }
 }

@@ -2,6 +2,8 @@
 
 mod client;
 mod ending;
+mod errors;
+mod held;
 
 use mcp_auth_proto::ErrorCode;
 
@@ -55,6 +57,7 @@ const fn terms(refresh_invalidates_access_token: bool, refresh_ahead: bool, can_
         refresh_token_idle_lifetime: None,
         can_probe,
         refresh_scopes: Vec::new(),
+        login: mcp::LoginKind::Code,
     }
 }
 

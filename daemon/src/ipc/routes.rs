@@ -63,7 +63,7 @@ const TABLE: &[Route] = &[
 async fn token(broker: Broker, call: Call) -> Result<Answer, ErrorBody> {
     let request: mcp_auth_proto::TokenRequest = read(&call.body)?;
     permitted(&call, Right::Token, request.grant.as_deref().or(request.resource.as_deref()))?;
-    Answer::json(&broker.token(request).await?)
+    Answer::json(&broker.token(request, call.peer.pid).await?)
 }
 
 async fn grants(broker: Broker, call: Call) -> Result<Answer, ErrorBody> {

@@ -9,6 +9,7 @@ use mcp_auth_proto as wire;
 use mcp_auth_proto::{ErrorBody, ErrorCode, GrantName};
 
 use super::core::Core;
+use super::tokens::ends_account;
 use crate::clock::{Boot, Now};
 use crate::grant::Grant;
 use crate::oauth::text::clean;
@@ -117,7 +118,7 @@ impl Core {
         Some(ErrorBody::new(ErrorCode::Conflict, sentence).hint(format!("mcp-authctl refresh {name} --force, then restart what kept it")))
     }
 
-    /// A grant as people see it, with who keeps its tokens, and how far a revocation of it reaches.
+    /// A grant as people see it: with who keeps its tokens, and how far its end would reach.
     pub(super) fn summary(&self, grant: &Grant, now: Now) -> wire::GrantSummary {
         let mut summary = grant.summary(now);
         let shown = |holding: &Holding| wire::Holder {
@@ -127,7 +128,9 @@ impl Core {
             expires_in: if holding.ended { Some(0) } else { holding.until.map(|until| until.since(now.boot).as_secs()) },
         };
         summary.holders = self.holders.of(&summary.name).map(shown).collect();
-        summary.revokes_account = self.revokes_account(grant);
+        let definition = &grant.record().definition;
+        let provider = self.provider_of(definition).filter(|_| !definition.is_static());
+        summary.revokes_account = provider.is_some_and(|provider| ends_account(&provider.quirks));
         summary
     }
 }

@@ -59,13 +59,6 @@ impl Core {
         answer(reply, self.held(name).map(|grant| self.summary(grant, now)));
     }
 
-    /// Whether revoking it ends every login of this person with the client.
-    pub(super) fn revokes_account(&self, grant: &Grant) -> bool {
-        let definition = &grant.record().definition;
-        let provider = self.provider_of(definition).filter(|_| !definition.is_static());
-        provider.is_some_and(|provider| ends_account(&provider.quirks))
-    }
-
     /// Stores a token that a person brought, after asking the provider whose it is.
     pub(super) fn add_token(&mut self, name: GrantName, token: wire::StaticToken, reply: Reply<wire::GrantSummary>) {
         let access_token = AccessToken::new(token.access_token.expose().to_owned());
@@ -124,7 +117,7 @@ impl Core {
                 scopes: Some(token.scopes.clone()),
                 unusable: None,
                 id_token: None,
-                owner: Box::default(),
+                owner: Identity::default(),
             },
             sent_at: self.now(),
             account: identity.account,
@@ -282,7 +275,7 @@ fn skips_revocation(request: &wire::LogoutRequest, quirks: &Quirks) -> bool {
 }
 
 /// Whether a revocation ends every login of this person with the client.
-fn ends_account(quirks: &Quirks) -> bool {
+pub(super) fn ends_account(quirks: &Quirks) -> bool {
     quirks.revokes == Revokes::Account && quirks.revocation != RevocationStyle::None
 }
 

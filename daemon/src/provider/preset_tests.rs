@@ -203,6 +203,8 @@ fn the_code_or_token_of_one_server_never_goes_to_another() {
         (elsewhere, "`token_endpoint` leads to another server than the `userinfo_endpoint` of the preset `github`"),
         ("token_endpoint = 'https://github.com/other'", ""),
     ];
+    let google = "issuer = 'https://accounts.google.com'\ntoken_endpoint = 'https://oauth2.googleapis.com/token'";
+    assert!(provider("google", toml::from_str(google).unwrap()).is_ok(), "it only repeats the preset");
     for (config, what) in table {
         let wrong = provider("github", toml::from_str(config).unwrap()).err().map(|wrong| wrong.what);
         assert_eq!(wrong.unwrap_or_default(), what, "{config}");

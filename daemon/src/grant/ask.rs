@@ -153,8 +153,8 @@ impl Grant {
     }
 
     fn wait_for_probe(&mut self, asker: Asker, now: Now) -> Vec<Effect> {
-        let deadline = now.boot + WAIT_EXPLICIT;
-        self.waiters.push(Waiter { asker, deadline, at_last: deadline, purpose: Purpose::Probe });
+        let (deadline, at_last) = (now.boot + WAIT_EXPLICIT, now.boot + WAIT_EXPIRED);
+        self.waiters.push(Waiter { asker, deadline, at_last, purpose: Purpose::Probe });
         if self.probe.is_some() {
             return Vec::new();
         }
@@ -179,9 +179,13 @@ impl Grant {
         }
         let (asking, others): (Vec<_>, _) = std::mem::take(&mut self.waiters).into_iter().partition(|w| w.purpose == Purpose::Probe);
         self.waiters = others;
-        for Waiter { asker, purpose, .. } in asking {
+        for Waiter { asker, purpose, at_last, .. } in asking {
             if dead && self.is_refreshable() {
                 effects.extend(self.wait_or_settle(asker, Purpose::Token, false, now));
+                // It has waited for the probe already.
+                if let Some(waiter) = self.waiters.last_mut().filter(|waiter| waiter.asker == asker) {
+                    (waiter.deadline, waiter.at_last) = (waiter.deadline.min(at_last), at_last);
+                }
             } else {
                 effects.push(self.settled(asker, &purpose, now));
             }

@@ -25,11 +25,14 @@ struct Weather {
     bad_saves: u32,
     /// The client asks for itself: there is no refresh token.
     by_client: bool,
+    /// A refresh ends the token before it, and a program keeps each token.
+    held: bool,
     /// One in so many steps is a crash, a suspend, or a clock step; 0: never.
     upheavals: u32,
 }
 
 enum Event {
+    Verdict(Ticket, Verdict),
     Answer(Ticket, Now, Result<TokenResponse, AttemptError>),
     Saved(Ticket, Box<GrantRecord>, Result<(), String>),
     Leaves(Asker),
@@ -72,10 +75,12 @@ struct World {
     logins: u32,
     served: u32,
     told: Vec<News>,
+    probes: u32,
 }
 
 fn terms(weather: Weather) -> Terms {
-    Terms { refresh_ahead: !weather.by_client, ..Terms::default() }
+    let held = weather.held;
+    Terms { refresh_ahead: !weather.by_client, refresh_invalidates_access_token: held, can_probe: held, ..Terms::default() }
 }
 
 impl Provider {
@@ -164,6 +169,7 @@ impl World {
             logins: 1,
             served: 0,
             told: Vec::new(),
+            probes: 0,
         };
         world.weather.bad_saves = 0;
         world.carry_out(effects);
@@ -204,7 +210,13 @@ impl World {
                 Effect::Refresh(attempt) => self.attempt(attempt),
                 Effect::Hurry(ticket) => assert_eq!(self.running, Some(ticket), "an attempt is hurried that does not run"),
                 Effect::Save(ticket, record) => self.save(ticket, record),
-                Effect::Probe(..) => panic!("there is nothing to probe"),
+                Effect::Probe(ticket, _) => {
+                    assert!(self.weather.held, "there is nothing to probe");
+                    let verdict = [Verdict::Alive, Verdict::Rejected, Verdict::Unknown][self.random.usize(0..3)];
+                    let after = Duration::from_millis(self.random.u64(0..20_000));
+                    self.later(after, Event::Verdict(ticket, verdict));
+                    self.probes += 1;
+                }
                 Effect::Reply(asker, answer) => self.reply(asker, answer),
                 Effect::Tell(news) => self.told.push(news),
             }
@@ -320,6 +332,7 @@ impl World {
 
     fn event(&mut self, event: Event) {
         match event {
+            Event::Verdict(ticket, verdict) => self.give(Input::Probed(ticket, verdict)),
             Event::Answer(ticket, sent_at, result) if self.running == Some(ticket) => {
                 self.running = None;
                 self.expect_distance(&result);
@@ -375,7 +388,18 @@ impl World {
         assert_eq!(before, (format!("{:?}", self.grant), self.grant.newest().clone()), "a late answer changes something");
     }
 
+    /// Some of the time until the next thing happens by itself.
+    fn linger(&mut self) {
+        let next = self.grant.wake_at().into_iter().chain(self.events.keys().next().map(|(at, _)| *at)).min();
+        let room = next.map_or(Duration::ZERO, |at| at.since(self.now.boot));
+        let part = 0.9 * self.random.f64();
+        self.pass(room.mul_f64(part));
+    }
+
     fn ask(&mut self) {
+        if self.weather.held {
+            self.linger();
+        }
         self.next_asker += 1;
         let asker = self.next_asker;
         self.askers.insert(asker, self.now.boot);
@@ -386,8 +410,11 @@ impl World {
             2 => want.rejected = Some(self.grant.record().token.access_token.clone()),
             _ => {}
         }
+        want.held = self.weather.held;
         let at_once = self.grant.is_usable(want.min_valid_for, self.now) && want.rejected.is_none();
+        let kept = want.held && self.grant.refresh_ends_token(self.now);
         self.give(Input::Wanted(asker, want));
+        assert!(!kept || self.running.is_none(), "an asker ends a token that a program keeps");
         assert!(!at_once || !self.askers.contains_key(&asker), "someone with a usable token waits");
         if self.askers.contains_key(&asker) && self.random.u32(0..4) == 0 {
             let after = S * self.random.u32(0..5);
@@ -508,13 +535,24 @@ fn histories(weather: Weather, seeds: u64, steps: u32, check: impl Fn(&World) + 
     }
 }
 
-const CALM: Weather = Weather { lifetime: HOUR, bad_answers: 0, strict: true, bad_saves: 0, by_client: false, upheavals: 0 };
+const CALM: Weather = Weather { lifetime: HOUR, bad_answers: 0, strict: true, bad_saves: 0, by_client: false, held: false, upheavals: 0 };
 
 #[test]
 fn every_promise_holds_under_a_strict_provider_a_failing_disk_and_crashes() {
     for lifetime in [1, 5, 60, 3600, 8 * 3600] {
         let weather = Weather { lifetime: S * lifetime, bad_answers: 4, bad_saves: 5, upheavals: 40, ..CALM };
         histories(weather, 20, 3000, |world| assert!(world.served > 100, "only {} served", world.served));
+    }
+}
+
+#[test]
+fn a_token_that_a_program_keeps_is_ended_by_its_time_or_by_the_provider_alone() {
+    for lifetime in [60, 3600] {
+        let weather = Weather { lifetime: S * lifetime, held: true, ..CALM };
+        histories(weather, 10, 3000, |world| {
+            assert_eq!((world.logins, world.provider.reuses), (1, 0));
+            assert!(world.served > 100 && world.probes > 10, "{} served, {} probes", world.served, world.probes);
+        });
     }
 }
 

@@ -63,6 +63,12 @@ impl Grant {
         self.trouble.error = Some(self.complaint_about(&error, now));
         let random = self.random.f64();
         let refused = REFUSED_RETRY.mul_f64(1.0 - 0.1 * random);
+        // Servers have other words than `invalid_grant`, too, for a refresh token that has outlived its time.
+        let outlived = matches!(error, TokenError::Unusable(_)) && self.overdue_since(now).is_some();
+        self.trouble.overdue += u32::from(outlived);
+        if self.trouble.overdue >= OVERDUE_TRIES {
+            return self.end(now);
+        }
         let (after, cause) = match error {
             // Its credentials are all that a client has: there is no grant that could have ended.
             TokenError::InvalidGrant(_) if self.record.definition.client_credentials => (refused, Cause::Refused),
@@ -74,14 +80,7 @@ impl Grant {
                 (Duration::from_secs(2) + Duration::from_secs(8).mul_f64(random), Cause::Confirm)
             }
             TokenError::Refused { .. } => (refused, Cause::Refused),
-            // Servers have other words than `invalid_grant`, too, for a refresh token that has outlived its time.
-            TokenError::Unusable(_) if self.overdue_since(now).is_some() => {
-                self.trouble.overdue += 1;
-                if self.trouble.overdue >= OVERDUE_TRIES {
-                    return self.end(now);
-                }
-                (refused, Cause::Refused)
-            }
+            TokenError::Unusable(_) if outlived => (refused, Cause::Refused),
             TokenError::Lost(_) if !self.trouble.ambiguous && self.terms.is_some() => {
                 self.trouble.ambiguous = true;
                 let urgent = !self.waiters.is_empty();

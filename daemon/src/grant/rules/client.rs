@@ -82,6 +82,17 @@ fn a_clients_lost_answer_is_asked_for_again_at_once_and_then_with_backoff() {
 }
 
 #[test]
+fn what_a_client_is_told_to_do_is_what_a_client_can_do() {
+    let scene = by_client(Some(HOUR));
+    let scopes = ["write".to_owned()];
+    for error in [scene.grant.insufficient_scope(&scopes), scene.grant.login_required()] {
+        let hint = error.hint.unwrap();
+        assert!(hint.starts_with("mcp-authctl login corp --client-credentials"), "{hint}");
+        assert_eq!(error.mcp.unwrap()["data"]["grant_type"], "client_credentials");
+    }
+}
+
+#[test]
 fn a_rejected_token_of_a_client_is_replaced() {
     let mut scene = by_client(None);
     assert_eq!(scene.plainly(), Said::Token("at-1", None));

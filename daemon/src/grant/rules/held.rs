@@ -90,3 +90,16 @@ fn a_token_that_the_provider_rejects_is_replaced_although_nobody_waits_any_more(
     scene.live(Duration::ZERO);
     assert!(scene.running.is_some());
 }
+
+#[test]
+fn whoever_waited_for_the_provider_to_judge_a_token_waits_for_its_successor_within_the_same_thirty_seconds() {
+    let mut scene = Scene::new(&terms(true, false, true), Some(HOUR));
+    scene.pass(3590 * S);
+    assert_eq!(scene.ask(held(rejecting("at-1"))), Said::Waits(15 * S));
+    let asked = scene.now.boot;
+    scene.live(12 * S);
+    scene.verdict(Verdict::Rejected);
+    assert_eq!((scene.replies.as_slice(), scene.grant.wake_at()), (&[][..], Some(asked + 30 * S)));
+    scene.live(18 * S);
+    assert!(matches!(scene.replies.as_slice(), [Said::No(ErrorCode::ProviderUnreachable, _)]), "{:?}", scene.replies);
+}

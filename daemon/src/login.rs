@@ -322,7 +322,7 @@ impl Wanted<'_> {
 
     /// Who logged in, as far as the provider tells; not knowing does not fail a login.
     async fn identity(&self, response: &TokenResponse) -> Identity {
-        let known = self.claimed(response).or(response.owner.clone());
+        let known = self.claimed(response).or((*response.owner).clone());
         let Some(endpoint) = self.definition.userinfo_endpoint.as_deref().filter(|_| known.account.is_none()) else { return known };
         // A discovered endpoint is OpenID Connect's, which answers nobody who did not ask for `openid`.
         let theirs = self.plan.provider.endpoints.userinfo.is_some();

@@ -144,6 +144,7 @@ impl Provider {
             missing: self.missing(has_secret),
             title: preset.map(|preset| preset.title().to_owned()),
             resource: None,
+            base_url_example: preset.filter(|_| self.lacks_server()).and_then(Preset::base_url_example).map(str::to_owned),
             flows: self.flows(),
             needs_client_secret: self.needs_client_secret(),
             refresh_scopes: self.refresh_scopes.clone(),
@@ -165,7 +166,7 @@ impl Provider {
 
     /// Whether it is a preset for servers of one's own, and none is named.
     fn lacks_server(&self) -> bool {
-        self.issuer.is_none() && self.endpoints.token.is_none() && self.preset().is_some_and(Preset::needs_base_url)
+        self.issuer.is_none() && self.endpoints.token.is_none() && self.preset().is_some_and(|preset| preset.base_url_example().is_some())
     }
 
     /// The ways to log in that are known without asking the server, the usual one first.

@@ -371,6 +371,9 @@ pub struct ProviderSummary {
     /// The remote MCP server that it stands for: listed, and not yet logged in to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resource: Option<String>,
+    /// What a base URL looks like, where `base_url` is missing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub base_url_example: Option<String>,
     /// The ways to log in that are known, the usual one first: `code`, `device`, `client_credentials`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub flows: Vec<String>,

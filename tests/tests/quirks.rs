@@ -291,18 +291,3 @@ fn one_provider_has_a_proxy_and_an_authority_of_its_own() {
     room.log_in("test").ok();
     assert!(proxy.asked().len() > asked);
 }
-
-// ---- the page ----
-
-#[test]
-fn the_page_names_tests_that_are_there() {
-    let page = include_str!("../../docs/quirks.md");
-    let tests = [include_str!("quirks.rs"), include_str!("private_key.rs"), include_str!("../../daemon/src/grant/rules.rs")].concat();
-    let is_name =
-        |word: &&str| word.matches('_').count() >= 4 && word.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_');
-    let named: Vec<_> = page.split('`').skip(1).step_by(2).filter(is_name).collect();
-    assert!(named.len() >= 18, "{named:?}");
-    for name in named {
-        assert!(tests.contains(&format!("fn {name}()")), "{name}");
-    }
-}

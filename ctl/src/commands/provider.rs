@@ -241,6 +241,7 @@ fn description(provider: &ProviderSummary) -> String {
 fn facts(provider: &ProviderSummary, text: &mut Vec<String>) {
     let mut add = |word, value: &Option<String>| text.extend(value.as_ref().map(|value| format!("{word}: {}", field(value))));
     add("preset", &provider.preset);
+    add("base URL, yours in place of", &provider.base_url_example);
     add("issuer", &provider.issuer);
     add("authorization endpoint", &provider.authorization_endpoint);
     add("token endpoint", &provider.token_endpoint);

@@ -117,7 +117,7 @@ impl Core {
                 scopes: Some(token.scopes.clone()),
                 unusable: None,
                 id_token: None,
-                owner: Identity::default(),
+                owner: Box::default(),
             },
             sent_at: self.now(),
             account: identity.account,

@@ -110,7 +110,7 @@ impl Provider {
             scopes: None,
             unusable: None,
             id_token: None,
-            owner: crate::oauth::identity::Identity::default(),
+            owner: Box::default(),
         };
         (response, format!("rt-{}", self.issued))
     }
@@ -284,7 +284,7 @@ impl World {
             scopes: None,
             unusable: None,
             id_token: None,
-            owner: crate::oauth::identity::Identity::default(),
+            owner: Box::default(),
         }
     }
 

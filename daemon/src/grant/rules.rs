@@ -71,7 +71,7 @@ fn response(access: &str, refresh: Option<&str>, lifetime: Option<Duration>) -> 
         scopes: None,
         unusable: None,
         id_token: None,
-        owner: crate::oauth::identity::Identity::default(),
+        owner: Box::default(),
     }
 }
 

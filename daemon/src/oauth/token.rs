@@ -38,7 +38,7 @@ pub struct TokenResponse {
     /// The ID token, for identity only. Redacted in `Debug`.
     pub id_token: Option<AccessToken>,
     /// Who logged in, where the answer tells it (Notion, Sentry).
-    pub owner: Identity,
+    pub owner: Box<Identity>,
 }
 
 /// What an answer says of its refresh token's life (`refresh_token_expires_in`; Keycloak: `refresh_expires_in`).

@@ -96,9 +96,9 @@ impl Preset {
         &self.file.notes
     }
 
-    /// Whether it has no server of its own.
-    pub fn needs_base_url(&self) -> bool {
-        self.file.base_url_example.is_some()
+    /// What a base URL looks like, where it has no server of its own.
+    pub fn base_url_example(&self) -> Option<&str> {
+        self.file.base_url_example.as_deref()
     }
 
     /// Whether its server is known to have a device flow.
@@ -125,7 +125,11 @@ impl Preset {
             ("authorization_endpoint", &config.authorization_endpoint, &whole.authorization_endpoint),
             ("token_endpoint", &config.token_endpoint, &whole.token_endpoint),
         ];
-        for (key, given) in logins.iter().filter_map(|(key, given, _)| Some((key, given.as_ref()?))) {
+        let of = &self.provider;
+        let own = [&of.issuer, &of.endpoints.authorization, &of.endpoints.token];
+        let is_own = |given: &Spanned<String>| own.into_iter().flatten().any(|own| own == given.get_ref());
+        // What only repeats the preset changes nothing, on however many hosts that is (Google).
+        for (key, given) in logins.iter().filter_map(|(key, given, _)| Some((key, given.as_ref().filter(|given| !is_own(given))?))) {
             let elsewhere = |value: &Option<Spanned<String>>| value.as_ref().is_some_and(|value| origin(value) != origin(given));
             let mixed = logins.iter().find(|(_, config, whole)| config.is_none() && elsewhere(whole));
             if let Some((other, ..)) = mixed {

@@ -126,6 +126,8 @@ fn a_preset_for_servers_of_ones_own_asks_for_the_base_url_by_name() {
     assert_eq!(wrong.what, "`base_url` is missing: the preset `auth0` is for a server of your own");
     assert!(wrong.hint.unwrap().contains("base_url = \"https://TENANT.eu.auth0.com\""));
     let bare = find("auth0").unwrap().provider();
+    assert_eq!(bare.summary(false).base_url_example.as_deref(), Some("https://TENANT.eu.auth0.com"));
+    assert_eq!(find("gitlab").unwrap().provider().summary(false).base_url_example, None);
     assert_eq!((&bare.issuer, &bare.endpoints.token, &bare.endpoints.userinfo), (&None, &None, &None), "nothing is sent to an example");
     let whole = provider("auth0", toml::from_str("client_id = 'x'\nbase_url = 'https://corp.eu.auth0.com/'").unwrap()).unwrap();
     assert_eq!(whole.issuer.as_deref(), Some("https://corp.eu.auth0.com/"));
@@ -203,6 +205,8 @@ fn the_code_or_token_of_one_server_never_goes_to_another() {
         (elsewhere, "`token_endpoint` leads to another server than the `userinfo_endpoint` of the preset `github`"),
         ("token_endpoint = 'https://github.com/other'", ""),
     ];
+    let google = "issuer = 'https://accounts.google.com'\ntoken_endpoint = 'https://oauth2.googleapis.com/token'";
+    assert!(provider("google", toml::from_str(google).unwrap()).is_ok(), "it only repeats the preset");
     for (config, what) in table {
         let wrong = provider("github", toml::from_str(config).unwrap()).err().map(|wrong| wrong.what);
         assert_eq!(wrong.unwrap_or_default(), what, "{config}");

@@ -18,10 +18,20 @@ const SECRET: &str = "zQcS9qz-dialect-zQcS9qz";
 
 /// The answer, where the path is one of a dialect.
 pub(super) fn answer(state: &mut State, asked: &Request) -> Option<Honest> {
-    if asked.method != "POST" {
-        return None;
-    }
-    let told = match asked.path.as_str() {
+    let told = match (asked.method.as_str(), asked.path.as_str()) {
+        ("POST", "/api/v3/credentials/revoke") => github_by_holder(asked).map(|tokens| {
+            tokens.into_iter().for_each(|token| drop(end(state, token)));
+            Honest::json(202, json!({}))
+        }),
+        ("DELETE", "/api/v3/applications/native/token") => github_by_client(asked).map(|token| end(state, token)),
+        ("POST", path) => return posted(state, asked, path),
+        _ => return None,
+    };
+    Some(told.unwrap_or_else(|unmet| state.refused(unmet.to_owned())))
+}
+
+fn posted(state: &mut State, asked: &Request, path: &str) -> Option<Honest> {
+    let told = match path {
         "/google/revoke" => google(asked).map(|token| end(state, token)),
         "/notion/revoke" => notion(asked).map(|token| end(state, token)),
         "/supabase/revoke" => supabase(asked).map(|token| end(state, token)),
@@ -54,6 +64,19 @@ fn end_itself(state: &mut State, token: String) -> Honest {
     Honest::json(200, json!({ "ok": true, "revoked": true }))
 }
 
+/// Whoever holds the tokens, and no client.
+fn github_by_holder(asked: &Request) -> Result<Vec<String>, &'static str> {
+    let body = json_of(asked).filter(|_| asked.header("authorization").is_empty()).ok_or("JSON, unauthenticated")?;
+    only(&body, &["credentials"])?;
+    serde_json::from_value(body["credentials"].clone()).map_err(|_| "a list of tokens")
+}
+
+fn github_by_client(asked: &Request) -> Result<String, &'static str> {
+    let body = json_of(asked).filter(|_| asked.header("authorization") == proof()).ok_or("JSON, by HTTP Basic")?;
+    only(&body, &["access_token"])?;
+    text(&body, "access_token")
+}
+
 /// The token, and no client.
 fn google(asked: &Request) -> Result<String, &'static str> {
     let fields = asked.fields();
@@ -66,8 +89,7 @@ fn google(asked: &Request) -> Result<String, &'static str> {
 /// JSON, HTTP Basic and the version of the API.
 fn notion(asked: &Request) -> Result<String, &'static str> {
     let body = json_of(asked).ok_or("JSON")?;
-    let proof = format!("Basic {}", STANDARD.encode(format!("{CLIENT}:{SECRET}")));
-    if asked.header("authorization") != proof || asked.header("notion-version").is_empty() {
+    if asked.header("authorization") != proof() || asked.header("notion-version").is_empty() {
         return Err("HTTP Basic and a Notion-Version");
     }
     only(&body, &["token"])?;
@@ -98,6 +120,10 @@ fn linear(asked: &Request) -> Result<String, &'static str> {
         return Err("the query that names the viewer");
     }
     bearer(asked)
+}
+
+fn proof() -> String {
+    format!("Basic {}", STANDARD.encode(format!("{CLIENT}:{SECRET}")))
 }
 
 fn bearer(asked: &Request) -> Result<String, &'static str> {

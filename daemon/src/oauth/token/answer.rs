@@ -104,7 +104,7 @@ fn success(whole: &Members, quirks: &Quirks) -> Result<TokenResponse, TokenError
         scopes: scopes(members, quirks.scope_separator).filter(|_| unusable.is_none()),
         unusable,
         id_token: members.text("id_token").or_else(|| whole.text("id_token")).map(|token| AccessToken::new(token.to_owned())),
-        owner: identity::identity(whole, quirks),
+        owner: Box::new(identity::identity(whole, quirks)),
     })
 }
 

@@ -101,7 +101,7 @@ fn table(grants: &[GrantSummary]) -> Vec<String> {
     let mut rows = vec![(["GRANT", "ACCOUNT", "STATE", "EXPIRES", "TO DO"].map(str::to_owned), &[][..])];
     rows.extend(grants.iter().map(|grant| {
         let account = grant.account.as_deref().map_or_else(|| "-".to_owned(), field);
-        let row = [cut(grant.name.as_str(), MAX_NAME), cut(&account, MAX_ACCOUNT), state(grant).to_owned(), expires(grant), to_do(grant)];
+        let row = [name(grant), cut(&account, MAX_ACCOUNT), state(grant).to_owned(), expires(grant), to_do(grant)];
         (row, &*grant.holders)
     }));
     let width = |column: usize| rows.iter().map(|(row, _)| row[column].chars().count()).max().unwrap_or(0);
@@ -135,6 +135,10 @@ const MAX_ACCOUNT: usize = 22;
 
 fn cut(text: &str, width: usize) -> String {
     if text.chars().count() <= width { text.to_owned() } else { text.chars().take(width - 3).chain("...".chars()).collect() }
+}
+
+fn name(grant: &GrantSummary) -> String {
+    format!("{}{}", cut(grant.name.as_str(), MAX_NAME), if grant.default { " (default)" } else { "" })
 }
 
 fn state(grant: &GrantSummary) -> &'static str {
@@ -196,6 +200,9 @@ fn description(grant: &GrantSummary) -> String {
     add("last error", &grant.last_error);
     add("refreshed at", &grant.refreshed_at);
     add("fingerprint", &grant.fingerprint);
+    if grant.default {
+        lines.push(("default", format!("{} stands for it", grant.name.base())));
+    }
     lines.push(("scopes", scopes(&grant.scopes)));
     if grant.client_credentials {
         lines.push(("login", "none: the client's own credentials".to_owned()));

@@ -40,6 +40,7 @@ impl Core {
 
     pub(super) fn refresh(&mut self, asker: Asker, name: GrantName, force: bool, reply: Reply<TokenAnswer>) {
         self.when_open(reply, move |core, reply| {
+            let name = core.meant(&name);
             let refused = core.held(&name).err().or_else(|| if force { None } else { core.kept(&name) });
             if let Some(error) = refused {
                 return answer(reply, Err(error));
@@ -56,7 +57,7 @@ impl Core {
 
     pub(super) fn grant(&mut self, name: &GrantName, reply: Reply<wire::GrantSummary>) {
         let now = self.now();
-        answer(reply, self.held(name).map(|grant| self.summary(grant, now)));
+        answer(reply, self.held(&self.meant(name)).map(|grant| self.summary(grant, now)));
     }
 
     /// Stores a token that a person brought, after asking the provider whose it is.
@@ -217,6 +218,7 @@ impl Core {
             (Some(name), resource) => {
                 let name: GrantName =
                     name.parse().map_err(|error: wire::NameError| ErrorBody::new(ErrorCode::InvalidRequest, error.to_string()))?;
+                let name = self.meant(&name);
                 let grant = self.held(&name)?;
                 if resource.as_ref().is_some_and(|resource| grant.record().resource.as_ref() != Some(resource)) {
                     return Err(ErrorBody::new(ErrorCode::InvalidRequest, format!("`{name}` is not a grant for that resource")));
@@ -240,7 +242,9 @@ impl Core {
     fn unknown(&self, name: &GrantName) -> ErrorBody {
         let labelled: Vec<_> = self.grants.keys().filter(|held| held.base() == name.base()).cloned().collect();
         if name.label().is_none() && labelled.len() > 1 {
-            return ambiguous(&format!("`{name}` could be any of several grants"), &labelled);
+            let error = ambiguous(&format!("`{name}` could be any of several grants"), &labelled);
+            let hint = format!("{}, or choose once: mcp-authctl use {}", error.hint.clone().unwrap_or_default(), labelled[0]);
+            return error.hint(hint);
         }
         if let (None, [held]) = (name.label(), labelled.as_slice()) {
             let hint = format!("did you mean `{held}`? else mcp-authctl login {name}");

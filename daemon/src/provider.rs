@@ -207,7 +207,7 @@ impl Provider {
     }
 
     fn has_device_flow_without_secret(&self) -> bool {
-        self.endpoints.device.is_some() && !self.device_flow_needs_secret()
+        self.endpoints.device.is_some() && !self.device_flow_needs_secret() && self.quirks.flow != Some(Flow::AuthorizationCode)
     }
 
     fn has_client_secret(&self, in_vault: bool) -> bool {
@@ -319,6 +319,7 @@ mod tests {
         for (more, missing) in [
             ("needs_client_secret = true", false),
             ("client_auth = 'client_secret_post'\nneeds_client_secret = true", false),
+            ("needs_client_secret = true\nflow = 'authorization_code'", true),
             ("client_auth = 'client_secret_post'", true),
             ("client_auth = 'private_key_jwt'\nneeds_client_secret = true", true),
         ] {

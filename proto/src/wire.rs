@@ -181,6 +181,9 @@ pub struct StaticToken {
     /// What it allows, when known.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub scopes: Vec<String>,
+    /// If it is another account's than the grant holds, it takes its place.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub replace: bool,
 }
 
 /// `DELETE /v1/grants/NAME`: log out.

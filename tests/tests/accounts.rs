@@ -261,3 +261,20 @@ fn the_command_without_a_terminal_keeps_the_account_and_says_what_helps() {
     login(&["login", "test:me", "--no-browser", "--replace"]).ok();
     assert_eq!(owner(&server, &daemon.token("test:me")), "bob");
 }
+
+#[test]
+fn a_token_of_another_account_replaces_none_unasked() {
+    let server = Server::with_lifetime(300);
+    let room =
+        Room::with_config(&mcp_auth_tests::provider_table("test", &server, &format!("userinfo_endpoint = \"{}\"", server.url("/me"))));
+    let daemon = room.start();
+    daemon.log_in("test:a", "alice");
+    daemon.log_in("test:b", "bob");
+    let (alice, bob) = (daemon.token("test:a"), daemon.token("test:b"));
+    room.ctl_typing(&["add-token", "test:pat"], &alice).ok();
+    room.ctl_typing(&["add-token", "test:pat"], &bob).fails_with(1).says("mcp-authctl add-token test:pat --replace");
+    assert_eq!(daemon.token("test:pat"), alice);
+    room.ctl_typing(&["add-token", "test:pat"], &alice).ok();
+    room.ctl_typing(&["add-token", "test:pat", "--replace"], &bob).ok();
+    assert_eq!(daemon.token("test:pat"), bob);
+}

@@ -330,7 +330,7 @@ fn a_person_may_leave_out_the_scopes_that_make_tokens_expire() {
     let config = provider_table("test", &server, "refresh_scopes = [\"offline_access\"]").replace(", \"offline_access\"]\n", "]\n");
     let room = Room::with_config(&config);
     let daemon = room.start();
-    let mut scopes = |more: serde_json::Value| {
+    let scopes = |more: serde_json::Value| {
         let url: url::Url = daemon.start_login(&more).wait_for_url().parse().unwrap();
         url.query_pairs().find(|(name, _)| name == "scope").unwrap().1.into_owned()
     };

@@ -13,6 +13,7 @@ use super::logins::{Running, no_login};
 use super::{Reply, attempt};
 use crate::grant::record::{Definition, GrantRecord};
 use crate::grant::{Grant, Login};
+use crate::provider::Revokes;
 
 /// How long a person has to decide.
 const PATIENCE: Duration = Duration::from_secs(300);
@@ -127,12 +128,13 @@ impl Core {
         self.revoke_unheld(unwanted.newest().clone());
     }
 
-    /// Revokes tokens that no grant holds, but not where that could reach the tokens of a grant that is held.
+    /// Revokes tokens that no grant holds, but not where that could reach the tokens of a grant that is held, here or elsewhere.
     fn revoke_unheld(&self, record: GrantRecord) {
         let person = Person::of(&record);
         let reaches = |held: &GrantRecord| person.same_server(&Person::of(held)) && person.is(&Person::of(held)) != Some(false);
         let Some(provider) = self.provider_of(&record.definition) else { return };
-        if record.definition.is_static() || self.grants.values().any(|held| reaches(held.newest())) {
+        let too_wide = provider.quirks.revokes == Revokes::Account;
+        if too_wide || record.definition.is_static() || self.grants.values().any(|held| reaches(held.newest())) {
             return;
         }
         let name = record.name.clone();
@@ -198,7 +200,7 @@ impl<'a> Person<'a> {
 }
 
 /// Who is held and who has logged in, where they are known to be two.
-fn other_account(held: &GrantRecord, login: &Login) -> Option<(String, String)> {
+pub(super) fn other_account(held: &GrantRecord, login: &Login) -> Option<(String, String)> {
     let new = Person { definition: &login.definition, account: login.account.as_deref(), subject: login.subject.as_deref() };
     let held = Person::of(held);
     let shown = |person: &Person<'_>| person.account.or(person.subject).unwrap_or_default().to_owned();
@@ -217,4 +219,40 @@ fn conflict(grant: &GrantName, (held, new): &(String, String)) -> ErrorBody {
     ErrorBody::new(ErrorCode::Conflict, format!("`{grant}` holds the login of {held}, and {new} has logged in; {held}'s was kept")).hint(
         format!("`mcp-authctl login {grant} --replace` puts the other in its place, `mcp-authctl login {}:LABEL` keeps both", grant.base()),
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn definition(issuer: Option<&str>, token_endpoint: Option<&str>) -> Definition {
+        let text = |text: Option<&str>| text.map(str::to_owned);
+        let client_id = token_endpoint.map(|_| "c1".to_owned());
+        Definition {
+            provider: "corp".into(),
+            issuer: text(issuer),
+            token_endpoint: text(token_endpoint),
+            client_id,
+            ..Definition::default()
+        }
+    }
+
+    #[test]
+    fn people_are_told_apart_by_identifier_then_by_name_and_only_at_one_server() {
+        let (here, there) = (definition(Some("https://a"), Some("https://a/t")), definition(Some("https://b"), Some("https://b/t")));
+        let (moved, pat) = (definition(None, Some("https://a/t")), definition(None, None));
+        let of = |definition, account, subject| Person { definition, account, subject };
+        for (one, other, expected) in [
+            (of(&here, Some("a"), Some("1")), of(&here, Some("b"), Some("1")), Some(true)),
+            (of(&here, Some("a"), Some("1")), of(&here, Some("a"), Some("2")), Some(false)),
+            (of(&here, Some("a"), None), of(&here, Some("a"), Some("2")), Some(true)),
+            (of(&here, Some("a"), None), of(&here, Some("b"), None), Some(false)),
+            (of(&here, None, Some("1")), of(&here, Some("a"), None), None),
+            (of(&here, Some("a"), Some("1")), of(&there, Some("b"), Some("2")), None),
+            (of(&here, Some("a"), Some("1")), of(&moved, Some("b"), Some("2")), None),
+            (of(&pat, Some("a"), Some("1")), of(&here, Some("b"), Some("2")), Some(false)),
+        ] {
+            assert_eq!((one.is(&other), other.is(&one)), (expected, expected), "{:?} {:?}", one.subject, other.subject);
+        }
+    }
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 use mcp_auth_proto as wire;
 use mcp_auth_proto::{ErrorBody, ErrorCode, GrantName, TokenAnswer};
 
+use super::accounts::other_account;
 use super::core::{Core, Waiting, answer, grant_id};
 use super::holders::Keeper;
 use super::{Reply, attempt};
@@ -76,7 +77,12 @@ impl Core {
             }
             // The vault may have been locked meanwhile.
             Ok(identity) => core.when_open(reply, move |core, reply| {
+                let replace = token.replace;
                 let login = core.static_login(&provider, token, access_token, identity);
+                let other = core.grants.get(&name).and_then(|held| other_account(held.newest(), &login)).filter(|_| !replace);
+                if let Some(names) = other {
+                    return answer(reply, Err(other_token(&name, &names)));
+                }
                 core.storing.push((name.clone(), reply));
                 core.log_in(&name, login);
             }),
@@ -294,6 +300,11 @@ fn want(request: wire::TokenRequest, held: bool) -> Want {
         rejected: request.rejected_token.map(|token| AccessToken::new(token.expose().to_owned())),
         held,
     }
+}
+
+fn other_token(grant: &GrantName, (held, new): &(String, String)) -> ErrorBody {
+    ErrorBody::new(ErrorCode::Conflict, format!("`{grant}` holds a token of {held}, and this one is {new}'s; nothing was changed"))
+        .hint(format!("mcp-authctl add-token {grant} --replace, or mcp-authctl add-token {}:LABEL", grant.base()))
 }
 
 fn ambiguous(what: &str, choices: &[GrantName]) -> ErrorBody {

@@ -39,7 +39,7 @@ fn a_login_tells_the_url_and_what_was_granted() {
     let expected = format!(
         "open this URL: (it leads to github.com)\n{URL}\n\
          no browser can be opened over SSH: open it on your own machine; the page it ends on does not load, \
-         `mcp-authctl login NAME --no-browser` takes its address from stdin\n\
+         `mcp-authctl login github --no-browser` takes its address from stdin\n\
          or let it load: before you open it, run there `ssh -N -L 1:127.0.0.1:1 THIS_MACHINE`\n\
          waiting for the browser (Ctrl-C cancels)\n\
          warning: not granted: read:org; granted without being asked for: gist\n\
@@ -321,4 +321,12 @@ fn a_client_id_that_is_given_is_kept_before_the_login_and_replaces_none() {
     let (daemon, _events) = Daemon::with_login(move |_| Reply::Json(200, registered.clone()));
     let run = daemon.run(&["login", "github", "--client-id", "Ov23"]);
     assert!(run.code == Some(1) && run.stderr.contains("mcp-authctl provider add github --client-id Ov23"), "{}", run.stderr);
+}
+
+#[test]
+fn a_bare_name_that_stands_for_another_grant_says_so() {
+    let (daemon, events) = Daemon::with_login(nothing_else);
+    events.send(STARTED.replace("\"github\"", "\"github:work\"")).unwrap();
+    events.send(done("[]")).unwrap();
+    assert!(daemon.run(&["login", "github"]).stderr.starts_with("github stands for github:work\n"));
 }

@@ -132,7 +132,10 @@ fn follow(client: &Arc<Client>, request: &LoginRequest, args: &Args, json: bool)
     let mut wait = Wait::new(Arc::clone(client), args.no_browser);
     for event in client.login(request)? {
         match event.map_err(gone)? {
-            LoginEvent::Started { id, joined, .. } => {
+            LoginEvent::Started { id, grant, joined } => {
+                if args.account.is_none() && grant != args.name {
+                    output::note(&format!("{} stands for {grant}", args.name));
+                }
                 if joined {
                     output::note("joined the login that is already running");
                 }
@@ -142,7 +145,7 @@ fn follow(client: &Arc<Client>, request: &LoginRequest, args: &Args, json: bool)
                 wait.over();
                 page::show_url(&url, &host, open && request.browser)?;
                 if let Some(absence) = browser::absence() {
-                    page::tell_the_way_back(absence, &redirect_uri, wait.reads());
+                    page::tell_the_way_back(absence, &redirect_uri, &args.name, wait.reads());
                 }
                 wait.begin();
             }

@@ -1,5 +1,7 @@
 //! The way to the provider's page: the URL or the code, the browser, and what helps where there is none.
 
+use mcp_auth_proto::GrantName;
+
 use super::wait;
 use crate::browser::{self, Absence};
 use crate::failure::Failure;
@@ -18,13 +20,14 @@ pub(super) fn show_url(url: &str, host: &str, open: bool) -> Result<(), Failure>
 }
 
 /// Where no browser opens here: how the redirect finds back. `reads`: a pasted address is read from stdin.
-pub(super) fn tell_the_way_back(absence: Absence, redirect_uri: &str, reads: bool) {
+pub(super) fn tell_the_way_back(absence: Absence, redirect_uri: &str, name: &GrantName, reads: bool) {
     let here = match absence {
         Absence::Ssh => "over SSH",
         Absence::Container => "in a container",
         Absence::NoDisplay => "without a display",
     };
-    let paste = if reads { "paste its address here" } else { "`mcp-authctl login NAME --no-browser` takes its address from stdin" };
+    let by_stdin = format!("`mcp-authctl login {name} --no-browser` takes its address from stdin");
+    let paste = if reads { "paste its address here" } else { &by_stdin };
     output::note(&format!("no browser can be opened {here}: open it on your own machine; the page it ends on does not load, {paste}"));
     if let (Absence::Ssh, Some((host, port))) = (absence, host_and_port(redirect_uri)) {
         output::note(&format!("or let it load: before you open it, run there `ssh -N -L {port}:{host}:{port} THIS_MACHINE`"));

@@ -268,8 +268,8 @@ fn a_token_without_an_end_and_an_account_that_is_there_already_are_told() {
     events.send(format!(r#"{{"event":"done","grant":{grant},"same_account":["github:me"]}}"#)).unwrap();
     let run = daemon.run(&["login", "github", "--no-expiring", "--replace", "--login-hint", "octocat"]);
     let expected = "warning: github:me is the same account; for another one, log out in the browser first, then log in here again\n\
-         logged in to github as octocat (scopes: repo, gist), no expiry told\n\
-         the token does not expire as far as the provider tells: mcp-authctl logout github ends it\n";
+         logged in to github as octocat (scopes: repo, gist), of unknown lifetime\n\
+         the provider told no expiry, the token may be good for ever: mcp-authctl logout github ends it\n";
     assert_eq!((run.code, &*run.stderr), (Some(0), expected));
     assert_eq!(
         daemon.asked(),

@@ -207,7 +207,8 @@ impl Provider {
     }
 
     fn has_device_flow_without_secret(&self) -> bool {
-        self.endpoints.device.is_some() && !self.device_flow_needs_secret() && self.quirks.flow != Some(Flow::AuthorizationCode)
+        let may_be_taken = matches!(self.quirks.flow, None | Some(Flow::DeviceCode));
+        may_be_taken && self.endpoints.device.is_some() && !self.device_flow_needs_secret()
     }
 
     fn has_client_secret(&self, in_vault: bool) -> bool {
@@ -320,6 +321,7 @@ mod tests {
             ("needs_client_secret = true", false),
             ("client_auth = 'client_secret_post'\nneeds_client_secret = true", false),
             ("needs_client_secret = true\nflow = 'authorization_code'", true),
+            ("needs_client_secret = true\nflow = 'client_credentials'", true),
             ("client_auth = 'client_secret_post'", true),
             ("client_auth = 'private_key_jwt'\nneeds_client_secret = true", true),
         ] {

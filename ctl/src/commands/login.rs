@@ -69,7 +69,7 @@ pub(crate) struct Args {
     #[arg(long)]
     no_expiring: bool,
     /// Finish a login that you began by hand (`mcp-authctl pkce`): the code of the redirect, or - for a line of stdin
-    #[arg(long, value_name = "CODE", requires_all = ["verifier", "redirect_uri"], conflicts_with_all = ["device", "no_browser", "callback_port"])]
+    #[arg(long, value_name = "CODE", requires_all = ["verifier", "redirect_uri"], conflicts_with_all = ["device", "client_credentials", "no_browser", "callback_port"])]
     code: Option<String>,
     /// The code verifier, from stdin: -
     #[arg(long, value_name = "-", value_parser = ["-"], requires = "code")]
@@ -235,7 +235,9 @@ fn done(grant: &GrantSummary, same_account: &[GrantName], asked: &[String], json
         output::note("the provider gave no refresh token: log in again when it has expired");
     }
     if !grant.refreshable && grant.expires_in.is_none() {
-        output::note(&format!("the token does not expire as far as the provider tells: mcp-authctl logout {} ends it", grant.name));
+        let told =
+            if grant.never_expires { "the token does not expire" } else { "the provider told no expiry, the token may be good for ever" };
+        output::note(&format!("{told}: mcp-authctl logout {} ends it", grant.name));
     }
     Ok(())
 }

@@ -107,7 +107,8 @@ pub async fn run(
     mut pasted: mpsc::Receiver<Pasted>,
 ) -> Result<Outcome, ErrorBody> {
     let grant = &plan.grant;
-    let client_id = plan.provider.client_id.as_deref().filter(|id| !id.is_empty()).ok_or_else(|| failure::no_client_id(&plan.provider))?;
+    let given = plan.provider.client_id.as_deref().filter(|id| !id.is_empty());
+    let client_id = given.ok_or_else(|| failure::no_client_id(grant, &plan.provider))?;
     if let Some(secret) = &plan.client_secret {
         assertion::fits(secret, &plan.provider.quirks).map_err(|error| failure::bad_key(grant, &error))?;
     }
@@ -139,7 +140,7 @@ fn device_endpoint<'a>(plan: &Plan, server: &'a Server) -> Result<Option<&'a str
     let endpoint = server.device.as_deref();
     match plan.flow {
         Some(LoginFlow::Code | LoginFlow::ClientCredentials) => Ok(None),
-        Some(LoginFlow::Device) if device_lacks_secret(plan) => Err(failure::no_secret(&plan.provider)),
+        Some(LoginFlow::Device) if device_lacks_secret(plan) => Err(failure::no_secret(&plan.grant, &plan.provider)),
         Some(LoginFlow::Device) => endpoint.map(Some).ok_or_else(|| failure::no_device(&plan.grant)),
         None => match plan.provider.quirks.flow {
             Some(Flow::DeviceCode) => endpoint.map(Some).ok_or_else(|| failure::no_device(&plan.grant)),
@@ -159,7 +160,7 @@ async fn by_redirect(
 ) -> Result<(Definition, TokenResponse, Now), ErrorBody> {
     let name = &plan.grant;
     if lacks_secret(plan) {
-        return Err(failure::no_secret(&plan.provider));
+        return Err(failure::no_secret(&plan.grant, &plan.provider));
     }
     let quirks = &plan.provider.quirks;
     let ports = plan.callback_port.map_or_else(|| quirks.redirect_ports.clone(), |port| vec![port]);
@@ -200,7 +201,7 @@ async fn exchange_by_hand(
     progress: &(impl Fn(Progress) + Send),
 ) -> Result<(Definition, TokenResponse, Now), ErrorBody> {
     if lacks_secret(plan) {
-        return Err(failure::no_secret(&plan.provider));
+        return Err(failure::no_secret(&plan.grant, &plan.provider));
     }
     let definition = define(plan, server, client_id, Some(&by_hand.redirect_uri));
     progress(Progress::Exchanging);

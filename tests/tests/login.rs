@@ -313,7 +313,7 @@ fn a_first_login_keeps_the_client_id_that_it_is_given_and_says_how_to_get_one() 
     let room = Room::with_config(&config);
     let daemon = room.start();
     let refused = room.ctl(&["login", "test:work"]).fails_with(1);
-    assert!(refused.stderr.contains("mcp-authctl login test --client-id ID"), "{refused:?}");
+    assert!(refused.stderr.contains("mcp-authctl login test:work --client-id ID"), "{refused:?}");
     assert!(refused.stderr.contains("register one with the redirect URI http://127.0.0.1/callback"), "{refused:?}");
     let mut login = room.ctl_spawn(&["login", "test:work", "--client-id", "native", "--no-browser"]);
     let url = printed_url(&mut login, &server);

@@ -19,7 +19,7 @@ pub(crate) fn is_wanted(asked: Option<LoginFlow>, provider: &Provider) -> bool {
 pub(super) async fn run(plan: &Plan, client_id: &str, transport: &dyn Transport, clock: &dyn Clock) -> Result<Outcome, ErrorBody> {
     let name = &plan.grant;
     if plan.client_secret.is_none() {
-        return Err(failure::no_secret(&plan.provider));
+        return Err(failure::no_secret(&plan.grant, &plan.provider));
     }
     let server = discovery::find_for_client((name, &plan.provider), transport).await?;
     let definition = Definition { client_credentials: true, ..define(plan, &server, client_id, None) };

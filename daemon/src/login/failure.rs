@@ -13,20 +13,20 @@ use crate::provider::Provider;
 use crate::transport::TransportError;
 
 /// Nobody has registered a client. A token that a person made needs none.
-pub(super) fn no_client_id(provider: &Provider) -> ErrorBody {
+pub(super) fn no_client_id(grant: &GrantName, provider: &Provider) -> ErrorBody {
     let name = &provider.name;
     ErrorBody::new(ErrorCode::Conflict, format!("there is no client id for {name}")).hint(format!(
-        "register a client{} (steps: `mcp-authctl provider show {name}`), then `mcp-authctl login {name} --client-id ID`; \
-         or store a personal access token: `mcp-authctl add-token {name}`",
+        "register a client{} (steps: `mcp-authctl provider show {name}`), then `mcp-authctl login {grant} --client-id ID`; \
+         or store a personal access token: `mcp-authctl add-token {grant}`",
         provider.registration_url.as_ref().map(|url| format!(" at {url}")).unwrap_or_default()
     ))
 }
 
 /// The code flow needs a secret; a device login would not.
-pub(super) fn no_secret(provider: &Provider) -> ErrorBody {
+pub(super) fn no_secret(grant: &GrantName, provider: &Provider) -> ErrorBody {
     let name = &provider.name;
     let device = provider.endpoints.device.as_ref().filter(|_| !provider.device_flow_needs_secret());
-    let device = device.map(|_| format!("; `mcp-authctl login {name} --device` needs none")).unwrap_or_default();
+    let device = device.map(|_| format!("; `mcp-authctl login {grant} --device` needs none")).unwrap_or_default();
     ErrorBody::new(ErrorCode::Conflict, format!("{name} wants a client secret, and none is stored"))
         .hint(format!("`mcp-authctl provider set-secret {name}` stores one{device}"))
 }
@@ -156,9 +156,9 @@ pub(super) fn device(grant: &GrantName, error: &DeviceError) -> ErrorBody {
     let provider = grant.base();
     let body = |code| ErrorBody::new(code, format!("cannot log in with {provider}: {error}"));
     match error {
-        DeviceError::Refused { code, .. } if code == "device_flow_disabled" => {
-            body(ErrorCode::Conflict).hint("enable the device flow in the settings of the app that the client id belongs to")
-        }
+        DeviceError::Refused { code, .. } if code == "device_flow_disabled" => body(ErrorCode::Conflict).hint(format!(
+            "enable the device flow in the settings of the app that the client id belongs to, or `mcp-authctl login {grant} --no-browser`"
+        )),
         DeviceError::Refused { code, .. } if code == "invalid_scope" => body(ErrorCode::Conflict).hint(check_scopes(grant)),
         DeviceError::Refused { .. } => body(ErrorCode::Conflict).hint(check_client(grant)),
         DeviceError::Unusable(_) => body(ErrorCode::ProviderUnreachable).hint(format!("`mcp-authctl login {grant}` tries again")),

@@ -35,6 +35,24 @@ pub(crate) fn client_secret(prompt: &str) -> Result<Secret, Failure> {
     if secret.expose().is_empty() { Err(Failure::Empty(what)) } else { Ok(secret) }
 }
 
+/// A secret from the terminal, or nothing where nothing is typed.
+pub(crate) fn secret_or_nothing(prompt: &str) -> Result<Option<Secret>, Failure> {
+    let secret = typed("the client secret", prompt)?;
+    Ok(Some(Secret::new(secret.expose().trim())).filter(|secret| !secret.expose().is_empty()))
+}
+
+/// A line that is no secret, from the terminal.
+pub(crate) fn line(what: &'static str, prompt: &str) -> Result<String, Failure> {
+    output::prompt(prompt);
+    let mut line = String::new();
+    let count = io::stdin().lock().take(MAX_SECRET as u64).read_line(&mut line).map_err(|source| Failure::Input { what, source })?;
+    match (count, line.trim()) {
+        (0, _) => Err(Failure::Cancelled),
+        (_, "") => Err(Failure::Empty(what)),
+        (_, text) => Ok(text.to_owned()),
+    }
+}
+
 /// A new passphrase, typed twice on a terminal: a typing error here would lock everything away for good.
 pub(crate) fn new_passphrase() -> Result<Secret, Failure> {
     let first = secret(PASSPHRASE, "new passphrase: ")?;

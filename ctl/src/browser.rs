@@ -3,19 +3,40 @@
 use std::env;
 use std::ffi::OsString;
 use std::io;
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
+
+/// Why no browser can be expected to appear before the person.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Absence {
+    /// It would open on the far machine, if anywhere.
+    Ssh,
+    /// A container without a display.
+    Container,
+    /// Neither X11 nor Wayland.
+    NoDisplay,
+}
 
 /// Whether a browser can be expected to appear before the person.
 pub(crate) fn available() -> bool {
+    absence().is_none()
+}
+
+/// Why not, if so. `$BROWSER` comes before everything; a container that has a display shares the desktop.
+pub(crate) fn absence() -> Option<Absence> {
     let set = |name| env::var_os(name).is_some_and(|value| !value.is_empty());
     if set("BROWSER") {
-        return true;
+        return None;
     }
-    // Over SSH a browser would open on the far machine, if anywhere.
     if set("SSH_CONNECTION") || set("SSH_TTY") {
-        return false;
+        return Some(Absence::Ssh);
     }
-    cfg!(any(windows, target_os = "macos")) || set("DISPLAY") || set("WAYLAND_DISPLAY")
+    if cfg!(any(windows, target_os = "macos")) || set("DISPLAY") || set("WAYLAND_DISPLAY") {
+        return None;
+    }
+    let marked = ["/.dockerenv", "/run/.containerenv"].iter().any(|mark| Path::new(mark).exists());
+    let container = marked || set("container") || set("KUBERNETES_SERVICE_HOST");
+    Some(if container { Absence::Container } else { Absence::NoDisplay })
 }
 
 /// Whether a URL may be shown and opened: http or https, nothing but visible ASCII, so that no opener can take it for a

@@ -116,6 +116,17 @@ pub(crate) enum Failure {
     /// No provider of that name.
     #[error("there is no provider {0}")]
     NoProvider(String),
+    /// `login --client-id`: the provider has another client already.
+    #[error("{provider} has another client id, with which its grants were made")]
+    OtherClientId {
+        /// The provider.
+        provider: String,
+        /// The id that was given.
+        given: String,
+    },
+    /// `use`: the bare name is a grant itself.
+    #[error("{0} is a grant itself, and a name always stands for the grant that has it")]
+    BareNameTaken(String),
     /// The program of `exec` could not be started.
     #[error("cannot start {program}: {source}")]
     NotStarted {
@@ -177,6 +188,10 @@ impl Failure {
             Self::WouldReplaceLogin(grant) => {
                 Some(format!("choose another name, such as {}:pat, or first `mcp-authctl logout {grant}`", base(grant)))
             }
+            Self::OtherClientId { provider, given } => Some(format!(
+                "leave --client-id out, or mcp-authctl provider add {provider} --client-id {given}; then its grants need a login"
+            )),
+            Self::BareNameTaken(grant) => Some(format!("mcp-authctl logout {grant}, then mcp-authctl login {grant}:LABEL")),
             Self::Empty(_) => Some("type it at the prompt, or pipe it in".into()),
             Self::NoProvider(_) => Some("mcp-authctl provider list".into()),
             Self::NoKeychain { credential: true, .. } => Some("mcp-authctl setup --key-source systemd-credential".into()),
@@ -194,7 +209,7 @@ impl Failure {
 
     /// The body that `--json` shows.
     pub(crate) fn to_json(&self) -> serde_json::Value {
-        if let Self::Client(ClientError::Api(body)) = self {
+        if let Self::Client(ClientError::Api(body)) | Self::LoginFailed(body) = self {
             return serde_json::to_value(body).unwrap_or_default();
         }
         let word = match self {
@@ -206,7 +221,7 @@ impl Failure {
             Self::NotLoggedIn { .. } => "login_required",
             Self::NotRefreshed(_) => "provider_unreachable",
             Self::NoProvider(_) => "not_found",
-            Self::WouldReplaceLogin(_) => "conflict",
+            Self::WouldReplaceLogin(_) | Self::OtherClientId { .. } | Self::BareNameTaken(_) => "conflict",
             Self::BadConfig(_) => "bad_config",
             Self::Cancelled => "cancelled",
             _ => "failed",

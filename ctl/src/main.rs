@@ -15,7 +15,7 @@ use mcp_auth_proto::{Client, socket_path};
 
 use crate::commands::{
     add_token, completions, doctor, env, events, exec, git_credential, headers, lock, login, logout, man, pkce, provider, refresh, reload,
-    service, setup, status, token, unlock, vault,
+    service, setup, status, token, unlock, use_grant, vault,
 };
 use crate::failure::Failure;
 
@@ -34,6 +34,7 @@ struct Cli {
 enum Verb {
     Login(login::Args),
     Logout(logout::Args),
+    Use(use_grant::Args),
     Status(status::Args),
     Token(token::Args),
     Refresh(refresh::Args),
@@ -122,6 +123,7 @@ fn usage(error: &clap::Error) -> ExitCode {
 fn dispatch(verb: Verb, json: bool) -> Result<(), Failure> {
     match verb {
         Verb::Login(args) => login::run(args, connect()?, json),
+        Verb::Use(args) => use_grant::run(&args, &connect()?, json),
         Verb::Logout(args) => logout::run(&args, &connect()?, json),
         Verb::Status(args) => status::run(&args, &connect()?, json),
         Verb::Token(args) => token::run(args, &connect()?, json),

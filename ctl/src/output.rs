@@ -52,6 +52,11 @@ pub(crate) fn note(text: &str) {
     err(format_args!("{}{}\n", clear_line(), printable(text)));
 }
 
+/// Asks the person something, on stderr; the answer is typed behind it.
+pub(crate) fn prompt(text: &str) {
+    err(format_args!("{}{}", clear_line(), printable(text)));
+}
+
 /// Warns the person, on stderr.
 pub(crate) fn warning(text: &str) {
     let style = AnsiColor::Yellow.on_default().bold();

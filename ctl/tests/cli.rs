@@ -571,3 +571,29 @@ fn what_needs_no_daemon_works_without_one() {
     assert_eq!((value["code_verifier"].as_str().unwrap().len(), value["code_challenge"].as_str().unwrap().len()), (43, 43));
     assert_ne!(finish(ctl(&["pkce"])).stdout, finish(ctl(&["pkce"])).stdout);
 }
+
+#[test]
+fn a_default_account_is_chosen_shown_and_taken_back() {
+    let provider =
+        r#"{"name":"github","configured":true,"has_client_secret":false,"scopes":[],"redirect_uri":"r","default_account":"work"}"#;
+    let grant =
+        r#"{"name":"github:work","provider":"github","account":"octocat","default":true,"scopes":[],"state":"ok","refreshable":true}"#;
+    let daemon = Daemon::new(move |asked| match asked.split(' ').collect::<Vec<_>>()[..2] {
+        ["GET", "/v1/grants/github:work"] => Reply::Json(200, grant.into()),
+        ["GET", "/v1/grants/github"] => Reply::Json(409, error("ambiguous_grant", "")),
+        ["GET", "/v1/providers"] => Reply::Json(200, format!("[{provider}]")),
+        ["GET", "/v1/grants/gitlab:me" | "/v1/grants/gitlab"] => Reply::Json(200, grant.replace("github:work", "gitlab")),
+        ["PUT", _] => Reply::Json(200, provider.into()),
+        _ => Reply::Json(404, error("not_found", "")),
+    });
+    let run = daemon.run(&["use", "github:work"]);
+    assert_eq!(run, ran(0, "", "github stands for github:work as octocat from now on\n"));
+    assert_eq!([daemon.asked(), daemon.asked()], ["GET /v1/grants/github:work", "GET /v1/grants/github"]);
+    assert_eq!(daemon.asked(), r#"PUT /v1/providers/github {"default_account":"work"}"#);
+    assert_eq!(daemon.run(&["use", "github"]), ran(0, "", "github stands for no account with a label any more\n"));
+    assert_eq!(daemon.asked(), "GET /v1/providers");
+    assert_eq!(daemon.asked(), r#"PUT /v1/providers/github {"default_account":""}"#);
+    assert!(daemon.run(&["status", "github:work"]).stdout.contains("default: github stands for it\n"));
+    let taken = daemon.run(&["use", "gitlab:me"]);
+    assert!(taken.code == Some(1) && taken.stderr.contains("hint: mcp-authctl logout gitlab, then"), "{}", taken.stderr);
+}

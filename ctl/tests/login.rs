@@ -34,14 +34,20 @@ fn a_login_tells_the_url_and_what_was_granted() {
     for event in [STARTED, &open_url(URL, true), r#"{"event":"exchanging"}"#, &done(r#"["repo","gist"]"#)] {
         events.send(event.to_owned()).unwrap();
     }
-    let run = daemon.run(&["login", "github", "--scope", "repo", "--scope", "read:org"]);
+    let mut command = daemon.command(&["login", "github", "--scope", "repo", "--scope", "read:org"]);
+    let run = wait(piped(command.env("SSH_CONNECTION", "1")));
     let expected = format!(
-        "open this URL: (it leads to github.com)\n{URL}\nwaiting for the browser (Ctrl-C cancels)\n\
+        "open this URL: (it leads to github.com)\n{URL}\n\
+         no browser can be opened over SSH: open it on your own machine; the page it ends on does not load, \
+         `mcp-authctl login github --no-browser` takes its address from stdin\n\
+         or let it load: before you open it, run there `ssh -N -L 1:127.0.0.1:1 THIS_MACHINE`\n\
+         waiting for the browser (Ctrl-C cancels)\n\
          warning: not granted: read:org; granted without being asked for: gist\n\
          logged in to github as octocat (scopes: repo, gist), valid until 2026-12-01T10:00:00Z (8 h)\n"
     );
     assert_eq!((run.code, &*run.stdout, &*run.stderr), (Some(0), "", &*expected));
     let asked = r#"POST /v1/logins {"provider":"github","scopes":["repo","read:org"],"headless":true,"browser":false,"interactive":true}"#;
+    assert_eq!(daemon.asked(), "GET /v1/grants/github", "what it holds now, for the difference");
     assert_eq!(daemon.asked(), asked);
 }
 
@@ -240,4 +246,87 @@ fn ctrl_c_ends_the_login_with_130_and_the_daemon_sees_it_go() {
     assert_eq!(child.wait().unwrap().signal(), Some(2));
     assert!(daemon.asked().starts_with("POST /v1/logins "));
     assert_eq!(daemon.asked(), "closed");
+}
+
+const HELD: &str = r#"{"name":"github","provider":"github","account":"octocat","scopes":["repo","gist"],"state":"ok","refreshable":true}"#;
+
+#[test]
+fn a_login_with_other_scopes_tells_what_it_changes() {
+    let (daemon, events) = Daemon::with_login(|_| Reply::Json(200, HELD.into()));
+    events.send(done(r#"["repo","read:org"]"#)).unwrap();
+    let run = daemon.run(&["login", "github", "--scope", "repo read:org"]);
+    assert!(run.stderr.starts_with("beside what github has now, new: read:org; no longer asked for: gist\n"), "{}", run.stderr);
+    let (daemon, events) = Daemon::with_login(|_| Reply::Json(200, HELD.into()));
+    events.send(done(r#"["repo","gist"]"#)).unwrap();
+    assert!(daemon.run(&["login", "github", "--scope", "gist repo"]).stderr.starts_with("logged in"));
+}
+
+#[test]
+fn a_token_without_an_end_and_an_account_that_is_there_already_are_told() {
+    let (daemon, events) = Daemon::with_login(nothing_else);
+    let grant = HELD.replace("\"refreshable\":true", "\"refreshable\":false");
+    events.send(format!(r#"{{"event":"done","grant":{grant},"same_account":["github:me"]}}"#)).unwrap();
+    let run = daemon.run(&["login", "github", "--no-expiring", "--replace", "--login-hint", "octocat"]);
+    let expected = "warning: github:me is the same account; for another one, log out in the browser first, then log in here again\n\
+         logged in to github as octocat (scopes: repo, gist), of unknown lifetime\n\
+         the provider told no expiry, the token may be good for ever: mcp-authctl logout github ends it\n";
+    assert_eq!((run.code, &*run.stderr), (Some(0), expected));
+    assert_eq!(
+        daemon.asked(),
+        r#"POST /v1/logins {"provider":"github","headless":true,"login_hint":"octocat","without_refresh_scopes":true,"replace":true,"browser":false,"interactive":true}"#
+    );
+}
+
+#[test]
+fn an_exchange_begun_by_hand_takes_its_secrets_from_stdin_alone() {
+    let uri = ["--redirect-uri", "https://a.example/cb"];
+    let (daemon, events) = Daemon::with_login(nothing_else);
+    events.send(done("[]")).unwrap();
+    let run = daemon.run_with_stdin(&[&["login", "work", "--code", "-", "--verifier", "-"][..], &uri].concat(), "the-code\nthe-verifier\n");
+    assert_eq!(run.code, Some(0), "{}", run.stderr);
+    let exchange = r#""exchange":{"code":"the-code","code_verifier":"the-verifier","redirect_uri":"https://a.example/cb"}"#;
+    let asked = daemon.asked();
+    assert!(asked.contains(exchange), "{asked}");
+    for wrong in [&["--code", "c"][..], &["--code", "c", "--verifier", "-"], &["--code", "c", "--verifier", "secret"], &["--verifier", "-"]]
+    {
+        let run = daemon.run(&[&["login", "work"][..], wrong].concat());
+        assert_eq!(run.code, Some(2), "{wrong:?}: {}", run.stderr);
+    }
+}
+
+const UNREGISTERED: &str = r#"[{"name":"github","configured":false,"preset":"github","has_client_secret":false,"needs_client_secret":true,"device_flow":true,"scopes":[],"redirect_uri":"http://127.0.0.1/callback","registration_url":"https://github.com/settings/applications/new","registration_steps":["Open https://github.com/settings/applications/new","Run: mcp-authctl provider add github --client-id CLIENT_ID"],"missing":["client_id"]}]"#;
+
+#[test]
+fn without_a_client_id_and_a_terminal_the_steps_and_the_command_are_told() {
+    let (daemon, events) = Daemon::with_login(|_| Reply::Json(200, UNREGISTERED.into()));
+    events.send(format!(r#"{{"event":"failed","error":{}}}"#, error("conflict", r#","hint":"do this""#))).unwrap();
+    let run = daemon.run(&["login", "github"]);
+    let expected = "github needs a client of your own, once:\n  1. Open https://github.com/settings/applications/new\n  \
+         2. Run: mcp-authctl provider add github --client-id CLIENT_ID\nerror: it did not work\nhint: do this\n";
+    assert_eq!((run.code, &*run.stderr), (Some(1), expected));
+}
+
+#[test]
+fn a_client_id_that_is_given_is_kept_before_the_login_and_replaces_none() {
+    let (daemon, events) = Daemon::with_login(|asked| match asked.starts_with("PUT") {
+        true => Reply::Json(200, UNREGISTERED.trim_matches(['[', ']']).into()),
+        false => Reply::Json(200, UNREGISTERED.into()),
+    });
+    events.send(done("[]")).unwrap();
+    assert_eq!(daemon.run(&["login", "github:work", "--client-id", "Ov23"]).code, Some(0));
+    assert_eq!(daemon.asked(), "GET /v1/providers");
+    assert_eq!(daemon.asked(), r#"PUT /v1/providers/github {"client_id":"Ov23"}"#);
+    assert!(daemon.asked().starts_with(r#"POST /v1/logins {"provider":"github:work""#));
+    let registered = UNREGISTERED.replace(r#""preset""#, r#""client_id":"Ov1","preset""#);
+    let (daemon, _events) = Daemon::with_login(move |_| Reply::Json(200, registered.clone()));
+    let run = daemon.run(&["login", "github", "--client-id", "Ov23"]);
+    assert!(run.code == Some(1) && run.stderr.contains("mcp-authctl provider add github --client-id Ov23"), "{}", run.stderr);
+}
+
+#[test]
+fn a_bare_name_that_stands_for_another_grant_says_so() {
+    let (daemon, events) = Daemon::with_login(nothing_else);
+    events.send(STARTED.replace("\"github\"", "\"github:work\"")).unwrap();
+    events.send(done("[]")).unwrap();
+    assert!(daemon.run(&["login", "github"]).stderr.starts_with("github stands for github:work\n"));
 }

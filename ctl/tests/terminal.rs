@@ -264,3 +264,77 @@ fn the_seconds_are_counted_where_nobody_types() {
     let (code, screen) = terminal.exit_code();
     assert!(code == Some(0) && screen.contains("\r\x1b[Klogged in to github"), "{screen:?}");
 }
+
+const OTHER: &str = r#"{"event":"other_account","grant":"github","held":"alice","new":"bob"}"#;
+
+#[test]
+fn another_account_is_asked_about_and_the_answer_is_no_pasted_redirect() {
+    for (typed, decision) in [("y\n", r#"{"replace":true}"#), ("\n", "{}"), ("no\n", "{}"), ("work\n", r#"{"account":"work"}"#)] {
+        let (daemon, events) = Daemon::with_login(|_| Reply::Json(200, "{}".into()));
+        let mut terminal = Terminal::run(&daemon, &["login", "github"]);
+        for event in [STARTED, OPEN, OTHER] {
+            events.send(event.into()).unwrap();
+        }
+        terminal.wait_for("github holds the login of alice, and bob has logged in");
+        terminal.wait_for("replace it? [y/N], or a label to keep both (github:LABEL): ");
+        terminal.type_in(typed);
+        assert!(daemon.asked().contains(r#""asks":true"#));
+        assert_eq!(daemon.asked(), format!("POST /v1/logins/L1/decision {decision}"));
+        events.send(DONE.into()).unwrap();
+        assert_eq!(terminal.exit_code().0, Some(0));
+    }
+}
+
+#[test]
+fn a_label_that_will_not_do_is_asked_for_again() {
+    let (daemon, events) = Daemon::with_login(|asked| match asked.contains("taken") {
+        true => Reply::Json(409, canned::error("conflict", "")),
+        false => Reply::Json(200, "{}".into()),
+    });
+    let mut terminal = Terminal::run(&daemon, &["login", "github", "--device"]);
+    events.send(STARTED.into()).unwrap();
+    events.send(OTHER.into()).unwrap();
+    terminal.wait_for("(github:LABEL): ");
+    terminal.type_in("taken\n");
+    terminal.wait_for("it did not work");
+    terminal.type_in("free\n");
+    daemon.asked();
+    assert_eq!(daemon.asked(), r#"POST /v1/logins/L1/decision {"account":"taken"}"#);
+    assert_eq!(daemon.asked(), r#"POST /v1/logins/L1/decision {"account":"free"}"#);
+    events.send(DONE.into()).unwrap();
+    assert_eq!(terminal.exit_code().0, Some(0));
+}
+
+const UNREGISTERED: &str = r#"{"name":"github","configured":false,"has_client_secret":false,"needs_client_secret":true,"device_flow":true,"scopes":[],"redirect_uri":"http://127.0.0.1/callback","registration_steps":["Open the page","Run: mcp-authctl provider add github"],"missing":["client_id"]}"#;
+
+#[test]
+fn a_first_login_asks_for_the_client_and_goes_on() {
+    for (secret, kept) in [("hush\n", true), ("\n", false)] {
+        let logins =
+            std::sync::Mutex::new(vec![DONE, r#"{"event":"failed","error":{"error":"conflict","error_description":"no client id"}}"#]);
+        let daemon = Daemon::new(move |asked| match asked.split(' ').next() {
+            Some("GET") => Reply::Json(200, format!("[{UNREGISTERED}]")),
+            Some("PUT") => Reply::Json(200, UNREGISTERED.into()),
+            _ => {
+                let (sender, lines) = std::sync::mpsc::channel();
+                sender.send(logins.lock().unwrap().pop().unwrap().to_owned()).unwrap();
+                Reply::Lines(lines)
+            }
+        });
+        let mut terminal = Terminal::run(&daemon, &["login", "github"]);
+        terminal.wait_for("client id: ");
+        terminal.type_in(" Ov23li \n");
+        terminal.wait_for_prompt("if the client's device flow is on): ");
+        terminal.type_in(secret);
+        assert!(daemon.asked().starts_with("POST /v1/logins"));
+        let mut asked = Vec::new();
+        while asked.len() < 3 + usize::from(kept) {
+            asked.extend(Some(daemon.asked()).filter(|asked| asked != "closed"));
+        }
+        assert_eq!(asked[..2], ["GET /v1/providers", r#"PUT /v1/providers/github {"client_id":"Ov23li"}"#]);
+        assert_eq!(asked[2] == r#"PUT /v1/providers/github/secret {"client_secret":"hush"}"#, kept, "{asked:?}");
+        let (code, screen) = terminal.exit_code();
+        assert!(code == Some(0) && screen.contains("  1. Open the page") && screen.contains("add-token github"), "{screen:?}");
+        assert!(!screen.contains("Run: ") && !screen.contains("hush"), "{screen:?}");
+    }
+}

@@ -4,6 +4,7 @@
 //! [`Broker`] is the handle that the routes hold: each method posts one question and awaits its answer. `Core`
 //! is the state behind the mailbox; nothing but the messages of this file's loop touches it.
 
+mod accounts;
 mod aside;
 mod attempt;
 mod core;
@@ -122,6 +123,11 @@ impl Broker {
     /// `POST /v1/logins/ID/redirect`.
     pub async fn pasted_redirect(&self, id: String, redirect: wire::PastedRedirect) -> Result<(), ErrorBody> {
         self.ask(move |core, reply| core.pasted_redirect(&id, redirect, reply)).await
+    }
+
+    /// `POST /v1/logins/ID/decision`.
+    pub async fn decide_login(&self, id: String, decision: wire::LoginDecision) -> Result<(), ErrorBody> {
+        self.ask(|core, reply| core.when_open(reply, move |core, reply| core.decide_login(&id, decision, reply))).await
     }
 
     /// `DELETE /v1/logins/ID`.

@@ -216,6 +216,7 @@ fn authorization_url(endpoint: &str, issuer: &str) {
         separator: ScopeSeparator::Space,
         challenge: true,
         resource: Some("https://mcp.example"),
+        login_hint: None,
         params: &[],
     };
     let Ok(request) = authorize::request(ask, Some(issuer), true) else { return };

@@ -10,7 +10,7 @@ pub mod redirect;
 use std::sync::Arc;
 use std::time::Duration;
 
-use mcp_auth_proto::{ErrorBody, LoginFlow, Secret};
+use mcp_auth_proto::{ErrorBody, ErrorCode, GrantName, LoginFlow, Secret};
 use tokio::sync::mpsc;
 
 use self::device::Device;
@@ -29,12 +29,18 @@ use crate::transport::Transport;
 /// What a login needs to know.
 #[derive(Debug)]
 pub struct Plan {
+    /// The grant that it will make or replace.
+    pub grant: GrantName,
     /// The provider, as configured now.
     pub provider: Provider,
     /// The client secret, when there is one.
     pub client_secret: Option<ClientSecret>,
     /// The scopes to ask for, `refresh_scopes` included.
     pub scopes: Vec<String>,
+    /// Who will log in, as far as that is known: told to the server.
+    pub login_hint: Option<String>,
+    /// An exchange that the person began by hand; then there is no redirect to wait for.
+    pub by_hand: Option<ByHand>,
     /// The resource indicator to send.
     pub resource: Option<String>,
     /// The port of the loopback redirect, when the person gave one.
@@ -53,7 +59,9 @@ pub struct Plan {
 /// # Errors
 /// What a login would say.
 pub async fn look(provider: &Provider, transport: &dyn Transport) -> Result<(), ErrorBody> {
-    discovery::find(provider, transport).await.map(|_| ())
+    let grant =
+        provider.name.parse().map_err(|_| ErrorBody::new(ErrorCode::InternalError, "the provider has a name that no grant can have"))?;
+    discovery::find((&grant, provider), transport).await.map(|_| ())
 }
 
 /// What a login tells while it runs.
@@ -109,25 +117,27 @@ pub async fn run(
     progress: impl Fn(Progress) + Send,
     mut pasted: mpsc::Receiver<Pasted>,
 ) -> Result<Outcome, ErrorBody> {
-    let name = plan.provider.name.as_str();
-    let client_id = plan.provider.client_id.as_deref().filter(|id| !id.is_empty()).ok_or_else(|| failure::no_client_id(name))?;
+    let grant = &plan.grant;
+    let given = plan.provider.client_id.as_deref().filter(|id| !id.is_empty());
+    let client_id = given.ok_or_else(|| failure::no_client_id(grant, &plan.provider))?;
     if let Some(secret) = &plan.client_secret {
-        assertion::fits(secret, &plan.provider.quirks).map_err(|error| failure::bad_key(name, &error))?;
+        assertion::fits(secret, &plan.provider.quirks).map_err(|error| failure::bad_key(grant, &error))?;
     }
     if by_client::is_wanted(plan.flow, &plan.provider) {
         progress(Progress::Exchanging);
         return by_client::run(&plan, client_id, &*transport, &*clock).await;
     }
-    let server = discovery::find(&plan.provider, &*transport).await?;
-    let (definition, response, sent_at) = match device_endpoint(&plan, &server)? {
-        Some(endpoint) => {
+    let server = discovery::find((grant, &plan.provider), &*transport).await?;
+    let (definition, response, sent_at) = match (&plan.by_hand, device_endpoint(&plan, &server)?) {
+        (Some(by_hand), _) => exchange_by_hand(&plan, by_hand, (&server, client_id), (&*transport, &*clock), &progress).await?,
+        (None, Some(endpoint)) => {
             let definition = define(&plan, &server, client_id, None);
             let scopes = scopes(&plan, &server);
             let flow = Device { plan: &plan, definition: &definition, endpoint, scopes: &scopes, transport: &*transport, clock: &*clock };
             let (response, sent_at) = flow.run(&progress).await?;
             (definition, response, sent_at)
         }
-        None => by_redirect(&plan, (&server, client_id), (&*transport, &*clock), &progress, &mut pasted).await?,
+        (None, None) => by_redirect(&plan, (&server, client_id), (&*transport, &*clock), &progress, &mut pasted).await?,
     };
     let wanted = Wanted { plan: &plan, definition: &definition, transport: &*transport, clock: &*clock };
     let Identity { account, subject } = wanted.identity(&response).await;
@@ -141,11 +151,12 @@ fn device_endpoint<'a>(plan: &Plan, server: &'a Server) -> Result<Option<&'a str
     let endpoint = server.device.as_deref();
     match plan.flow {
         Some(LoginFlow::Code | LoginFlow::ClientCredentials) => Ok(None),
-        Some(LoginFlow::Device) => endpoint.map(Some).ok_or_else(|| failure::no_device(&plan.provider.name)),
+        Some(LoginFlow::Device) if device_lacks_secret(plan) => Err(failure::no_secret(&plan.grant, &plan.provider)),
+        Some(LoginFlow::Device) => endpoint.map(Some).ok_or_else(|| failure::no_device(&plan.grant)),
         None => match plan.provider.quirks.flow {
-            Some(Flow::DeviceCode) => endpoint.map(Some).ok_or_else(|| failure::no_device(&plan.provider.name)),
+            Some(Flow::DeviceCode) => endpoint.map(Some).ok_or_else(|| failure::no_device(&plan.grant)),
             Some(Flow::AuthorizationCode | Flow::ClientCredentials) => Ok(None),
-            None => Ok(endpoint.filter(|_| plan.headless || lacks_secret(plan))),
+            None => Ok(endpoint.filter(|_| plan.headless || lacks_secret(plan)).filter(|_| !device_lacks_secret(plan))),
         },
     }
 }
@@ -158,9 +169,9 @@ async fn by_redirect(
     progress: &(impl Fn(Progress) + Send),
     pasted: &mut mpsc::Receiver<Pasted>,
 ) -> Result<(Definition, TokenResponse, Now), ErrorBody> {
-    let name = plan.provider.name.as_str();
+    let name = &plan.grant;
     if lacks_secret(plan) {
-        return Err(failure::no_secret(name));
+        return Err(failure::no_secret(&plan.grant, &plan.provider));
     }
     let quirks = &plan.provider.quirks;
     let ports = plan.callback_port.map_or_else(|| quirks.redirect_ports.clone(), |port| vec![port]);
@@ -181,6 +192,36 @@ async fn by_redirect(
     Ok((definition, response, sent_at))
 }
 
+/// An exchange that the person began by hand: they opened the authorization URL themselves, with a verifier of their own.
+#[derive(Debug)]
+pub struct ByHand {
+    /// The code of the redirect.
+    pub code: Code,
+    /// The verifier whose challenge was sent.
+    pub verifier: CodeVerifier,
+    /// The redirect URI that was sent.
+    pub redirect_uri: String,
+}
+
+/// Finishes such an exchange. `state` and `iss` are the person's to compare: only the code reaches us.
+async fn exchange_by_hand(
+    plan: &Plan,
+    by_hand: &ByHand,
+    (server, client_id): (&Server, &str),
+    (transport, clock): (&dyn Transport, &dyn Clock),
+    progress: &(impl Fn(Progress) + Send),
+) -> Result<(Definition, TokenResponse, Now), ErrorBody> {
+    if lacks_secret(plan) {
+        return Err(failure::no_secret(&plan.grant, &plan.provider));
+    }
+    let definition = define(plan, server, client_id, Some(&by_hand.redirect_uri));
+    progress(Progress::Exchanging);
+    let wanted = Wanted { plan, definition: &definition, transport, clock };
+    let exchanged = wanted.exchange((&by_hand.code, &by_hand.verifier)).await;
+    let (response, sent_at) = exchanged.map_err(|error| failure::token(&plan.grant, &error))?;
+    Ok((definition, response, sent_at))
+}
+
 /// A pasted redirect URL, and where the answer goes.
 #[derive(Debug)]
 pub struct Pasted {
@@ -195,7 +236,11 @@ const EXCHANGE_PAUSES: [Duration; 3] = [Duration::from_millis(250), Duration::fr
 
 /// Whether the code flow lacks the client secret that the provider wants.
 fn lacks_secret(plan: &Plan) -> bool {
-    plan.provider.quirks.needs_client_secret && plan.client_secret.is_none()
+    plan.provider.needs_client_secret() && plan.client_secret.is_none()
+}
+
+fn device_lacks_secret(plan: &Plan) -> bool {
+    plan.provider.device_flow_needs_secret() && plan.client_secret.is_none()
 }
 
 fn define(plan: &Plan, server: &Server, client_id: &str, redirect_uri: Option<&str>) -> Definition {
@@ -221,17 +266,18 @@ fn request(plan: &Plan, server: &Server, definition: &Definition) -> Result<auth
     let quirks = &plan.provider.quirks;
     let scopes = scopes(plan, server);
     let ask = Ask {
-        endpoint: server.authorization.as_deref().ok_or_else(|| failure::no_endpoints(&plan.provider.name))?,
+        endpoint: server.authorization.as_deref().ok_or_else(|| failure::no_endpoints(&plan.grant))?,
         client_id: definition.client_id.as_deref().unwrap_or_default(),
         redirect_uri: definition.redirect_uri.as_deref().unwrap_or_default(),
         scopes: &scopes,
         separator: quirks.request_scope_separator,
         challenge: quirks.pkce != Some(Pkce::Off),
         resource: plan.resource.as_deref().filter(|_| quirks.send_resource),
+        login_hint: quirks.login_hint_parameter.as_deref().zip(plan.login_hint.as_deref()),
         params: &quirks.authorization_params,
     };
     let iss_promised = server.metadata.as_ref().is_some_and(|metadata| metadata.authorization_response_iss_parameter_supported);
-    authorize::request(ask, definition.issuer.as_deref(), iss_promised).map_err(|error| failure::authorize(&plan.provider.name, &error))
+    authorize::request(ask, definition.issuer.as_deref(), iss_promised).map_err(|error| failure::authorize(&plan.grant, &error))
 }
 
 /// The scopes to send: `offline_access` and its kind are left out where the server lists its scopes and they are not among

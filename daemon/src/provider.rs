@@ -50,6 +50,8 @@ pub struct Provider {
     pub refresh_scopes: Vec<String>,
     /// Where it differs from the RFCs.
     pub quirks: Quirks,
+    /// The label of the grant that the bare name stands for.
+    pub default_account: Option<String>,
     /// How it is reached, where that differs from `[network]`.
     pub network: OwnNetwork,
     /// Where to register a client.
@@ -72,6 +74,7 @@ impl Provider {
             scopes: Vec::new(),
             refresh_scopes: Vec::new(),
             quirks: Quirks::default(),
+            default_account: None,
             network: OwnNetwork::default(),
             registration_url: None,
             registration_steps: Vec::new(),
@@ -106,8 +109,13 @@ impl Provider {
         }
     }
 
-    /// What is missing before a login can start, as keys of config.toml and `client_secret`; empty when ready.
-    /// `has_secret`: the vault holds a client secret for it.
+    /// Whether the device flow needs the client secret too. Where `needs_client_secret` is set, it is the code flow that does.
+    pub fn device_flow_needs_secret(&self) -> bool {
+        self.needs_client_secret() && (!self.quirks.needs_client_secret || self.quirks.client_auth == Some(ClientAuth::PrivateKeyJwt))
+    }
+
+    /// What is missing before a login can start, as keys of config.toml and `client_secret`; empty when ready. A client that
+    /// has the device flow can log in without its secret. `has_secret`: the vault holds a client secret for it.
     pub fn missing(&self, has_secret: bool) -> Vec<String> {
         let mut missing = Vec::new();
         if self.lacks_server() {
@@ -116,9 +124,7 @@ impl Provider {
         if self.client_id.is_none() {
             missing.push("client_id".to_owned());
         }
-        // The usual flow counts: a device flow needs none.
-        let needs_secret = self.needs_client_secret() && self.quirks.flow != Some(Flow::DeviceCode);
-        if needs_secret && !self.has_client_secret(has_secret) {
+        if self.needs_client_secret() && !self.has_client_secret(has_secret) && !self.has_device_flow_without_secret() {
             missing.push("client_secret".to_owned());
         }
         missing
@@ -141,6 +147,8 @@ impl Provider {
             redirect_uri: self.redirect_uri_for_registration(),
             registration_url: self.registration_url.clone(),
             registration_steps: self.registration_steps.clone(),
+            device_flow: self.has_device_flow_without_secret(),
+            default_account: self.default_account.clone(),
             missing: self.missing(has_secret),
             title: preset.map(|preset| preset.title().to_owned()),
             resource: None,
@@ -197,6 +205,11 @@ impl Provider {
             && self.endpoints.refresh == definition.refresh_endpoint
             && unmoved(&self.endpoints.revocation, &definition.revocation_endpoint)
             && unmoved(&self.endpoints.userinfo, &definition.userinfo_endpoint)
+    }
+
+    fn has_device_flow_without_secret(&self) -> bool {
+        let may_be_taken = matches!(self.quirks.flow, None | Some(Flow::DeviceCode));
+        may_be_taken && self.endpoints.device.is_some() && !self.device_flow_needs_secret()
     }
 
     fn has_client_secret(&self, in_vault: bool) -> bool {
@@ -291,13 +304,30 @@ mod tests {
     #[test]
     fn a_secret_counts_from_the_vault_or_from_a_command() {
         let command = "client_id = 'x'\nclient_secret_command = ['pass', 'github']";
-        assert_eq!(configured("github", "client_id = 'x'").missing(false), ["client_secret"]);
-        assert!(configured("github", "client_id = 'x'").missing(true).is_empty());
-        assert!(configured("github", command).missing(false).is_empty());
-        assert!(configured("github", "client_id = 'x'\nclient_auth = 'none'").missing(false).is_empty());
+        let corp = |more: &str| configured("corp", &format!("issuer = 'https://corp.example'\nneeds_client_secret = true\n{more}"));
+        assert_eq!(corp("client_id = 'x'").missing(false), ["client_secret"]);
+        assert!(corp("client_id = 'x'").missing(true).is_empty());
+        assert!(corp(command).missing(false).is_empty());
+        assert!(corp("client_id = 'x'\nclient_auth = 'none'").missing(false).is_empty());
         let summary = configured("github", command).summary(false);
         assert!(summary.has_client_secret && summary.missing.is_empty());
         assert_eq!(summary.redirect_uri, "http://127.0.0.1/callback");
+    }
+
+    #[test]
+    fn a_secret_is_not_missing_where_the_device_flow_does_without() {
+        assert!(configured("github", "client_id = 'x'").missing(false).is_empty());
+        let device = "issuer = 'https://corp.example'\ndevice_authorization_endpoint = 'https://corp.example/device'\nclient_id = 'x'\n";
+        for (more, missing) in [
+            ("needs_client_secret = true", false),
+            ("client_auth = 'client_secret_post'\nneeds_client_secret = true", false),
+            ("needs_client_secret = true\nflow = 'authorization_code'", true),
+            ("needs_client_secret = true\nflow = 'client_credentials'", true),
+            ("client_auth = 'client_secret_post'", true),
+            ("client_auth = 'private_key_jwt'\nneeds_client_secret = true", true),
+        ] {
+            assert_eq!(!configured("corp", &format!("{device}{more}")).missing(false).is_empty(), missing, "{more}");
+        }
     }
 
     #[test]

@@ -149,6 +149,11 @@ impl Client {
         self.send(&build(Call::post(format!("/v1/logins/{}/redirect", segment(id)), redirect))?).map(drop)
     }
 
+    /// `POST /v1/logins/ID/decision`: what becomes of a login of another account than the grant holds.
+    pub fn decide_login(&self, id: &str, decision: &LoginDecision) -> Result<(), ClientError> {
+        self.send(&build(Call::post(format!("/v1/logins/{}/decision", segment(id)), decision))?).map(drop)
+    }
+
     /// `DELETE /v1/logins/ID`.
     pub fn cancel_login(&self, id: &str) -> Result<(), ClientError> {
         self.send(&Call::delete(format!("/v1/logins/{}", segment(id)))).map(drop)

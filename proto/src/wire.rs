@@ -98,6 +98,9 @@ pub struct GrantSummary {
     /// The resource that its tokens are bound to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resource: Option<String>,
+    /// Whether its provider's bare name stands for it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub default: bool,
     /// What its tokens allow.
     pub scopes: Vec<String>,
     /// How it is.
@@ -178,6 +181,9 @@ pub struct StaticToken {
     /// What it allows, when known.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub scopes: Vec<String>,
+    /// If it is another account's than the grant holds, it takes its place.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub replace: bool,
 }
 
 /// `DELETE /v1/grants/NAME`: log out.
@@ -246,12 +252,52 @@ pub struct LoginRequest {
     /// The person's browser is on another machine: the device flow suits better where the provider has one.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub headless: bool,
+    /// Who will log in, told to the provider; absent: the account that the grant holds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub login_hint: Option<String>,
+    /// Do not ask for the scopes that bring expiring tokens and a refresh token (`refresh_scopes` in the config).
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub without_refresh_scopes: bool,
+    /// If another account logs in than the grant holds, it takes its place unasked.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub replace: bool,
+    /// Whether this subscriber can ask the person: see [`LoginEvent::OtherAccount`].
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub asks: bool,
+    /// Finishes an exchange that the person began by hand.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exchange: Option<CodeExchange>,
     /// Whether this subscriber can open a browser.
     #[serde(default)]
     pub browser: bool,
     /// Whether the login ends when this subscriber goes and nobody else waits.
     #[serde(default)]
     pub interactive: bool,
+}
+
+/// The code and verifier of an authorization request that a person made by hand (RFC 6749 section 4.1.3, RFC 7636 section 4.5).
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CodeExchange {
+    /// The code of the redirect.
+    pub code: Secret,
+    /// The verifier whose challenge was sent.
+    pub code_verifier: Secret,
+    /// The redirect URI that was sent, byte for byte.
+    pub redirect_uri: String,
+}
+
+/// `POST /v1/logins/ID/decision`: what becomes of a login after [`LoginEvent::OtherAccount`]. Neither: the new login is revoked
+/// and forgotten.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LoginDecision {
+    /// It takes the place of the one that is held.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub replace: bool,
+    /// It becomes `PROVIDER:LABEL`; both are kept.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub account: Option<String>,
 }
 
 /// How a person logs in.
@@ -308,10 +354,23 @@ pub enum LoginEvent {
     },
     /// The redirect has come; the code is being exchanged.
     Exchanging,
+    /// Another account has logged in than the grant holds. Nothing was changed; the new login waits for
+    /// [`LoginDecision`]s of those who said that they ask, and is revoked when they go or after 5 minutes.
+    OtherAccount {
+        /// The grant.
+        grant: GrantName,
+        /// Whose login it holds.
+        held: String,
+        /// Who has logged in.
+        new: String,
+    },
     /// The login is done and durable.
     Done {
         /// The grant as it is now.
         grant: Box<GrantSummary>,
+        /// Other grants of the provider that hold the same account.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        same_account: Vec<GrantName>,
     },
     /// The login has failed; nothing was changed.
     Failed {
@@ -362,6 +421,12 @@ pub struct ProviderSummary {
     /// How to register a client, step by step.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub registration_steps: Vec<String>,
+    /// Whether a device flow is known that needs no client secret.
+    #[serde(default)]
+    pub device_flow: bool,
+    /// The label of the grant that the bare name stands for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub default_account: Option<String>,
     /// What is missing before a login can start; empty when ready.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub missing: Vec<String>,
@@ -446,6 +511,9 @@ pub struct ProviderDefinition {
     /// The fixed port of the loopback redirect.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub callback_port: Option<u16>,
+    /// The label of the grant that the bare name shall stand for; empty: none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub default_account: Option<String>,
 }
 
 /// `PUT /v1/providers/NAME/secret`.

@@ -209,7 +209,7 @@ fn a_stream_that_breaks_off_is_an_error_and_one_that_is_refused_is_its_error() {
 fn names_and_bodies_go_to_their_routes() {
     let grant = r#"{"name":"github:work","provider":"github","scopes":[],"state":"ok","refreshable":false}"#;
     let server = Server::new(vec![vec![answer("200 OK", grant)]]);
-    let token = StaticToken { access_token: Secret::new("pat"), expires_in: None, scopes: vec![] };
+    let token = StaticToken { access_token: Secret::new("pat"), expires_in: None, scopes: vec![], replace: false };
     server.client().add_token(&"github:work".parse().unwrap(), &token).unwrap();
     let (_, request) = server.requests.recv().unwrap();
     assert!(request.starts_with("PUT /v1/grants/github:work HTTP/1.1\r\n") && request.ends_with("{\"access_token\":\"pat\"}"), "{request}");

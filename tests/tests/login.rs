@@ -272,3 +272,71 @@ fn logins_that_nobody_finishes_are_limited_and_leave_room_again_when_they_end() 
     assert_eq!(daemon.call("DELETE", &format!("/v1/logins/{}", ids[0]), &json!({})).status, 200);
     daemon.log_in("test", "alice");
 }
+
+#[test]
+fn an_exchange_that_was_begun_by_hand_is_finished_with_code_and_verifier_from_stdin() {
+    let server = Server::with_lifetime(60);
+    let room = Room::at(&server);
+    let daemon = room.start();
+    let begin = || {
+        let pkce = room.ctl(&["pkce", "--json"]).ok().json();
+        let redirect_uri = "http://127.0.0.1:4711/callback";
+        let mut url = server.url("/auth");
+        url.query_pairs_mut().extend_pairs([
+            ("response_type", "code"),
+            ("client_id", "native"),
+            ("redirect_uri", redirect_uri),
+            ("scope", "openid offline_access"),
+            ("prompt", "consent"),
+            ("code_challenge", pkce["code_challenge"].as_str().unwrap()),
+            ("code_challenge_method", "S256"),
+        ]);
+        let redirect = Person::named("alice").browse(url.as_str(), Answer::Yes);
+        let code = redirect.query_pairs().find(|(name, _)| name == "code").unwrap().1.into_owned();
+        (code, pkce["code_verifier"].as_str().unwrap().to_owned(), redirect_uri)
+    };
+    let (code, verifier, redirect_uri) = begin();
+    let by_hand = ["login", "test", "--code", "-", "--verifier", "-", "--redirect-uri", redirect_uri];
+    room.ctl_typing(&by_hand, &format!("{code}\n{verifier}")).ok().says("logged in to test");
+    assert!(server.is_active(&daemon.token("test")));
+
+    let (_, verifier, _) = begin();
+    room.ctl_typing(&by_hand, &format!("{code}\n{verifier}")).fails_with(1).says("rejected the grant");
+    room.ctl_typing(&by_hand, "a code\ntoo-short").fails_with(1).says("43 to 128");
+    assert!(server.is_active(&daemon.token("test")), "the grant that was there is kept");
+}
+
+#[test]
+fn a_first_login_keeps_the_client_id_that_it_is_given_and_says_how_to_get_one() {
+    let server = Server::with_lifetime(60);
+    let config = provider_table("test", &server, "").replace("client_id = \"native\"\n", "");
+    let room = Room::with_config(&config);
+    let daemon = room.start();
+    let refused = room.ctl(&["login", "test:work"]).fails_with(1);
+    assert!(refused.stderr.contains("mcp-authctl login test:work --client-id ID"), "{refused:?}");
+    assert!(refused.stderr.contains("register one with the redirect URI http://127.0.0.1/callback"), "{refused:?}");
+    let mut login = room.ctl_spawn(&["login", "test:work", "--client-id", "native", "--no-browser"]);
+    let url = printed_url(&mut login, &server);
+    login.type_line(Person::named("alice").browse(&url, Answer::Yes).as_str());
+    login.wait().ok();
+    assert!(server.is_active(&daemon.token("test:work")));
+    assert!(std::fs::read_to_string(room.path("config.toml")).unwrap().contains("client_id = \"native\""));
+    room.ctl(&["login", "test", "--client-id", "another"]).fails_with(1).says("another client id");
+}
+
+#[test]
+fn a_person_may_leave_out_the_scopes_that_make_tokens_expire() {
+    let server = Server::with_lifetime(60);
+    let config = provider_table("test", &server, "refresh_scopes = [\"offline_access\"]").replace(", \"offline_access\"]\n", "]\n");
+    let room = Room::with_config(&config);
+    let daemon = room.start();
+    let scopes = |more: serde_json::Value| {
+        let url: url::Url = daemon.start_login(&more).wait_for_url().parse().unwrap();
+        url.query_pairs().find(|(name, _)| name == "scope").unwrap().1.into_owned()
+    };
+    assert_eq!(scopes(json!({ "provider": "test" })), "openid offline_access");
+    assert_eq!(scopes(json!({ "provider": "test", "without_refresh_scopes": true })), "openid");
+    room.write_config(&provider_table("test", &server, ""));
+    room.ctl(&["reload"]).ok();
+    room.ctl(&["login", "test", "--no-expiring"]).fails_with(1).says("no scopes that make its tokens expire");
+}

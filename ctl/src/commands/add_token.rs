@@ -21,19 +21,23 @@ pub(crate) struct Args {
     /// A scope that it covers; may be repeated, or hold several separated by spaces
     #[arg(long = "scope", value_name = "SCOPE", value_delimiter = ' ')]
     scopes: Vec<String>,
+    /// If it is another account's than the one that is held, put it in its place
+    #[arg(long)]
+    replace: bool,
 }
 
 pub(crate) fn run(args: Args, client: &Client, json: bool) -> Result<(), Failure> {
     // It would throw a login away, its refresh token still good at the provider.
     match client.grant(&args.name) {
-        Ok(grant) if grant.refreshable && grant.state != GrantState::LoginRequired => {
+        // A bare name may stand for another grant; a token is stored under the very name.
+        Ok(grant) if grant.name == args.name && grant.refreshable && grant.state != GrantState::LoginRequired => {
             return Err(Failure::WouldReplaceLogin(args.name.to_string()));
         }
         Err(ClientError::Api(body)) if body.error != ErrorCode::VaultLocked => {}
         other => drop(other?),
     }
     let access_token = ask::token("the token", &format!("token for {}: ", args.name))?;
-    let token = StaticToken { access_token, expires_in: args.expires_in, scopes: args.scopes };
+    let token = StaticToken { access_token, expires_in: args.expires_in, scopes: args.scopes, replace: args.replace };
     let grant = client.add_token(&args.name, &token)?;
     if json {
         return output::json(&grant);

@@ -3,29 +3,38 @@
 //! Ctrl-C needs no code: the process dies of it, as shells expect, and the daemon cancels a login when its interactive
 //! subscriber goes and nobody else waits for it. Asking for the cancellation would take it from the others too.
 
+mod page;
+mod register;
 mod wait;
 
+use std::io::{self, IsTerminal};
 use std::sync::Arc;
 
-use mcp_auth_proto::{Client, ClientError, GrantName, GrantSummary, LoginEvent, LoginFlow, LoginRequest};
+use mcp_auth_proto::{
+    Client, ClientError, CodeExchange, ErrorCode, GrantName, GrantSummary, LoginDecision, LoginEvent, LoginFlow, LoginRequest, NameError,
+    Secret,
+};
 
+use self::page::Page;
 use self::wait::Wait;
 use super::{account, scopes, validity};
 use crate::failure::Failure;
 use crate::output::{self, field};
-use crate::{browser, commands};
+use crate::{ask, browser, commands};
 
 /// Log in to a provider with the browser
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
   mcp-authctl login github
-  mcp-authctl login github --account work        a second account, as github:work
+  mcp-authctl login github --client-id Ov23liabc   the first time; without it you are asked
+  mcp-authctl login github:work                  a second account beside github
   mcp-authctl login github --scope repo --scope read:org
   mcp-authctl login github --device              type a code at a page, on this machine or your phone
   mcp-authctl login internal-api --client-credentials     as the client itself, without a person
   mcp-authctl login github --no-browser          over SSH: open the URL elsewhere, paste the last page's address here
-  ssh -L 8765:127.0.0.1:8765 host mcp-authctl login github --no-browser --callback-port 8765")]
+  mcp-authctl login github --callback-port 8765  over SSH too: `ssh -N -L 8765:127.0.0.1:8765 host` brings the redirect here
+  mcp-authctl login work --code - --verifier - --redirect-uri https://a.example/cb   two lines on stdin: code, verifier")]
 pub(crate) struct Args {
     /// The provider, or the grant to renew (github, github:work)
     name: GrantName,
@@ -47,30 +56,99 @@ pub(crate) struct Args {
     /// The port for the redirect, to forward it over SSH
     #[arg(long, value_name = "N")]
     callback_port: Option<u16>,
+    /// The client id that the provider gave you; it is kept
+    #[arg(long, value_name = "ID")]
+    client_id: Option<String>,
+    /// Who will log in, as the provider knows them; else it is told the account that is held
+    #[arg(long, value_name = "WHO")]
+    login_hint: Option<String>,
+    /// If another account logs in than the one that is held, put it in its place without asking
+    #[arg(long)]
+    replace: bool,
+    /// Ask for a token that does not expire, where the provider has both kinds (GitHub)
+    #[arg(long)]
+    no_expiring: bool,
+    /// Finish a login that you began by hand (`mcp-authctl pkce`): the code of the redirect, or - for a line of stdin
+    #[arg(long, value_name = "CODE", requires_all = ["verifier", "redirect_uri"], conflicts_with_all = ["device", "client_credentials", "no_browser", "callback_port"])]
+    code: Option<String>,
+    /// The code verifier, from stdin: -
+    #[arg(long, value_name = "-", value_parser = ["-"], requires = "code")]
+    verifier: Option<String>,
+    /// The redirect URI that you sent
+    #[arg(long, value_name = "URI", requires = "code")]
+    redirect_uri: Option<String>,
 }
 
 pub(crate) fn run(args: Args, client: Client, json: bool) -> Result<(), Failure> {
     let client = Arc::new(client);
-    let request = LoginRequest {
+    if let Some(client_id) = &args.client_id {
+        register::keep_client_id(&client, args.name.base(), client_id)?;
+    }
+    let request = request(&args)?;
+    if !args.scopes.is_empty() {
+        tell_new_scopes(&client, &args);
+    }
+    match follow(&client, &request, &args, json) {
+        Err(Failure::LoginFailed(error)) if error.error == ErrorCode::Conflict => {
+            register::complete(&client, args.name.base(), Failure::LoginFailed(error), json)?;
+            follow(&client, &request, &args, json)
+        }
+        outcome => outcome,
+    }
+}
+
+fn request(args: &Args) -> Result<LoginRequest, Failure> {
+    Ok(LoginRequest {
         provider: args.name.to_string(),
         account: args.account.clone(),
         scopes: (!args.scopes.is_empty()).then(|| args.scopes.clone()),
         callback_port: args.callback_port,
-        flow: flow(&args),
+        flow: flow(args),
         headless: !browser::available(),
+        login_hint: args.login_hint.clone(),
+        without_refresh_scopes: args.no_expiring,
+        replace: args.replace,
+        asks: may_ask(),
+        exchange: exchange(args)?,
         browser: !args.no_browser && browser::available(),
         interactive: true,
-    };
-    let mut wait = Wait::new(Arc::clone(&client), args.no_browser);
-    for event in client.login(&request)? {
+    })
+}
+
+/// The code and the verifier, in this order, from stdin. The code may be given: it is good for one use, with its verifier.
+fn exchange(args: &Args) -> Result<Option<CodeExchange>, Failure> {
+    let (Some(code), Some(redirect_uri)) = (&args.code, &args.redirect_uri) else { return Ok(None) };
+    let code = if code == "-" { ask::token("the code", "code: ")? } else { Secret::new(code.as_str()) };
+    let code_verifier = ask::token("the code verifier", "code verifier: ")?;
+    Ok(Some(CodeExchange { code, code_verifier, redirect_uri: redirect_uri.clone() }))
+}
+
+/// Whether a person is there to answer.
+fn may_ask() -> bool {
+    io::stdin().is_terminal() && output::can_count()
+}
+
+fn follow(client: &Arc<Client>, request: &LoginRequest, args: &Args, json: bool) -> Result<(), Failure> {
+    let mut wait = Wait::new(Arc::clone(client), args.no_browser);
+    for event in client.login(request)? {
         match event.map_err(gone)? {
-            LoginEvent::Started { id, joined, .. } => {
+            LoginEvent::Started { id, grant, joined } => {
+                if args.account.is_none() && grant != args.name {
+                    output::note(&format!("{} stands for {grant}", args.name));
+                }
                 if joined {
                     output::note("joined the login that is already running");
                 }
                 wait.began(id);
             }
-            LoginEvent::OpenUrl { url, host, open, .. } => show_url(&url, &host, open && request.browser, &mut wait)?,
+            LoginEvent::OpenUrl { url, host, redirect_uri, open } => {
+                wait.over();
+                page::show_url(&url, &host, open && request.browser)?;
+                if let Some(absence) = browser::absence() {
+                    page::tell_the_way_back(absence, &redirect_uri, &args.name, wait.reads());
+                }
+                wait.begin();
+            }
             LoginEvent::EnterCode { user_code, verification_uri, verification_uri_complete, host, expires_in, open } => {
                 wait.over();
                 let page =
@@ -79,9 +157,14 @@ pub(crate) fn run(args: Args, client: Client, json: bool) -> Result<(), Failure>
                 wait.begin_elsewhere();
             }
             LoginEvent::Exchanging => wait.over(),
-            LoginEvent::Done { grant } => {
+            LoginEvent::OtherAccount { grant, held, new } if request.asks => {
                 wait.over();
-                return done(&grant, &args.scopes, json);
+                decide(client, &wait, &grant, (&held, &new));
+            }
+            LoginEvent::OtherAccount { .. } => {}
+            LoginEvent::Done { grant, same_account } => {
+                wait.over();
+                return done(&grant, &same_account, &args.scopes, json);
             }
             LoginEvent::Failed { error } => {
                 wait.over();
@@ -90,6 +173,28 @@ pub(crate) fn run(args: Args, client: Client, json: bool) -> Result<(), Failure>
         }
     }
     Err(Failure::Gone("the login was done"))
+}
+
+/// Asks whose login it shall be. The login's own events tell what came of it.
+fn decide(client: &Client, wait: &Wait, grant: &GrantName, (held, new): (&str, &str)) {
+    output::note(&format!("{grant} holds the login of {}, and {} has logged in", field(held), field(new)));
+    loop {
+        output::prompt(&format!("replace it? [y/N], or a label to keep both ({}:LABEL): ", grant.base()));
+        let answer = wait.answer().unwrap_or_default();
+        let decision = match answer.trim() {
+            "y" | "Y" | "yes" => LoginDecision { replace: true, account: None },
+            "" | "n" | "N" | "no" => LoginDecision::default(),
+            label => LoginDecision { replace: false, account: Some(label.to_owned()) },
+        };
+        let labelled = decision.account.is_some();
+        match wait.decide(client, &decision) {
+            // A label that will not do: another may.
+            Err(error) if labelled && matches!(error.error, ErrorCode::InvalidRequest | ErrorCode::Conflict) => {
+                output::complaint(&error.error_description, None);
+            }
+            _ => return,
+        }
+    }
 }
 
 /// What the options ask for; a redirect port or a pasted address mean the code flow.
@@ -102,71 +207,23 @@ fn flow(args: &Args) -> Option<LoginFlow> {
     asked.into_iter().find_map(|(asked, flow)| asked.then_some(flow))
 }
 
-/// Where a device flow sends the person, and what they type there.
-struct Page<'a> {
-    user_code: &'a str,
-    uri: &'a str,
-    complete: Option<&'a str>,
-    host: &'a str,
-}
-
-impl Page<'_> {
-    fn show(&self, expires_in: u64, open: bool) -> Result<(), Failure> {
-        let complete = self.complete.unwrap_or(self.uri);
-        if !browser::is_web_address(self.uri) || !browser::is_web_address(complete) {
-            return Err(Failure::OddAddress);
-        }
-        let host = field(self.host);
-        output::note(&format!("open this page on any device: (it belongs to {host})\n{}", self.uri));
-        output::note(&format!("and type this code: {}   (good for {})", field(self.user_code), output::span(expires_in)));
-        // RFC 8628 section 5.4: the person is to know that they started this themselves.
-        output::note("type it only if you started this login yourself");
-        if output::can_count()
-            && let Some(picture) = qr(complete)
-        {
-            output::note(&picture);
-        }
-        if open {
-            open_browser(complete);
-        }
-        Ok(())
+/// Tells what a login with scopes of its own changes about the grant. Nothing where nobody is logged in.
+fn tell_new_scopes(client: &Client, args: &Args) {
+    let named = |label: &String| -> Result<GrantName, NameError> { GrantName::with_label(args.name.base(), label) };
+    let Ok(name) = args.account.as_ref().map_or_else(|| Ok(args.name.clone()), named) else { return };
+    let Ok(held) = client.grant(&name) else { return };
+    let (new, dropped) = (without(&args.scopes, &held.scopes), without(&held.scopes, &args.scopes));
+    let told = [("new", new), ("no longer asked for", dropped)].into_iter().filter(|(_, scopes)| !scopes.is_empty());
+    let told: Vec<_> = told.map(|(word, scopes)| format!("{word}: {}", commands::scopes(&scopes))).collect();
+    if !told.is_empty() {
+        output::note(&format!("beside what {} has now, {}", held.name, told.join("; ")));
     }
 }
 
-/// The address as a picture of half blocks, dark on light whatever the terminal's colours are; `None` when it is too long.
-fn qr(address: &str) -> Option<String> {
-    let code = qrcode::QrCode::with_error_correction_level(address, qrcode::EcLevel::L).ok()?;
-    (code.width() <= LARGEST_QR).then(|| {
-        // Inverted: on a dark terminal the light modules are what is drawn.
-        let colours = (qrcode::render::unicode::Dense1x2::Light, qrcode::render::unicode::Dense1x2::Dark);
-        code.render().dark_color(colours.0).light_color(colours.1).build()
-    })
-}
-
-/// The most modules in a row that fit beside each other in a terminal of 80 columns, with the quiet zone.
-const LARGEST_QR: usize = 70;
-
-fn open_browser(url: &str) {
-    match browser::open(url) {
-        Ok(child) => wait::watch(child),
-        Err(error) => output::warning(&format!("no browser could be started ({error}), open the URL yourself")),
+fn done(grant: &GrantSummary, same_account: &[GrantName], asked: &[String], json: bool) -> Result<(), Failure> {
+    if let Some(other) = same_account.first() {
+        output::warning(&format!("{other} is the same account; for another one, log out in the browser first, then log in here again"));
     }
-}
-
-fn show_url(url: &str, host: &str, open: bool, wait: &mut Wait) -> Result<(), Failure> {
-    wait.over();
-    if !browser::is_web_address(url) {
-        return Err(Failure::OddAddress);
-    }
-    output::note(&format!("open this URL: (it leads to {})\n{url}", field(host)));
-    if open {
-        open_browser(url);
-    }
-    wait.begin();
-    Ok(())
-}
-
-fn done(grant: &GrantSummary, asked: &[String], json: bool) -> Result<(), Failure> {
     if let Some(difference) = difference(asked, &grant.scopes) {
         output::warning(&difference);
     }
@@ -177,12 +234,16 @@ fn done(grant: &GrantSummary, asked: &[String], json: bool) -> Result<(), Failur
     if !grant.refreshable && grant.expires_in.is_some() {
         output::note("the provider gave no refresh token: log in again when it has expired");
     }
+    if !grant.refreshable && grant.expires_in.is_none() {
+        let told =
+            if grant.never_expires { "the token does not expire" } else { "the provider told no expiry, the token may be good for ever" };
+        output::note(&format!("{told}: mcp-authctl logout {} ends it", grant.name));
+    }
     Ok(())
 }
 
 /// What was asked for and not granted, and the other way round. Nothing when nothing was asked for by name.
 fn difference(asked: &[String], granted: &[String]) -> Option<String> {
-    let without = |these: &[String], those: &[String]| these.iter().filter(|scope| !those.contains(scope)).cloned().collect::<Vec<_>>();
     let (mut missing, extra) = (without(asked, granted), without(granted, asked));
     // It asks for a refresh token; many servers that give one do not list it.
     missing.retain(|scope| scope != "offline_access");
@@ -197,6 +258,10 @@ fn difference(asked: &[String], granted: &[String]) -> Option<String> {
         parts.push(format!("granted without being asked for: {}", commands::scopes(&extra)));
     }
     (!parts.is_empty()).then(|| parts.join("; "))
+}
+
+fn without(these: &[String], those: &[String]) -> Vec<String> {
+    these.iter().filter(|scope| !those.contains(scope)).cloned().collect()
 }
 
 /// A stream that breaks off is a daemon that has ended.

@@ -23,6 +23,7 @@ pub(crate) mod setup;
 pub(crate) mod status;
 pub(crate) mod token;
 pub(crate) mod unlock;
+pub(crate) mod use_grant;
 pub(crate) mod vault;
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};

@@ -137,6 +137,7 @@ fn add(definition: Definition, client: &Client, json: bool) -> Result<(), Failur
         client_id: definition.client_id,
         scopes: (!definition.scopes.is_empty()).then_some(definition.scopes),
         callback_port: definition.callback_port,
+        default_account: None,
     };
     let provider = client.define_provider(&definition.name, &wire)?;
     confirm("defined", &provider, json)?;

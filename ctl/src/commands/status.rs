@@ -193,6 +193,9 @@ fn description(grant: &GrantSummary) -> String {
     add("last error", &grant.last_error);
     add("refreshed at", &grant.refreshed_at);
     add("fingerprint", &grant.fingerprint);
+    if grant.default {
+        lines.push(("default", format!("{} stands for it", grant.name.base())));
+    }
     lines.push(("scopes", scopes(&grant.scopes)));
     if grant.client_credentials {
         lines.push(("login", "none: the client's own credentials".to_owned()));

@@ -5,15 +5,19 @@ use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
 use mcp_auth_proto as wire;
-use mcp_auth_proto::{ErrorBody, ErrorCode, GrantName, LoginEvent};
+use mcp_auth_proto::{ErrorBody, ErrorCode, GrantName, LoginEvent, LoginFlow, LoginRequest};
 use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
 
 use super::Reply;
+use super::accounts::Undecided;
 use super::core::{Core, answer};
 use super::providers::no_provider;
-use crate::grant::Login;
-use crate::login::{self, Outcome, Pasted, Plan, Progress, by_client};
+use crate::grant::record::GrantRecord;
+use crate::grant::{Grant, Login};
+use crate::login::{self, ByHand, Outcome, Pasted, Plan, Progress, by_client};
+use crate::oauth::authorize::{Code, CodeVerifier};
+use crate::provider::Provider;
 
 /// How long a person has for a login.
 const PATIENCE: Duration = Duration::from_secs(300);
@@ -22,33 +26,46 @@ const PATIENCE: Duration = Duration::from_secs(300);
 /// one client could take every file descriptor, and with them the vault's writes.
 const MOST_LOGINS: usize = 32;
 
+/// The longest redirect URI that is taken from a person.
+const LONGEST_REDIRECT: usize = 2048;
+
 /// Every login in flight.
 #[derive(Default)]
 pub(super) struct Logins {
-    running: HashMap<String, Running>,
+    pub(super) running: HashMap<String, Running>,
     subscribers: u64,
 }
 
-struct Running {
-    grant: GrantName,
+pub(super) struct Running {
+    pub(super) grant: GrantName,
     scopes: Vec<String>,
     /// Nobody logs in: the client asks for itself.
     by_client: bool,
+    /// Nobody joins an exchange that a person began by hand: its code is theirs.
+    by_hand: bool,
+    /// Another account may take the place of the one that is held.
+    pub(super) replace: bool,
     task: AbortHandle,
     pasted: mpsc::Sender<Pasted>,
-    subscribers: BTreeMap<u64, Subscriber>,
+    pub(super) subscribers: BTreeMap<u64, Subscriber>,
     /// What the person must do (`OpenUrl`, `EnterCode`), once it is known.
     errand: Option<LoginEvent>,
     /// Who was told to open it.
     opener: Option<u64>,
     /// The tokens have come and are being saved.
-    saving: bool,
+    pub(super) saving: bool,
+    /// The tokens have come, but are another account's than the grant holds: a person decides.
+    pub(super) undecided: Option<Undecided>,
+    /// Whose place they take: revoked once they are saved.
+    pub(super) replaced: Option<GrantRecord>,
 }
 
-struct Subscriber {
+pub(super) struct Subscriber {
     events: mpsc::UnboundedSender<LoginEvent>,
     browser: bool,
     interactive: bool,
+    /// Can ask the person whose login it shall be.
+    pub(super) asks: bool,
     /// Notices that it goes. It holds the stream open, so it ends with the subscriber.
     watch: AbortHandle,
 }
@@ -60,7 +77,7 @@ impl Drop for Subscriber {
 }
 
 impl Core {
-    pub(super) fn login(&mut self, request: wire::LoginRequest, reply: Reply<mpsc::UnboundedReceiver<LoginEvent>>) {
+    pub(super) fn login(&mut self, request: LoginRequest, reply: Reply<mpsc::UnboundedReceiver<LoginEvent>>) {
         match self.plan(&request) {
             Ok((grant, plan)) => {
                 let (id, joined) = match self.running_login(&grant, &plan) {
@@ -101,11 +118,12 @@ impl Core {
 
     /// The grant has saved what a login brought.
     pub(super) fn login_done(&mut self, name: &GrantName) {
-        let now = self.now();
         let done: Vec<_> = self.logins.running.iter().filter(|(_, r)| r.saving && r.grant == *name).map(|(id, _)| id.clone()).collect();
+        let now = self.now();
         let Some(summary) = self.grants.get(name).map(|grant| Box::new(self.summary(grant, now))) else { return };
         for id in done {
-            self.end_login(&id, LoginEvent::Done { grant: summary.clone() });
+            self.revoke_replaced(&id);
+            self.end_login(&id, LoginEvent::Done { grant: summary.clone(), same_account: self.same_account(name) });
         }
     }
 
@@ -118,12 +136,13 @@ impl Core {
     }
 
     /// What a request means: the grant's name, and what the login needs to know.
-    fn plan(&self, request: &wire::LoginRequest) -> Result<(GrantName, Plan), ErrorBody> {
+    fn plan(&self, request: &LoginRequest) -> Result<(GrantName, Plan), ErrorBody> {
         let invalid = |what: String| ErrorBody::new(ErrorCode::InvalidRequest, what);
         let name: GrantName = request.provider.parse().map_err(|error: wire::NameError| {
             invalid(format!("{:?} is not a name: {error}", request.provider)).hint("mcp-authctl provider list")
         })?;
         let grant = match (&request.account, name.label()) {
+            (None, None) => self.meant(&name),
             (Some(label), Some(other)) if label != other => {
                 return Err(invalid(format!("the name says account `{other}`, and --account says `{label}`")));
             }
@@ -133,19 +152,31 @@ impl Core {
             (None, _) => name,
         };
         let provider = self.config.provider(grant.base()).ok_or_else(|| no_provider(grant.base()))?;
-        let mut scopes = request.scopes.clone().unwrap_or_else(|| provider.scopes.clone());
-        // They ask for a refresh token, which a client does not get for itself.
-        let refresh_scopes = if by_client::is_wanted(request.flow, &provider) { &[][..] } else { &provider.refresh_scopes };
-        scopes.extend(refresh_scopes.iter().filter(|scope| !scopes.contains(scope)).cloned().collect::<Vec<_>>());
-        let secret = self.secret_of(&provider);
-        let resource = self.grants.get(&grant).and_then(|held| held.record().resource.clone());
-        let (callback_port, flow, headless) = (request.callback_port, request.flow, request.headless);
-        Ok((grant, Plan { provider, client_secret: secret, scopes, resource, callback_port, flow, headless, patience: PATIENCE }))
+        let by_hand = request.exchange.as_ref().map(by_hand).transpose()?;
+        let held = self.grants.get(&grant).map(Grant::record);
+        let known = held.and_then(|held| held.account.clone()).filter(|_| !request.replace);
+        let plan = Plan {
+            grant: grant.clone(),
+            client_secret: self.secret_of(&provider),
+            scopes: scopes(request, &provider)?,
+            login_hint: request.login_hint.clone().or(known),
+            resource: held.and_then(|held| held.resource.clone()),
+            callback_port: request.callback_port,
+            flow: if by_hand.is_some() { Some(LoginFlow::Code) } else { request.flow },
+            by_hand,
+            headless: request.headless,
+            patience: PATIENCE,
+            provider,
+        };
+        Ok((grant, plan))
     }
 
     fn running_login(&self, grant: &GrantName, plan: &Plan) -> Option<String> {
         let by_client = by_client::is_wanted(plan.flow, &plan.provider);
-        let same = |running: &Running| running.grant == *grant && running.scopes == plan.scopes && running.by_client == by_client;
+        let alone = |running: &Running| running.by_hand || plan.by_hand.is_some();
+        let same = |running: &Running| {
+            running.grant == *grant && running.scopes == plan.scopes && running.by_client == by_client && !alone(running)
+        };
         self.logins.running.iter().find(|(_, running)| same(running)).map(|(id, _)| id.clone())
     }
 
@@ -158,7 +189,7 @@ impl Core {
             // A core that has gone has no logins.
             let _ = mailbox.send(Box::new(move |core: &mut Self| core.login_progress(&id, progress)));
         };
-        let (resource, scopes) = (plan.resource.clone(), plan.scopes.clone());
+        let (resource, scopes, by_hand) = (plan.resource.clone(), plan.scopes.clone(), plan.by_hand.is_some());
         let by_client = by_client::is_wanted(plan.flow, &plan.provider);
         let errand = async move {
             plan.client_secret = way.client_secret().await.map_err(|reason| {
@@ -172,19 +203,26 @@ impl Core {
             let fault = || Err(ErrorBody::new(ErrorCode::InternalError, "the login failed by a fault of the daemon").hint("report it"));
             core.login_ended(&of, outcome.unwrap_or_else(fault), resource, asked);
         });
-        let running =
-            Running { grant, scopes, by_client, task, pasted, subscribers: BTreeMap::new(), errand: None, opener: None, saving: false };
+        let running = Running {
+            grant,
+            scopes,
+            by_client,
+            by_hand,
+            replace: false,
+            task,
+            pasted,
+            subscribers: BTreeMap::new(),
+            errand: None,
+            opener: None,
+            saving: false,
+            undecided: None,
+            replaced: None,
+        };
         self.logins.running.insert(id.clone(), running);
         id
     }
 
-    fn subscribe(
-        &mut self,
-        id: String,
-        grant: GrantName,
-        joined: bool,
-        request: &wire::LoginRequest,
-    ) -> mpsc::UnboundedReceiver<LoginEvent> {
+    fn subscribe(&mut self, id: String, grant: GrantName, joined: bool, request: &LoginRequest) -> mpsc::UnboundedReceiver<LoginEvent> {
         let (events, stream) = mpsc::unbounded_channel();
         self.logins.subscribers += 1;
         let number = self.logins.subscribers;
@@ -197,8 +235,11 @@ impl Core {
             let _ = mailbox.send(Box::new(move |core: &mut Self| core.subscriber_left(&of, number)));
         });
         if let Some(running) = self.logins.running.get_mut(&id) {
-            let (browser, interactive, watch) = (request.browser, request.interactive, watch.abort_handle());
-            running.subscribers.insert(number, Subscriber { events, browser, interactive, watch });
+            let watch = watch.abort_handle();
+            let LoginRequest { browser, interactive, asks, replace, .. } = *request;
+            running.replace |= replace;
+            running.subscribers.insert(number, Subscriber { events, browser, interactive, asks, watch });
+            running.tell_undecided(number);
             running.tell_errand(number);
         }
         stream
@@ -229,8 +270,7 @@ impl Core {
                 return self.end_login(id, LoginEvent::Failed { error });
             }
         };
-        let Some(running) = self.logins.running.get_mut(id) else { return };
-        running.saving = true;
+        let Some(running) = self.logins.running.get(id) else { return };
         let name = running.grant.clone();
         let Some(terms) = self.terms_of(&outcome.definition) else {
             let error =
@@ -247,12 +287,15 @@ impl Core {
             resource,
             requested_scopes,
         };
-        self.log_in(&name, Box::new(login));
+        self.take_in_login(id, name, Box::new(login));
     }
 
     fn subscriber_left(&mut self, id: &str, number: u64) {
         let Some(running) = self.logins.running.get_mut(id) else { return };
         let Some(left) = running.subscribers.remove(&number) else { return };
+        if running.undecided.is_some() && !running.subscribers.values().any(|subscriber| subscriber.asks) {
+            return self.give_up_login(id);
+        }
         if running.opener == Some(number) {
             running.opener = None;
             if let Some(next) = running.subscribers.iter().find(|(_, s)| s.browser).map(|(number, _)| *number) {
@@ -266,19 +309,28 @@ impl Core {
         }
     }
 
-    fn end_login(&mut self, id: &str, last: LoginEvent) {
-        if let Some(running) = self.logins.running.remove(id) {
+    pub(super) fn end_login(&mut self, id: &str, last: LoginEvent) {
+        if let Some(mut running) = self.logins.running.remove(id) {
             running.task.abort();
+            if let Some(undecided) = running.undecided.take() {
+                self.revoke_unwanted(&running.grant, undecided);
+            }
             running.tell(&last);
         }
     }
 }
 
+impl Subscriber {
+    pub(super) fn tell(&self, event: LoginEvent) {
+        // Whoever has gone is removed when that is heard of.
+        let _ = self.events.send(event);
+    }
+}
+
 impl Running {
-    fn tell(&self, event: &LoginEvent) {
+    pub(super) fn tell(&self, event: &LoginEvent) {
         for subscriber in self.subscribers.values() {
-            // Whoever has gone is removed when that is heard of.
-            let _ = subscriber.events.send(event.clone());
+            subscriber.tell(event.clone());
         }
     }
 
@@ -292,9 +344,38 @@ impl Running {
         if let LoginEvent::OpenUrl { open, .. } | LoginEvent::EnterCode { open, .. } = &mut event {
             *open = first;
         }
-        // Whoever has gone is removed when that is heard of.
-        let _ = subscriber.events.send(event);
+        subscriber.tell(event);
     }
+}
+
+/// The scopes to ask for.
+fn scopes(request: &LoginRequest, provider: &Provider) -> Result<Vec<String>, ErrorBody> {
+    // Of an exchange that was begun by hand only the person knows what was asked for.
+    if request.exchange.is_some() {
+        return Ok(request.scopes.clone().unwrap_or_default());
+    }
+    let mut scopes = request.scopes.clone().unwrap_or_else(|| provider.scopes.clone());
+    if by_client::is_wanted(request.flow, provider) {
+        // They ask for a refresh token, which a client does not get for itself.
+    } else if !request.without_refresh_scopes {
+        scopes.extend(provider.refresh_scopes.iter().filter(|scope| !scopes.contains(scope)).cloned().collect::<Vec<_>>());
+    } else if provider.refresh_scopes.is_empty() {
+        let sentence = format!("{} has no scopes that make its tokens expire", provider.name);
+        return Err(ErrorBody::new(ErrorCode::Conflict, sentence).hint(format!("mcp-authctl login {}", provider.name)));
+    }
+    Ok(scopes)
+}
+
+fn by_hand(exchange: &wire::CodeExchange) -> Result<ByHand, ErrorBody> {
+    let invalid = |what: &str| ErrorBody::new(ErrorCode::InvalidRequest, what).hint("mcp-authctl login --help");
+    let redirect_uri = exchange.redirect_uri.clone();
+    if redirect_uri.len() > LONGEST_REDIRECT || url::Url::parse(&redirect_uri).is_err() {
+        return Err(invalid("the redirect URI is not a URL"));
+    }
+    let code = Code::given(exchange.code.expose()).ok_or_else(|| invalid("the code is empty or holds a control character"))?;
+    let verifier = CodeVerifier::given(exchange.code_verifier.expose());
+    let verifier = verifier.ok_or_else(|| invalid("the code verifier is not one of 43 to 128 letters, digits, `-`, `.`, `_` and `~`"))?;
+    Ok(ByHand { code, verifier, redirect_uri })
 }
 
 fn too_many_logins() -> ErrorBody {
@@ -302,7 +383,7 @@ fn too_many_logins() -> ErrorBody {
         .hint("finish or cancel one; each ends by itself after 5 minutes")
 }
 
-fn no_login() -> ErrorBody {
+pub(super) fn no_login() -> ErrorBody {
     ErrorBody::new(ErrorCode::NotFound, "there is no such login; it has ended, or was never started").hint("mcp-authctl login NAME")
 }
 

@@ -5,6 +5,7 @@ use std::time::Duration;
 use mcp_auth_proto as wire;
 use mcp_auth_proto::{ErrorBody, ErrorCode, GrantName, TokenAnswer};
 
+use super::accounts::other_account;
 use super::core::{Core, Waiting, answer, grant_id};
 use super::holders::Keeper;
 use super::{Reply, attempt};
@@ -40,6 +41,7 @@ impl Core {
 
     pub(super) fn refresh(&mut self, asker: Asker, name: GrantName, force: bool, reply: Reply<TokenAnswer>) {
         self.when_open(reply, move |core, reply| {
+            let name = core.meant(&name);
             let refused = core.held(&name).err().or_else(|| if force { None } else { core.kept(&name) });
             if let Some(error) = refused {
                 return answer(reply, Err(error));
@@ -56,7 +58,7 @@ impl Core {
 
     pub(super) fn grant(&mut self, name: &GrantName, reply: Reply<wire::GrantSummary>) {
         let now = self.now();
-        answer(reply, self.held(name).map(|grant| self.summary(grant, now)));
+        answer(reply, self.held(&self.meant(name)).map(|grant| self.summary(grant, now)));
     }
 
     /// Stores a token that a person brought, after asking the provider whose it is.
@@ -75,7 +77,12 @@ impl Core {
             }
             // The vault may have been locked meanwhile.
             Ok(identity) => core.when_open(reply, move |core, reply| {
+                let replace = token.replace;
                 let login = core.static_login(&provider, token, access_token, identity);
+                let other = core.grants.get(&name).and_then(|held| other_account(held.newest(), &login)).filter(|_| !replace);
+                if let Some(names) = other {
+                    return answer(reply, Err(other_token(&name, &names)));
+                }
                 core.storing.push((name.clone(), reply));
                 core.log_in(&name, login);
             }),
@@ -217,6 +224,7 @@ impl Core {
             (Some(name), resource) => {
                 let name: GrantName =
                     name.parse().map_err(|error: wire::NameError| ErrorBody::new(ErrorCode::InvalidRequest, error.to_string()))?;
+                let name = self.meant(&name);
                 let grant = self.held(&name)?;
                 if resource.as_ref().is_some_and(|resource| grant.record().resource.as_ref() != Some(resource)) {
                     return Err(ErrorBody::new(ErrorCode::InvalidRequest, format!("`{name}` is not a grant for that resource")));
@@ -240,7 +248,9 @@ impl Core {
     fn unknown(&self, name: &GrantName) -> ErrorBody {
         let labelled: Vec<_> = self.grants.keys().filter(|held| held.base() == name.base()).cloned().collect();
         if name.label().is_none() && labelled.len() > 1 {
-            return ambiguous(&format!("`{name}` could be any of several grants"), &labelled);
+            let error = ambiguous(&format!("`{name}` could be any of several grants"), &labelled);
+            let hint = format!("{}, or choose once: mcp-authctl use {}", error.hint.clone().unwrap_or_default(), labelled[0]);
+            return error.hint(hint);
         }
         if let (None, [held]) = (name.label(), labelled.as_slice()) {
             let hint = format!("did you mean `{held}`? else mcp-authctl login {name}");
@@ -290,6 +300,11 @@ fn want(request: wire::TokenRequest, held: bool) -> Want {
         rejected: request.rejected_token.map(|token| AccessToken::new(token.expose().to_owned())),
         held,
     }
+}
+
+fn other_token(grant: &GrantName, (held, new): &(String, String)) -> ErrorBody {
+    ErrorBody::new(ErrorCode::Conflict, format!("`{grant}` holds a token of {held}, and this one is {new}'s; nothing was changed"))
+        .hint(format!("mcp-authctl add-token {grant} --replace, or mcp-authctl add-token {}:LABEL", grant.base()))
 }
 
 fn ambiguous(what: &str, choices: &[GrantName]) -> ErrorBody {

@@ -19,6 +19,9 @@ pub fn define_provider(path: &Path, name: &str, definition: &ProviderDefinition)
     for (key, value) in fields(definition) {
         put(table, key, value);
     }
+    if definition.default_account.as_deref() == Some("") {
+        table.remove("default_account");
+    }
     let new = document.to_string();
     let config = Config::parse(&new, path).map_err(|error| error.of_definition(name))?;
     if new != old {
@@ -47,6 +50,7 @@ fn fields(definition: &ProviderDefinition) -> Vec<(&'static str, Value)> {
         client_id,
         scopes,
         callback_port,
+        default_account,
     } = definition;
     let texts = [
         ("preset", preset),
@@ -58,10 +62,12 @@ fn fields(definition: &ProviderDefinition) -> Vec<(&'static str, Value)> {
         ("userinfo_endpoint", userinfo_endpoint),
         ("client_id", client_id),
     ];
+    let default_account = default_account.iter().filter(|label| !label.is_empty());
+    let default_account = default_account.map(|label| ("default_account", Value::from(label.as_str())));
     let texts = texts.into_iter().filter_map(|(key, text)| Some((key, Value::from(text.as_deref()?))));
     let scopes = scopes.iter().map(|scopes| ("scopes", Value::from(scopes.iter().collect::<Array>())));
     let port = callback_port.iter().map(|port| ("redirect_port", Value::from(i64::from(*port))));
-    texts.chain(scopes).chain(port).collect()
+    texts.chain(scopes).chain(port).chain(default_account).collect()
 }
 
 /// The table to write in, made where it is missing; `None` where something else has its place.

@@ -330,7 +330,7 @@ fn a_list_of_ports_is_shown_as_redirect_uris_and_filled_into_the_steps() {
 #[test]
 fn the_reference_page_names_every_key_and_its_example_is_good() {
     let page = include_str!("../../../docs/config.md");
-    for (table, keys) in [("providers.corp", 49), ("network", 3)] {
+    for (table, keys) in [("providers.corp", 50), ("network", 3)] {
         let error = parse(&format!("[{table}]\nzzzzzzzzzzzz = 1")).unwrap_err();
         let known: Vec<_> = error.hint().unwrap().trim_start_matches("the keys here are: ").split(", ").collect();
         assert_eq!(known.len(), keys);

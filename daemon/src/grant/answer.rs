@@ -20,6 +20,8 @@ impl Grant {
             authorization_endpoint: self.record.definition.authorization_endpoint.clone(),
             account: self.record.account.clone(),
             resource: self.record.resource.clone(),
+            // The broker knows what a bare name stands for.
+            default: false,
             scopes: self.record.scopes.clone(),
             state: self.state(now),
             refreshable: self.record.is_renewable() && self.record.ended.is_none(),

@@ -175,6 +175,7 @@ fn bodies(body: &[u8]) {
     body_of::<wire::StaticToken>(body, named);
     body_of::<wire::LoginRequest>(body, named);
     body_of::<wire::PastedRedirect>(body, named);
+    body_of::<wire::LoginDecision>(body, named);
     body_of::<wire::ProviderDefinition>(body, named);
     body_of::<wire::ClientSecretRequest>(body, named);
     body_of::<wire::VaultSetup>(body, named);

@@ -46,6 +46,7 @@ const TABLE: &[Route] = &[
     Route { method: "POST", path: "/v1/grants/*/refresh", right: Right::Change, answer: |b, c, n| Box::pin(refresh(b, c, n)) },
     Route { method: "POST", path: "/v1/logins", right: Right::Login, answer: |b, c, _| Box::pin(login(b, c)) },
     Route { method: "POST", path: "/v1/logins/*/redirect", right: Right::Login, answer: |b, c, n| Box::pin(pasted_redirect(b, c, n)) },
+    Route { method: "POST", path: "/v1/logins/*/decision", right: Right::Login, answer: |b, c, n| Box::pin(decide_login(b, c, n)) },
     Route { method: "DELETE", path: "/v1/logins/*", right: Right::Login, answer: |b, c, n| Box::pin(cancel_login(b, c, n)) },
     Route { method: "GET", path: "/v1/providers", right: Right::Look, answer: |b, c, _| Box::pin(providers(b, c)) },
     Route { method: "PUT", path: "/v1/providers/*", right: Right::Configure, answer: |b, c, n| Box::pin(define_provider(b, c, n)) },
@@ -95,6 +96,11 @@ async fn login(broker: Broker, call: Call) -> Result<Answer, ErrorBody> {
 
 async fn pasted_redirect(broker: Broker, call: Call, id: String) -> Result<Answer, ErrorBody> {
     broker.pasted_redirect(id, read(&call.body)?).await?;
+    Answer::json(&Nothing {})
+}
+
+async fn decide_login(broker: Broker, call: Call, id: String) -> Result<Answer, ErrorBody> {
+    broker.decide_login(id, read(&call.body)?).await?;
     Answer::json(&Nothing {})
 }
 

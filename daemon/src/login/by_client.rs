@@ -17,11 +17,11 @@ pub(crate) fn is_wanted(asked: Option<LoginFlow>, provider: &Provider) -> bool {
 
 /// Runs it to its end. The account is the client.
 pub(super) async fn run(plan: &Plan, client_id: &str, transport: &dyn Transport, clock: &dyn Clock) -> Result<Outcome, ErrorBody> {
-    let name = plan.provider.name.as_str();
+    let name = &plan.grant;
     if plan.client_secret.is_none() {
-        return Err(failure::no_secret(name));
+        return Err(failure::no_secret(&plan.grant, &plan.provider));
     }
-    let server = discovery::find_for_client(&plan.provider, transport).await?;
+    let server = discovery::find_for_client((name, &plan.provider), transport).await?;
     let definition = Definition { client_credentials: true, ..define(plan, &server, client_id, None) };
     let (response, sent_at) = ask(plan, &definition, transport, clock).await.map_err(|error| failure::token(name, &error))?;
     Ok(Outcome { definition, response, sent_at, account: Some(client_id.to_owned()), subject: None })

@@ -30,7 +30,7 @@ pub(super) struct Device<'a> {
 impl Device<'_> {
     /// Runs it to its end; gives when the request that brought the tokens was sent.
     pub(super) async fn run(&self, progress: impl Fn(Progress)) -> Result<(TokenResponse, Now), ErrorBody> {
-        let name = self.plan.provider.name.as_str();
+        let name = &self.plan.grant;
         let device = self.start().await?;
         progress(Progress::EnterCode {
             user_code: device.user_code.clone(),
@@ -46,7 +46,7 @@ impl Device<'_> {
     }
 
     async fn start(&self) -> Result<DeviceAuthorization, ErrorBody> {
-        let name = self.plan.provider.name.as_str();
+        let name = &self.plan.grant;
         let resource = self.plan.resource.as_deref();
         let (quirks, secret) = (&self.plan.provider.quirks, self.plan.client_secret.as_ref());
         let request = device::request(self.definition, quirks, secret, self.endpoint, (self.scopes, resource))
@@ -64,7 +64,7 @@ impl Device<'_> {
 
     /// Asks until the person has decided. Whatever else goes wrong is asked again: the code has its own end.
     async fn poll(&self, device: &DeviceAuthorization) -> Result<(TokenResponse, Now), ErrorBody> {
-        let name = self.plan.provider.name.as_str();
+        let name = &self.plan.grant;
         let mut pause = device.interval;
         loop {
             tokio::time::sleep(pause).await;
@@ -84,7 +84,7 @@ impl Device<'_> {
                 Poll::Ended(Err(TokenError::Overloaded { retry_after: Some(after), .. })) => tokio::time::sleep(after).await,
                 // Section 3.5: a connection that times out makes the pauses longer.
                 Poll::Ended(Err(error)) => {
-                    tracing::debug!(provider = name, %error, "a poll failed");
+                    tracing::debug!(grant = %name, %error, "a poll failed");
                     pause = (pause * 2).min(SLOWEST);
                 }
             }

@@ -99,6 +99,16 @@ async fn the_flow_is_the_one_that_suits() {
         assert_eq!(matches!(login.progress.recv().await, Some(Progress::OpenUrl { .. })), by_code, "{shown}");
         login.end.abort();
     }
+    // Its device flow wants the secret as well, or is for clients of another kind.
+    let whole = || Plan {
+        provider: Provider { quirks: Quirks { client_auth: Some(ClientAuth::ClientSecretPost), ..quirks() }, ..device().provider },
+        ..device()
+    };
+    for plan in [usually(Flow::AuthorizationCode, confidential()), Plan { flow: None, headless: true, ..whole() }, whole()] {
+        let error = start(plan, good).end().await.unwrap_err();
+        assert!(error.error_description.contains("wants a client secret"), "{error}");
+        assert!(error.hint.unwrap().starts_with("`mcp-authctl provider set-secret example`"));
+    }
     let none = start(Plan { flow: Some(LoginFlow::Device), ..fixed() }, good).end().await.unwrap_err();
     assert!(none.hint.unwrap().contains("--no-browser"));
     let disabled = start(device(), |_, _| Ok(json(200, r#"{"error":"device_flow_disabled"}"#))).end().await.unwrap_err();

@@ -1,6 +1,6 @@
 //! Which server a login talks to: the endpoints that the provider fixes, and what its metadata adds.
 
-use mcp_auth_proto::ErrorBody;
+use mcp_auth_proto::{ErrorBody, GrantName};
 
 use super::failure;
 use crate::oauth::metadata::{self, AuthorizationServerMetadata, MetadataError};
@@ -24,19 +24,19 @@ pub(super) struct Server {
 const TIMEOUT: std::time::Duration = std::time::Duration::from_secs(15);
 
 /// Finds the server. Its metadata is fetched only where an endpoint is missing, and never overrides a fixed one.
-pub(super) async fn find(provider: &Provider, transport: &dyn Transport) -> Result<Server, ErrorBody> {
+pub(super) async fn find((grant, provider): (&GrantName, &Provider), transport: &dyn Transport) -> Result<Server, ErrorBody> {
     let Endpoints { authorization, token, revocation, userinfo, device, refresh: _ } = provider.endpoints.clone();
     let whole =
         authorization.is_some() || provider.quirks.flow.is_some_and(|flow| flow != Flow::AuthorizationCode) && provider.issuer.is_none();
     if let Some(token) = token.clone().filter(|_| whole) {
         return Ok(Server { authorization, token, revocation, userinfo, device, metadata: None });
     }
-    let issuer = provider.issuer.as_deref().ok_or_else(|| failure::no_endpoints(&provider.name))?;
-    let metadata = fetch(&provider.name, issuer, transport).await?;
-    metadata.require_s256(&provider.quirks).map_err(|error| failure::metadata(&provider.name, &error))?;
+    let issuer = provider.issuer.as_deref().ok_or_else(|| failure::no_endpoints(grant))?;
+    let metadata = fetch(grant, issuer, transport).await?;
+    metadata.require_s256(&provider.quirks).map_err(|error| failure::metadata(grant, &error))?;
     let authorization = authorization.or_else(|| metadata.authorization_endpoint.clone());
     if authorization.is_none() && provider.quirks.flow.is_none_or(|flow| flow == Flow::AuthorizationCode) {
-        return Err(failure::metadata(&provider.name, &MetadataError::Missing("authorization_endpoint")));
+        return Err(failure::metadata(grant, &MetadataError::Missing("authorization_endpoint")));
     }
     Ok(Server {
         authorization,
@@ -49,13 +49,13 @@ pub(super) async fn find(provider: &Provider, transport: &dyn Transport) -> Resu
 }
 
 /// Finds the server for a client that asks for itself: nobody is led to a page, so it needs neither one nor PKCE.
-pub(super) async fn find_for_client(provider: &Provider, transport: &dyn Transport) -> Result<Server, ErrorBody> {
+pub(super) async fn find_for_client((grant, provider): (&GrantName, &Provider), transport: &dyn Transport) -> Result<Server, ErrorBody> {
     let Endpoints { authorization, token, revocation, userinfo, device, refresh: _ } = provider.endpoints.clone();
     if let Some(token) = token {
         return Ok(Server { authorization, token, revocation, userinfo, device, metadata: None });
     }
-    let issuer = provider.issuer.as_deref().ok_or_else(|| failure::no_endpoints(&provider.name))?;
-    let metadata = fetch(&provider.name, issuer, transport).await?;
+    let issuer = provider.issuer.as_deref().ok_or_else(|| failure::no_endpoints(grant))?;
+    let metadata = fetch(grant, issuer, transport).await?;
     Ok(Server {
         authorization: authorization.or_else(|| metadata.authorization_endpoint.clone()),
         token: metadata.token_endpoint.clone(),
@@ -68,12 +68,12 @@ pub(super) async fn find_for_client(provider: &Provider, transport: &dyn Transpo
 
 /// Tries the well-known addresses in their order. One that is not there, or is a web page, leads on to the next; a document
 /// that must not be believed ends the search.
-async fn fetch(provider: &str, issuer: &str, transport: &dyn Transport) -> Result<AuthorizationServerMetadata, ErrorBody> {
+async fn fetch(grant: &GrantName, issuer: &str, transport: &dyn Transport) -> Result<AuthorizationServerMetadata, ErrorBody> {
     let mut worst = None;
     for url in metadata::well_known_urls(issuer) {
         let headers = vec![("accept", "application/json".into())];
         let request = Request { method: Method::Get, url, headers, body: None, timeout: TIMEOUT };
-        let response = transport.send(request).await.map_err(|error| failure::unreachable(provider, &error))?;
+        let response = transport.send(request).await.map_err(|error| failure::unreachable(grant, &error))?;
         match metadata::check(issuer, &response) {
             Ok(metadata) => return Ok(metadata),
             Err(error @ (MetadataError::Status(_) | MetadataError::Html | MetadataError::Unreadable(_))) => {
@@ -82,8 +82,8 @@ async fn fetch(provider: &str, issuer: &str, transport: &dyn Transport) -> Resul
                     worst = Some(error);
                 }
             }
-            Err(error) => return Err(failure::metadata(provider, &error)),
+            Err(error) => return Err(failure::metadata(grant, &error)),
         }
     }
-    Err(worst.map_or_else(|| failure::bad_issuer(provider), |error| failure::metadata(provider, &error)))
+    Err(worst.map_or_else(|| failure::bad_issuer(grant), |error| failure::metadata(grant, &error)))
 }

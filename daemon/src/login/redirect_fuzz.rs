@@ -21,6 +21,7 @@ pub fn callback(input: &[u8]) {
         separator: ScopeSeparator::Space,
         challenge: true,
         resource: None,
+        login_hint: None,
         params: &[],
     };
     let request = authorize::request(ask, Some("https://as.example"), true).expect("a request");

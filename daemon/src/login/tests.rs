@@ -69,6 +69,9 @@ struct Opened {
 
 fn plan() -> Plan {
     Plan {
+        grant: "example".parse().unwrap(),
+        login_hint: None,
+        by_hand: None,
         provider: Provider {
             configured: true,
             issuer: Some(ISSUER.into()),

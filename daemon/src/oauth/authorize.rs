@@ -31,6 +31,8 @@ pub struct Ask<'a> {
     pub challenge: bool,
     /// The resource indicator (RFC 8707 section 2), byte for byte.
     pub resource: Option<&'a str>,
+    /// Who will log in (OpenID Connect Core section 3.1.2.1): the server's parameter for it, and the account.
+    pub login_hint: Option<(&'a str, &'a str)>,
     /// The preset's own parameters.
     pub params: &'a [(String, String)],
 }
@@ -112,6 +114,10 @@ pub fn request(ask: Ask<'_>, issuer: Option<&str>, iss_required: bool) -> Result
     if let Some(resource) = ask.resource {
         request = request.add_extra_param("resource", resource);
     }
+    // The config's own parameter of that name comes first.
+    if let Some((name, account)) = ask.login_hint.filter(|(name, _)| ask.params.iter().all(|(own, _)| own != name)) {
+        request = request.add_extra_param(name, account);
+    }
     for (name, value) in ask.params {
         request = request.add_extra_param(name, value);
     }
@@ -163,6 +169,25 @@ pub fn check_redirect(query: &str, expected: &Expected) -> Result<Code, Redirect
     }
 }
 
+impl Code {
+    /// A code that a person brought: visible ASCII and spaces (RFC 6749 appendix A.11), else `None`.
+    pub fn given(text: &str) -> Option<Self> {
+        let text = text.trim();
+        let well_formed = !text.is_empty() && text.len() <= LONGEST_CODE && text.bytes().all(|byte| matches!(byte, 0x20..=0x7e));
+        well_formed.then(|| Self(Zeroizing::new(text.to_owned())))
+    }
+}
+
+impl CodeVerifier {
+    /// A verifier that a person brought, as RFC 7636 section 4.1 demands it, else `None`.
+    pub fn given(text: &str) -> Option<Self> {
+        let text = text.trim();
+        let unreserved = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~');
+        let well_formed = (43..=128).contains(&text.len()) && text.bytes().all(unreserved);
+        well_formed.then(|| Self(Zeroizing::new(text.to_owned())))
+    }
+}
+
 impl From<PkceCodeVerifier> for CodeVerifier {
     fn from(verifier: PkceCodeVerifier) -> Self {
         Self(Zeroizing::new(verifier.into_secret()))
@@ -186,6 +211,9 @@ impl fmt::Debug for Code {
         f.write_str("Code([redacted])")
     }
 }
+
+/// The longest code that is taken from a person.
+const LONGEST_CODE: usize = 8 * 1024;
 
 /// The parameters that this request sets itself.
 const OURS: [&str; 8] =
@@ -261,6 +289,7 @@ mod tests {
             separator: ScopeSeparator::Space,
             challenge: true,
             resource: None,
+            login_hint: None,
             params: &[],
         }
     }
@@ -275,6 +304,28 @@ mod tests {
         let map: HashMap<_, _> = pairs.iter().cloned().collect();
         assert_eq!(map.len(), pairs.len(), "no parameter comes twice");
         map
+    }
+
+    #[test]
+    fn the_account_is_told_to_the_server_unless_the_config_names_another() {
+        let asked = |own: &[(String, String)]| {
+            let ask = Ask { login_hint: Some(("login", "octo cat@x")), params: own, ..ask("https://a/b") };
+            params(&request(ask, None, false).unwrap().url).remove("login")
+        };
+        assert_eq!(asked(&[]).as_deref(), Some("octo cat@x"));
+        assert_eq!(asked(&[("login".into(), "mona".into())]).as_deref(), Some("mona"));
+    }
+
+    #[test]
+    fn a_code_and_a_verifier_that_a_person_brings_are_checked() {
+        for (text, good) in [("4/0A-x y", true), (" c\n", true), ("", false), ("a\u{1b}", false), ("é", false)] {
+            assert_eq!(Code::given(text).is_some(), good, "{text:?}");
+        }
+        let verifier = "dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk";
+        assert!(CodeVerifier::given(verifier).is_some_and(|given| given.0.as_str() == verifier));
+        for text in [&verifier[1..], "dBjftJeZ4CVP+mB92K27uhbUJU1p1r_wW1gFWFOEjXk", &"a".repeat(129), ""] {
+            assert!(CodeVerifier::given(text).is_none(), "{text:?}");
+        }
     }
 
     #[test]

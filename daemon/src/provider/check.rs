@@ -69,6 +69,12 @@ pub(crate) fn origin(text: &str) -> Option<String> {
     Url::parse(text).ok().map(|url| url.origin().ascii_serialization())
 }
 
+/// The label of a grant: what stands behind the colon of its name.
+pub(crate) fn label(text: &str) -> Result<(), Fault> {
+    let named = mcp_auth_proto::GrantName::with_label("x", text);
+    named.map(|_| ()).map_err(|_| Fault::new("is not the label of a grant").hint("of the grant `github:work` it is `work`"))
+}
+
 /// A scope (RFC 6749 section 3.3: `scope-token`).
 pub(crate) fn scope(text: &str) -> Result<(), Fault> {
     if text.contains(' ') {

@@ -39,6 +39,7 @@ pub struct Table {
     pub(super) userinfo_endpoint: Text,
     pub(super) device_authorization_endpoint: Text,
     pub(super) client_id: Text,
+    default_account: Text,
     client_secret_command: Option<Spanned<Vec<String>>>,
     scopes: Texts,
     refresh_scopes: Texts,
@@ -120,6 +121,7 @@ impl Table {
             userinfo_endpoint: self.userinfo_endpoint.or(below.userinfo_endpoint),
             device_authorization_endpoint: self.device_authorization_endpoint.or(below.device_authorization_endpoint),
             client_id: self.client_id.or(below.client_id),
+            default_account: self.default_account.or(below.default_account),
             client_secret_command: self.client_secret_command.or(below.client_secret_command),
             scopes: self.scopes.or(below.scopes),
             refresh_scopes: self.refresh_scopes.or(below.refresh_scopes),
@@ -174,6 +176,7 @@ impl Table {
         one("device_authorization_endpoint", &self.device_authorization_endpoint, check::endpoint)?;
         one("registration_url", &self.registration_url, check::page)?;
         one("client_id", &self.client_id, check::printable)?;
+        one("default_account", &self.default_account, check::label)?;
         each("scopes", &self.scopes, check::scope)?;
         each("refresh_scopes", &self.refresh_scopes, check::scope)?;
         each("invalid_grant_codes", &self.invalid_grant_codes, check::printable)?;
@@ -209,6 +212,7 @@ impl Table {
                 device: text(self.device_authorization_endpoint),
             },
             client_id: text(self.client_id),
+            default_account: text(self.default_account),
             client_secret_command: self.client_secret_command.map(Spanned::into_inner),
             scopes: texts(self.scopes).unwrap_or_default(),
             refresh_scopes: texts(self.refresh_scopes).unwrap_or_default(),

@@ -3,16 +3,28 @@
 
 use std::io::{self, BufRead, IsTerminal, Read};
 use std::process::Child;
-use std::sync::Arc;
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use mcp_auth_proto::{Client, ClientError, PastedRedirect, Secret};
+use mcp_auth_proto::{Client, ClientError, ErrorBody, LoginDecision, PastedRedirect, Secret};
 use zeroize::Zeroizing;
 
 use crate::failure::Failure;
 use crate::output;
+
+/// Who hears the lines of stdin that are read beside the login.
+#[derive(Default)]
+enum Ear {
+    /// Nobody reads.
+    #[default]
+    Closed,
+    /// They are pasted redirects.
+    Pastes,
+    /// The next one is an answer.
+    Answer(Sender<String>),
+}
 
 /// The time between the URL and the redirect.
 pub(super) struct Wait {
@@ -20,6 +32,8 @@ pub(super) struct Wait {
     /// Whether lines of stdin are pasted redirects.
     pastes: bool,
     id: Option<String>,
+    /// Where a line of stdin goes, once it is read.
+    ear: Arc<Mutex<Ear>>,
     counter: Option<(Sender<()>, JoinHandle<()>)>,
 }
 
@@ -27,7 +41,7 @@ impl Wait {
     /// Nothing is shown or read yet. Stdin is read when it is a terminal, or when the person said that there is no browser:
     /// else it may belong to a script around us.
     pub(super) fn new(client: Arc<Client>, no_browser: bool) -> Self {
-        Self { client, pastes: no_browser || io::stdin().is_terminal(), id: None, counter: None }
+        Self { client, pastes: no_browser || io::stdin().is_terminal(), id: None, ear: Arc::default(), counter: None }
     }
 
     /// The login has an id, so that pasted redirects have somewhere to go.
@@ -46,9 +60,38 @@ impl Wait {
             output::note("waiting for the browser (Ctrl-C cancels)");
         }
         // Once: the thread lives as long as stdin does.
-        if let Some(id) = self.id.take().filter(|_| self.pastes) {
-            let client = Arc::clone(&self.client);
-            std::thread::spawn(move || read_pastes(&client, &id));
+        if let Some(id) = self.id.clone().filter(|_| self.pastes && matches!(*listen(&self.ear), Ear::Closed)) {
+            *listen(&self.ear) = Ear::Pastes;
+            let (client, ear) = (Arc::clone(&self.client), Arc::clone(&self.ear));
+            std::thread::spawn(move || read_pastes(&client, &id, &ear));
+        }
+    }
+
+    /// Whether lines of stdin are pasted redirects.
+    pub(super) fn reads(&self) -> bool {
+        self.pastes
+    }
+
+    /// A line that the person types; `None` where stdin has ended.
+    pub(super) fn answer(&self) -> Option<String> {
+        let (sender, answer) = channel();
+        {
+            let mut ear = listen(&self.ear);
+            if matches!(*ear, Ear::Closed) {
+                let mut line = String::new();
+                return io::stdin().lock().read_line(&mut line).ok().filter(|count| *count > 0).map(|_| line);
+            }
+            *ear = Ear::Answer(sender);
+        }
+        answer.recv().ok()
+    }
+
+    /// Tells the daemon whose login it shall be.
+    pub(super) fn decide(&self, client: &Client, decision: &LoginDecision) -> Result<(), ErrorBody> {
+        match client.decide_login(self.id.as_deref().unwrap_or_default(), decision) {
+            Err(ClientError::Api(body)) => Err(*body),
+            // The login's own events tell how it goes on, or that the daemon has gone.
+            _ => Ok(()),
         }
     }
 
@@ -107,14 +150,23 @@ fn count() -> (Sender<()>, JoinHandle<()>) {
     (stop, thread)
 }
 
-fn read_pastes(client: &Client, id: &str) {
+fn listen(ear: &Mutex<Ear>) -> std::sync::MutexGuard<'_, Ear> {
+    ear.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn read_pastes(client: &Client, id: &str, ear: &Mutex<Ear>) {
     let mut stdin = io::stdin().lock();
     loop {
         let mut line = Zeroizing::new(String::new());
         match (&mut stdin).take(MAX_LINE).read_line(&mut line) {
-            Ok(0) | Err(_) => return,
-            Ok(_) if line.trim().is_empty() => {}
-            Ok(_) => hand_over(client, id, Secret::new(line.trim())),
+            // Whoever waits for an answer hears that there will be none.
+            Ok(0) | Err(_) => return *listen(ear) = Ear::Closed,
+            Ok(_) => match std::mem::replace(&mut *listen(ear), Ear::Pastes) {
+                // Nobody waits any more: the login has ended.
+                Ear::Answer(waiting) => drop(waiting.send(line.to_string())),
+                _ if line.trim().is_empty() => {}
+                _ => hand_over(client, id, Secret::new(line.trim())),
+            },
         }
     }
 }

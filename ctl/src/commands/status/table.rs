@@ -50,7 +50,8 @@ pub(super) fn holder(holder: &Holder) -> String {
 fn cells(grant: &GrantSummary) -> [String; 6] {
     let account = grant.account.as_deref().map_or_else(|| "-".to_owned(), field);
     let scopes = if grant.scopes.is_empty() { "-".to_owned() } else { field(&grant.scopes.join(" ")) };
-    [grant.name.to_string(), account, expires(grant), refresh(grant), scopes, state(grant).to_owned()]
+    let name = format!("{}{}", grant.name, if grant.default { " (default)" } else { "" });
+    [name, account, expires(grant), refresh(grant), scopes, state(grant).to_owned()]
 }
 
 fn expires(grant: &GrantSummary) -> String {

@@ -11,8 +11,22 @@ use mcp_auth_tests::{Daemon, Finding, Git, LeakSearch, Person, Room, Server, kep
 use rustix::process::Signal;
 use serde_json::json;
 
-const SUITES: [&str; 12] =
-    ["login", "device", "serve", "stampede", "restart", "keychain", "sockets", "config", "passphrase", "logout", "git", "systemd"];
+const SUITES: [&str; 14] = [
+    "login",
+    "device",
+    "serve",
+    "stampede",
+    "restart",
+    "keychain",
+    "sockets",
+    "config",
+    "passphrase",
+    "logout",
+    "git",
+    "systemd",
+    "quirks",
+    "private_key",
+];
 
 fn report(findings: &[Finding]) -> String {
     let line = |finding: &Finding| format!("  {} at byte {}: {}\n", finding.path.display(), finding.offset, finding.what);

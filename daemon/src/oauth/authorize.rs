@@ -125,17 +125,11 @@ pub fn request(ask: Ask<'_>, issuer: Option<&str>, iss_required: bool) -> Result
     })
 }
 
-/// By hand, since a form would write every separator its own way. `%20` is a space to all who read URLs, a plus only to those
-/// who read forms.
+/// By hand, since a form would write every separator its own way.
 fn add_scopes(url: &mut url::Url, ask: Ask<'_>) {
-    let separator = match ask.separator {
-        ScopeSeparator::Space => "%20",
-        ScopeSeparator::Comma => ",",
-        ScopeSeparator::Plus => "+",
-    };
     if !ask.scopes.is_empty() {
         let encoded: Vec<String> = ask.scopes.iter().map(|scope| form_urlencoded::byte_serialize(scope.as_bytes()).collect()).collect();
-        let query = format!("{}&scope={}", url.query().unwrap_or_default(), encoded.join(separator));
+        let query = format!("{}&scope={}", url.query().unwrap_or_default(), encoded.join(ask.separator.in_query()));
         url.set_query(Some(&query));
     }
 }

@@ -9,7 +9,7 @@ use super::members::Members;
 use super::text::{clean_code, clean_option};
 use super::token::{self, TokenError, TokenResponse};
 use crate::grant::record::Definition;
-use crate::provider::{Quirks, ScopeSeparator};
+use crate::provider::Quirks;
 use crate::secret::ClientSecret;
 use crate::transport::{Request, Response, check_url};
 
@@ -114,8 +114,7 @@ pub fn request(
     endpoint: &str,
     (scopes, resource): (&[String], Option<&str>),
 ) -> Option<Request> {
-    // In a form the space is a plus already.
-    let scope = scopes.join(if quirks.request_scope_separator == ScopeSeparator::Comma { "," } else { " " });
+    let scope = quirks.request_scope_separator.join(scopes);
     let mut fields = Vec::new();
     if !scope.is_empty() {
         fields.push((quirks.device_scope_parameter.as_str(), Field::Text(&scope)));
@@ -191,6 +190,7 @@ fn is_typable(code: &str) -> bool {
 mod tests {
     use super::*;
     use crate::oauth::samples::{definition, form, json, quirks};
+    use crate::provider::ScopeSeparator;
 
     const GOOD: &str = r#""device_code":"dc-1","user_code":"WDJB-MJHT","verification_uri":"https://as.example/device""#;
 

@@ -19,8 +19,10 @@ use crate::provider::{AssertionAudience, ClientAuth, Quirks};
 use crate::secret::ClientSecret;
 use crate::transport::Request;
 
-/// How long an assertion is good. Below the 5 minutes that some servers accept at most, by what our clock may be ahead.
+/// How long an assertion is good: less than the 5 minutes that some servers accept at most, by what our clock may be ahead.
 const LIFETIME: Duration = Duration::from_secs(240);
+/// How long ago it says that it was made: some servers believe nothing of the future, not even of their own second.
+const BACKDATED: Duration = Duration::from_secs(30);
 /// RFC 7523 section 2.2.
 const ASSERTION_TYPE: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
 
@@ -106,7 +108,7 @@ fn sign(key: &Key, client_id: &str, audience: &str, key_id: Option<&str>, now: W
     }
     let mut jti = [0_u8; 16];
     getrandom::fill(&mut jti).map_err(|_| AssertionError::Random)?;
-    let issued = now.0.div_euclid(1000);
+    let issued = now.0.div_euclid(1000).saturating_sub_unsigned(BACKDATED.as_secs());
     let claims = json!({
         "iss": client_id,
         "sub": client_id,

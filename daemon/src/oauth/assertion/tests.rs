@@ -74,8 +74,8 @@ fn an_assertion_says_who_signed_it_for_whom_and_for_how_long() {
         ("iss", json!("client-1")),
         ("sub", json!("client-1")),
         ("aud", json!("https://as.example")),
-        ("iat", json!(1_700_000_000)),
-        ("exp", json!(1_700_000_240)),
+        ("iat", json!(1_699_999_970)),
+        ("exp", json!(1_700_000_210)),
     ] {
         assert_eq!(claims[claim], expected, "{claim}");
     }

@@ -111,9 +111,7 @@ pub async fn run(
 ) -> Result<Outcome, ErrorBody> {
     let name = plan.provider.name.as_str();
     let client_id = plan.provider.client_id.as_deref().filter(|id| !id.is_empty()).ok_or_else(|| failure::no_client_id(name))?;
-    if let Some(secret) = &plan.client_secret {
-        assertion::fits(secret, &plan.provider.quirks).map_err(|error| failure::bad_key(name, &error))?;
-    }
+    assertion::fits(plan.client_secret.as_ref(), &plan.provider.quirks).map_err(|error| failure::bad_key(name, &error))?;
     if by_client::is_wanted(plan.flow, &plan.provider) {
         progress(Progress::Exchanging);
         return by_client::run(&plan, client_id, &*transport, &*clock).await;

@@ -120,7 +120,7 @@ fn a_key_that_cannot_sign_is_refused_when_it_is_stored_and_not_repeated() {
     let rogue = rogue(Demands::default());
     let room = Room::with_config(&rogue.endpoints_table("test", "client_auth = \"private_key_jwt\""));
     let _daemon = room.start();
-    room.ctl(&["login", "test", "--no-browser"]).fails_with(1).says("set-secret");
+    room.ctl(&["login", "test", "--no-browser"]).fails_with(1).says("set-secret").says("private key");
     for (wrong, words) in [
         ("zQcS9qz-no-key-zQcS9qz", "not a private key"),
         ("-----BEGIN PRIVATE KEY-----\nzQcS9qz\n-----END PRIVATE KEY-----\n", "cannot be used"),

@@ -25,7 +25,7 @@ pub(super) fn no_secret(provider: &str) -> ErrorBody {
 pub(super) fn bad_key(provider: &str, error: &AssertionError) -> ErrorBody {
     let hint = match error {
         AssertionError::SentKey => format!("write it under [providers.{provider}] in config.toml, then `mcp-authctl reload`"),
-        _ => format!("`mcp-authctl provider set-secret {provider} < private-key.pem` stores another"),
+        _ => format!("`mcp-authctl provider set-secret {provider} < private-key.pem` stores one"),
     };
     ErrorBody::new(ErrorCode::Conflict, format!("cannot log in with {provider}: {error}")).hint(hint)
 }

@@ -29,6 +29,9 @@ const ASSERTION_TYPE: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-be
 /// Why nothing can be signed. Holds nothing of the key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum AssertionError {
+    /// Nothing is stored.
+    #[error("it wants a private key to sign with, and none is stored")]
+    NoKey,
     /// Neither PEM nor a JWK.
     #[error("the client secret is not a private key: client_auth = \"private_key_jwt\" wants one, as PEM or JWK")]
     NotAKey,
@@ -62,12 +65,14 @@ pub fn is_key(secret: &ClientSecret) -> bool {
     key::is_meant_as_key(&secret.expose())
 }
 
-/// Whether a secret is of the kind that `client_auth` wants: a key to sign with, or a text to send.
-pub fn fits(secret: &ClientSecret, quirks: &Quirks) -> Result<(), AssertionError> {
-    match quirks.client_auth {
-        Some(ClientAuth::PrivateKeyJwt) => check_key(secret),
-        Some(ClientAuth::None) => Ok(()),
-        _ if is_key(secret) => Err(AssertionError::SentKey),
+/// Whether a client has what its `client_auth` signs with, and a secret that is sent is not such a key.
+pub fn fits(secret: Option<&ClientSecret>, quirks: &Quirks) -> Result<(), AssertionError> {
+    match (quirks.client_auth, secret) {
+        (Some(ClientAuth::PrivateKeyJwt), Some(secret)) => check_key(secret),
+        (Some(ClientAuth::PrivateKeyJwt), None) => Err(AssertionError::NoKey),
+        (None | Some(ClientAuth::ClientSecretBasic | ClientAuth::ClientSecretPost), Some(secret)) if is_key(secret) => {
+            Err(AssertionError::SentKey)
+        }
         _ => Ok(()),
     }
 }

@@ -5,7 +5,6 @@ use std::time::Duration;
 use zeroize::Zeroizing;
 
 use super::form::{self, Field, Sent};
-use super::members::Members;
 use super::text::{clean_code, clean_option};
 use super::token::{self, TokenError, TokenResponse};
 use crate::grant::record::Definition;
@@ -126,11 +125,11 @@ pub fn request(
 /// Checks the answer to [`request`].
 pub fn check(response: &Response) -> Result<DeviceAuthorization, DeviceError> {
     let unusable = |what: &str| DeviceError::Unusable(what.to_owned());
-    let members = Members::from_json(&response.body).map_err(|error| match response.status {
+    let members = token::members(response).map_err(|error| match response.status {
         200 => DeviceError::Unusable(error.to_string()),
         status => DeviceError::Unusable(format!("status {status}, and {error}")),
     })?;
-    if let Some(code) = members.text("error") {
+    if let Some(code) = token::error_code(&members) {
         return Err(DeviceError::Refused { code: clean_code(code), description: clean_option(members.text("error_description")) });
     }
     if response.status != 200 {

@@ -178,6 +178,23 @@ fn a_private_key_is_never_sent_as_a_secret() {
 }
 
 #[test]
+fn a_client_has_what_it_proves_itself_with() {
+    let (key, text) = (ClientSecret::new(pem("PRIVATE KEY", &p256().0)), ClientSecret::new("hush".into()));
+    for (auth, secret, expected) in [
+        (Some(ClientAuth::PrivateKeyJwt), Some(&key), Ok(())),
+        (Some(ClientAuth::PrivateKeyJwt), Some(&text), Err(AssertionError::NotAKey)),
+        (Some(ClientAuth::PrivateKeyJwt), None, Err(AssertionError::NoKey)),
+        (Some(ClientAuth::ClientSecretPost), Some(&key), Err(AssertionError::SentKey)),
+        (Some(ClientAuth::None), Some(&key), Ok(())),
+        (None, Some(&key), Err(AssertionError::SentKey)),
+        (None, Some(&text), Ok(())),
+        (None, None, Ok(())),
+    ] {
+        assert_eq!(fits(secret, &Quirks { client_auth: auth, ..quirks() }), expected, "{auth:?}");
+    }
+}
+
+#[test]
 fn other_clients_and_other_bodies_stay_as_they_are() {
     let key = ClientSecret::new(pem("PRIVATE KEY", &p256().0));
     let body = |request: &Request| request.body.as_ref().map(|body| body.0.to_string());

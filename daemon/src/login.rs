@@ -120,9 +120,7 @@ pub async fn run(
     let grant = &plan.grant;
     let given = plan.provider.client_id.as_deref().filter(|id| !id.is_empty());
     let client_id = given.ok_or_else(|| failure::no_client_id(grant, &plan.provider))?;
-    if let Some(secret) = &plan.client_secret {
-        assertion::fits(secret, &plan.provider.quirks).map_err(|error| failure::bad_key(grant, &error))?;
-    }
+    assertion::fits(plan.client_secret.as_ref(), &plan.provider.quirks).map_err(|error| failure::bad_key(grant, &error))?;
     if by_client::is_wanted(plan.flow, &plan.provider) {
         progress(Progress::Exchanging);
         return by_client::run(&plan, client_id, &*transport, &*clock).await;

@@ -11,7 +11,7 @@ use mcp_auth_tests::{Daemon, Finding, Git, LeakSearch, Person, Room, Server, kep
 use rustix::process::Signal;
 use serde_json::json;
 
-const SUITES: [&str; 13] = [
+const SUITES: [&str; 15] = [
     "login",
     "device",
     "serve",
@@ -25,6 +25,8 @@ const SUITES: [&str; 13] = [
     "accounts",
     "git",
     "systemd",
+    "quirks",
+    "private_key",
 ];
 
 fn report(findings: &[Finding]) -> String {

@@ -50,6 +50,37 @@ fn key_pair(kind: &str, options: &str, form: &str) -> (String, Value) {
     serde_json::from_slice(&output.stdout).unwrap()
 }
 
+/// Registers a client that signs with this key (RFC 7591): its client id.
+#[track_caller]
+fn register(server: &Server, mut client: Value, algorithm: &str, public: &Value) -> String {
+    client["application_type"] = json!("native");
+    client["token_endpoint_auth_method"] = json!("private_key_jwt");
+    client["token_endpoint_auth_signing_alg"] = json!(algorithm);
+    client["jwks"] = json!({ "keys": [public] });
+    let answer = post_json(&server.url("/reg"), &client);
+    assert_eq!(answer.status, 201, "{algorithm}: {}", answer.body);
+    answer.json()["client_id"].as_str().unwrap().to_owned()
+}
+
+#[test]
+fn a_client_that_signs_gets_tokens_of_its_own() {
+    let server = Server::with_lifetime(60);
+    let (private, public) = key_pair("ec", "{ namedCurve: 'P-256' }", "pkcs8");
+    let machine = json!({ "redirect_uris": [], "response_types": [], "grant_types": ["client_credentials"], "scope": "mcp:read" });
+    let client_id = register(&server, machine, "ES256", &public);
+    let issuer = server.issuer();
+    let room = Room::with_config(&format!(
+        "[providers.test]\nissuer = \"{issuer}\"\nclient_id = \"{client_id}\"\nscopes = [\"mcp:read\"]\n\
+         flow = \"client_credentials\"\nclient_auth = \"private_key_jwt\"\n"
+    ));
+    let daemon = room.start();
+    room.ctl_typing(&["provider", "set-secret", "test"], &private).ok();
+    room.ctl(&["login", "test"]).ok();
+    let first = daemon.token("test");
+    room.ctl(&["refresh", "test"]).ok();
+    assert!(daemon.token("test") != first && server.is_active(&daemon.token("test")));
+}
+
 #[test]
 fn a_private_key_proves_the_client_at_the_real_server_in_every_form_that_people_have() {
     let server = Server::with_lifetime(300);
@@ -67,19 +98,8 @@ fn a_private_key_proves_the_client_at_the_real_server_in_every_form_that_people_
         if algorithm == "PS256" {
             private = private.replacen('{', "{\"alg\":\"PS256\",", 1);
         }
-        let client = post_json(
-            &server.url("/reg"),
-            &json!({
-                "application_type": "native",
-                "redirect_uris": ["http://127.0.0.1/callback"],
-                "grant_types": ["authorization_code", "refresh_token"],
-                "token_endpoint_auth_method": "private_key_jwt",
-                "token_endpoint_auth_signing_alg": algorithm,
-                "jwks": { "keys": [public] },
-            }),
-        );
-        assert_eq!(client.status, 201, "{kind} {form}: {}", client.body);
-        let client_id = client.json()["client_id"].as_str().unwrap().to_owned();
+        let person = json!({ "redirect_uris": ["http://127.0.0.1/callback"], "grant_types": ["authorization_code", "refresh_token"] });
+        let client_id = register(&server, person, algorithm, &public);
         let table = mcp_auth_tests::provider_table("test", &server, "client_auth = \"private_key_jwt\"");
         let room = Room::with_config(&table.replace("\"native\"", &format!("\"{client_id}\"")));
         let daemon = room.start();
@@ -100,7 +120,7 @@ fn a_key_that_cannot_sign_is_refused_when_it_is_stored_and_not_repeated() {
     let rogue = rogue(Demands::default());
     let room = Room::with_config(&rogue.endpoints_table("test", "client_auth = \"private_key_jwt\""));
     let _daemon = room.start();
-    room.ctl(&["login", "test", "--no-browser"]).fails_with(1).says("set-secret");
+    room.ctl(&["login", "test", "--no-browser"]).fails_with(1).says("set-secret").says("private key");
     for (wrong, words) in [
         ("zQcS9qz-no-key-zQcS9qz", "not a private key"),
         ("-----BEGIN PRIVATE KEY-----\nzQcS9qz\n-----END PRIVATE KEY-----\n", "cannot be used"),

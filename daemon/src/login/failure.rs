@@ -36,7 +36,7 @@ pub(super) fn bad_key(grant: &GrantName, error: &AssertionError) -> ErrorBody {
     let provider = grant.base();
     let hint = match error {
         AssertionError::SentKey => format!("write it under [providers.{provider}] in config.toml, then `mcp-authctl reload`"),
-        _ => format!("`mcp-authctl provider set-secret {provider} < private-key.pem` stores another"),
+        _ => format!("`mcp-authctl provider set-secret {provider} < private-key.pem` stores one"),
     };
     ErrorBody::new(ErrorCode::Conflict, format!("cannot log in with {provider}: {error}")).hint(hint)
 }

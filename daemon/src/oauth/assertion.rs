@@ -19,14 +19,19 @@ use crate::provider::{AssertionAudience, ClientAuth, Quirks};
 use crate::secret::ClientSecret;
 use crate::transport::Request;
 
-/// How long an assertion is good. Below the 5 minutes that some servers accept at most, by what our clock may be ahead.
+/// How long an assertion is good: less than the 5 minutes that some servers accept at most, by what our clock may be ahead.
 const LIFETIME: Duration = Duration::from_secs(240);
+/// How long ago it says that it was made: some servers believe nothing of the future, not even of their own second.
+const BACKDATED: Duration = Duration::from_secs(30);
 /// RFC 7523 section 2.2.
 const ASSERTION_TYPE: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
 
 /// Why nothing can be signed. Holds nothing of the key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum AssertionError {
+    /// Nothing is stored.
+    #[error("it wants a private key to sign with, and none is stored")]
+    NoKey,
     /// Neither PEM nor a JWK.
     #[error("the client secret is not a private key: client_auth = \"private_key_jwt\" wants one, as PEM or JWK")]
     NotAKey,
@@ -60,12 +65,14 @@ pub fn is_key(secret: &ClientSecret) -> bool {
     key::is_meant_as_key(&secret.expose())
 }
 
-/// Whether a secret is of the kind that `client_auth` wants: a key to sign with, or a text to send.
-pub fn fits(secret: &ClientSecret, quirks: &Quirks) -> Result<(), AssertionError> {
-    match quirks.client_auth {
-        Some(ClientAuth::PrivateKeyJwt) => check_key(secret),
-        Some(ClientAuth::None) => Ok(()),
-        _ if is_key(secret) => Err(AssertionError::SentKey),
+/// Whether a client has what its `client_auth` signs with, and a secret that is sent is not such a key.
+pub fn fits(secret: Option<&ClientSecret>, quirks: &Quirks) -> Result<(), AssertionError> {
+    match (quirks.client_auth, secret) {
+        (Some(ClientAuth::PrivateKeyJwt), Some(secret)) => check_key(secret),
+        (Some(ClientAuth::PrivateKeyJwt), None) => Err(AssertionError::NoKey),
+        (None | Some(ClientAuth::ClientSecretBasic | ClientAuth::ClientSecretPost), Some(secret)) if is_key(secret) => {
+            Err(AssertionError::SentKey)
+        }
         _ => Ok(()),
     }
 }
@@ -106,7 +113,7 @@ fn sign(key: &Key, client_id: &str, audience: &str, key_id: Option<&str>, now: W
     }
     let mut jti = [0_u8; 16];
     getrandom::fill(&mut jti).map_err(|_| AssertionError::Random)?;
-    let issued = now.0.div_euclid(1000);
+    let issued = now.0.div_euclid(1000).saturating_sub_unsigned(BACKDATED.as_secs());
     let claims = json!({
         "iss": client_id,
         "sub": client_id,

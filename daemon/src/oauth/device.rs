@@ -5,11 +5,10 @@ use std::time::Duration;
 use zeroize::Zeroizing;
 
 use super::form::{self, Field, Sent};
-use super::members::Members;
 use super::text::{clean_code, clean_option};
 use super::token::{self, TokenError, TokenResponse};
 use crate::grant::record::Definition;
-use crate::provider::{Quirks, ScopeSeparator};
+use crate::provider::Quirks;
 use crate::secret::ClientSecret;
 use crate::transport::{Request, Response, check_url};
 
@@ -114,8 +113,7 @@ pub fn request(
     endpoint: &str,
     (scopes, resource): (&[String], Option<&str>),
 ) -> Option<Request> {
-    // In a form the space is a plus already.
-    let scope = scopes.join(if quirks.request_scope_separator == ScopeSeparator::Comma { "," } else { " " });
+    let scope = quirks.request_scope_separator.join(scopes);
     let mut fields = Vec::new();
     if !scope.is_empty() {
         fields.push((quirks.device_scope_parameter.as_str(), Field::Text(&scope)));
@@ -127,11 +125,11 @@ pub fn request(
 /// Checks the answer to [`request`].
 pub fn check(response: &Response) -> Result<DeviceAuthorization, DeviceError> {
     let unusable = |what: &str| DeviceError::Unusable(what.to_owned());
-    let members = Members::from_json(&response.body).map_err(|error| match response.status {
+    let members = token::members(response).map_err(|error| match response.status {
         200 => DeviceError::Unusable(error.to_string()),
         status => DeviceError::Unusable(format!("status {status}, and {error}")),
     })?;
-    if let Some(code) = members.text("error") {
+    if let Some(code) = token::error_code(&members) {
         return Err(DeviceError::Refused { code: clean_code(code), description: clean_option(members.text("error_description")) });
     }
     if response.status != 200 {
@@ -191,6 +189,7 @@ fn is_typable(code: &str) -> bool {
 mod tests {
     use super::*;
     use crate::oauth::samples::{definition, form, json, quirks};
+    use crate::provider::ScopeSeparator;
 
     const GOOD: &str = r#""device_code":"dc-1","user_code":"WDJB-MJHT","verification_uri":"https://as.example/device""#;
 

@@ -10,7 +10,7 @@ use super::authorize::{Code, CodeVerifier};
 use super::form::{self, Client, Field, Sent};
 use super::identity::Identity;
 use crate::grant::record::Definition;
-use crate::provider::{ClientAuth, Pkce, Quirks, ScopeSeparator};
+use crate::provider::{ClientAuth, Pkce, Quirks};
 use crate::secret::{AccessToken, ClientSecret, RefreshToken};
 use crate::transport::{Request, TransportError};
 
@@ -167,7 +167,7 @@ pub fn client_credentials(
     scopes: &[String],
     resource: Option<&str>,
 ) -> Option<Request> {
-    let scope = scopes.join(if quirks.request_scope_separator == ScopeSeparator::Comma { "," } else { " " });
+    let scope = quirks.request_scope_separator.join(scopes);
     let mut fields = vec![("grant_type", Field::Text("client_credentials"))];
     if !scope.is_empty() {
         fields.push(("scope", Field::Text(&scope)));
@@ -220,6 +220,7 @@ mod tests {
 
     use super::*;
     use crate::oauth::samples::{definition, form, header, quirks};
+    use crate::provider::ScopeSeparator;
 
     fn code() -> (Code, CodeVerifier) {
         (Code(Zeroizing::new("c/1".into())), CodeVerifier(Zeroizing::new("v-1".into())))

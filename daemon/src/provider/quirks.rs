@@ -55,6 +55,25 @@ pub enum ScopeSeparator {
     Plus,
 }
 
+impl ScopeSeparator {
+    /// Scopes as one parameter of a form, before it is encoded. There a space becomes a plus by itself.
+    pub fn join(self, scopes: &[String]) -> String {
+        scopes.join(match self {
+            Self::Space | Self::Plus => " ",
+            Self::Comma => ",",
+        })
+    }
+
+    /// Itself as it stands in a URL: `%20` is a space to all who read URLs, a plus only to those who read forms.
+    pub fn in_query(self) -> &'static str {
+        match self {
+            Self::Space => "%20",
+            Self::Comma => ",",
+            Self::Plus => "+",
+        }
+    }
+}
+
 /// How parameters are written in the body of a token request.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]

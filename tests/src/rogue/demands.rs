@@ -133,7 +133,7 @@ impl Proof {
             Self::Post(wanted) => header.is_none() && id == "native" && secret == Some(wanted),
             Self::Assertion(audience, key_id) => return asserted(asked, (audience, key_id.as_deref()), jtis),
         };
-        if met { Ok(()) } else { Err(format!("the client has not proved itself as {self:?} wants it")) }
+        if met { Ok(()) } else { Err("the client has not proved itself in the way that is wanted".into()) }
     }
 }
 

@@ -1,6 +1,7 @@
 //! Private keys as people have them, and their signatures (RFC 7518 section 3). ring signs; this file reads.
 //!
-//! A key lives for one signature: it is read from the sealed secret and gone when the request is made.
+//! A key lives for one signature: it is read from the sealed secret and gone when the request is made. What is read here is
+//! wiped; ring does not wipe its own numbers, which is one more reason not to keep them.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -78,11 +79,11 @@ fn from_pem(text: &str) -> Result<Pair, AssertionError> {
     if text.contains("ENCRYPTED") {
         return Err(AssertionError::Encrypted);
     }
-    let Ok(key) = PrivateKeyDer::from_pem_slice(text.as_bytes()) else {
+    let Ok(key) = PrivateKeyDer::from_pem_slice(text.as_bytes()).map(Zeroizing::new) else {
         let public = text.contains("BEGIN PUBLIC KEY") || text.contains("BEGIN CERTIFICATE");
         return Err(if public { AssertionError::Public } else { AssertionError::NotAKey });
     };
-    let pair = match &key {
+    let pair = match &*key {
         PrivateKeyDer::Pkcs1(der) => RsaKeyPair::from_der(der.secret_pkcs1_der()).ok().map(rsa),
         PrivateKeyDer::Sec1(der) => p256(&pkcs8_of_sec1(der.secret_sec1_der())),
         PrivateKeyDer::Pkcs8(der) => from_pkcs8(der.secret_pkcs8_der()),

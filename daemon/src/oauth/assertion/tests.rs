@@ -74,8 +74,8 @@ fn an_assertion_says_who_signed_it_for_whom_and_for_how_long() {
         ("iss", json!("client-1")),
         ("sub", json!("client-1")),
         ("aud", json!("https://as.example")),
-        ("iat", json!(1_700_000_000)),
-        ("exp", json!(1_700_000_240)),
+        ("iat", json!(1_699_999_970)),
+        ("exp", json!(1_700_000_210)),
     ] {
         assert_eq!(claims[claim], expected, "{claim}");
     }
@@ -174,6 +174,23 @@ fn a_private_key_is_never_sent_as_a_secret() {
             assert_eq!(form(&request).len(), 3, "{auth:?}");
             assert_eq!(prove(request, (&definition(), &quirks), Some(&secret), NOW).unwrap_err(), AssertionError::SentKey);
         }
+    }
+}
+
+#[test]
+fn a_client_has_what_it_proves_itself_with() {
+    let (key, text) = (ClientSecret::new(pem("PRIVATE KEY", &p256().0)), ClientSecret::new("hush".into()));
+    for (auth, secret, expected) in [
+        (Some(ClientAuth::PrivateKeyJwt), Some(&key), Ok(())),
+        (Some(ClientAuth::PrivateKeyJwt), Some(&text), Err(AssertionError::NotAKey)),
+        (Some(ClientAuth::PrivateKeyJwt), None, Err(AssertionError::NoKey)),
+        (Some(ClientAuth::ClientSecretPost), Some(&key), Err(AssertionError::SentKey)),
+        (Some(ClientAuth::None), Some(&key), Ok(())),
+        (None, Some(&key), Err(AssertionError::SentKey)),
+        (None, Some(&text), Ok(())),
+        (None, None, Ok(())),
+    ] {
+        assert_eq!(fits(secret, &Quirks { client_auth: auth, ..quirks() }), expected, "{auth:?}");
     }
 }
 

@@ -31,6 +31,7 @@ struct Weather {
     upheavals: u32,
 }
 
+#[allow(clippy::large_enum_variant, reason = "a history has a handful of them")]
 enum Event {
     Verdict(Ticket, Verdict),
     Answer(Ticket, Now, Result<TokenResponse, AttemptError>),

@@ -68,6 +68,7 @@ pub enum DeviceError {
 
 /// What a poll says (RFC 8628 section 3.5).
 #[derive(Debug)]
+#[allow(clippy::large_enum_variant, reason = "there is one at a time, and it is taken apart where it arrives")]
 pub enum Poll {
     /// The person has not finished.
     Pending,

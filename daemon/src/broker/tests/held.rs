@@ -68,6 +68,7 @@ async fn who_keeps_a_token_is_forgotten_with_the_process_and_with_the_login_and_
 
     child.kill().unwrap();
     child.wait().unwrap();
+    assert_eq!(holders(&house).await, []);
     let sent = house.aside(refresh(false)).await;
     house.requests.recv().await.unwrap().1.send(tokens("at-3", "rt-3")).unwrap();
     sent.await.unwrap().unwrap();

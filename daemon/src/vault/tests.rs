@@ -483,7 +483,7 @@ fn without_a_keychain_a_first_start_asks_for_setup_and_a_keychain_that_comes_lat
     home.keychain.become_(Mood::Failing(KeychainError::NoBus));
     let vault = home.start();
     match open(&vault) {
-        Err(VaultError::NeedsSetup(sentence)) => assert!(sentence.contains("mcp-authctl setup"), "{sentence}"),
+        Err(VaultError::NeedsSetup(sentence)) => assert!(sentence.contains("there is no vault yet, and"), "{sentence}"),
         other => panic!("{other:?}"),
     }
     home.keychain.become_(Mood::Open);

@@ -104,7 +104,10 @@ fn quirks(preset: &Preset) -> Vec<(String, toml::Value)> {
 
 fn overview(preset: &Preset) -> String {
     let summary = preset.provider().summary(false);
-    let needs = summary.missing.iter().map(|key| format!("`{key}`")).collect::<Vec<_>>().join(" ");
+    let mut needs = summary.missing.iter().map(|key| format!("`{key}`")).collect::<Vec<_>>().join(" ");
+    if summary.needs_client_secret && !summary.missing.iter().any(|key| key == "client_secret") {
+        needs.push_str(", for code `client_secret` too");
+    }
     let redirect = summary.redirect_uri;
     format!("| [`{0}`](#{0}) | {1} | {needs} | {2} | `{redirect}` |\n", preset.name(), preset.title(), summary.flows.join(", "))
 }

@@ -15,10 +15,13 @@ use crate::transport::TransportError;
 /// Nobody has registered a client. A token that a person made needs none.
 pub(super) fn no_client_id(grant: &GrantName, provider: &Provider) -> ErrorBody {
     let name = &provider.name;
+    let place = provider.registration_url.as_ref().map(|url| format!(" at {url}")).unwrap_or_default();
+    let own_server = provider.missing(false).iter().any(|missing| missing == "base_url");
+    let command =
+        if own_server { format!("provider add {name} --base-url URL --client-id ID") } else { format!("login {grant} --client-id ID") };
     ErrorBody::new(ErrorCode::Conflict, format!("there is no client id for {name}")).hint(format!(
-        "register a client{} (steps: `mcp-authctl provider show {name}`), then `mcp-authctl login {grant} --client-id ID`; \
-         or store a personal access token: `mcp-authctl add-token {grant}`",
-        provider.registration_url.as_ref().map(|url| format!(" at {url}")).unwrap_or_default()
+        "register a client{place} (steps: `mcp-authctl provider show {name}`), then `mcp-authctl {command}`; \
+         or store a token that you made there: `mcp-authctl add-token {grant}`"
     ))
 }
 

@@ -25,7 +25,8 @@ pub(super) fn complete(client: &Client, name: &str, failure: Failure, json: bool
     if !lacks_id && !lacks_secret {
         return Err(failure);
     }
-    if !super::may_ask() {
+    // Which server it is is more than a question: the steps tell.
+    if !super::may_ask() || lacks("base_url") {
         if !json && lacks_id {
             tell_steps(&provider, false);
         }

@@ -246,6 +246,8 @@ fn watched() -> (Daemon, Said, std::sync::mpsc::Receiver<Sender<String>>) {
     (daemon, said, streams)
 }
 
+/// Only for a test that fails.
+const PATIENCE: std::time::Duration = std::time::Duration::from_secs(30);
 const EVENT: &str = r#"{"at":"2026-12-01T10:00:00Z","event":"refreshed","grant":"github"}"#;
 
 #[test]
@@ -253,7 +255,7 @@ fn on_a_pipe_a_watch_tells_each_change_in_a_line_and_outlives_the_daemon() {
     let (daemon, said, streams) = watched();
     let mut child = piped(&mut daemon.command(&["status", "--watch"]));
     let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map(Result::unwrap);
-    let events = streams.recv().unwrap();
+    let events = streams.recv_timeout(PATIENCE).unwrap();
     assert_eq!(lines.next().unwrap(), "vault unlocked, key source passphrase");
     assert_eq!(lines.next().unwrap(), "acme: LOGIN NEEDED");
     assert_eq!(lines.next().unwrap(), "github: ok, valid until 2026-12-01T10:00:00Z");
@@ -264,7 +266,7 @@ fn on_a_pipe_a_watch_tells_each_change_in_a_line_and_outlives_the_daemon() {
 
     said.lock().unwrap().1 = "[]".into();
     drop(events);
-    let events = streams.recv().unwrap();
+    let events = streams.recv_timeout(PATIENCE).unwrap();
     assert_eq!(lines.next().unwrap(), "acme: logged out");
     assert_eq!(lines.next().unwrap(), "github: logged out");
 
@@ -283,7 +285,7 @@ fn a_watch_as_json_is_the_status_in_a_line_for_each_change() {
     let (daemon, _, streams) = watched();
     let mut child = piped(&mut daemon.command(&["status", "--watch", "--json"]));
     let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map(Result::unwrap);
-    let events = streams.recv().unwrap();
+    let events = streams.recv_timeout(PATIENCE).unwrap();
     for _ in 0..2 {
         let line: serde_json::Value = serde_json::from_str(&lines.next().unwrap()).unwrap();
         assert_eq!((&line["status"]["version"], &line["grants"][1]["name"]), (&"0.1.0".into(), &"github".into()));

@@ -14,8 +14,8 @@ async fn the_doctor_asks_known_providers_only_and_once_for_all_who_want_to_know(
         assert_eq!(reaches.iter().map(|reach| &*reach.provider).collect::<Vec<_>>(), ["corp"], "presets that nobody uses are let be");
         assert_eq!((reaches[0].host.as_deref(), reaches[0].builtin, &reaches[0].error), (Some("corp.example"), false, &None));
     }
-    house.broker.doctor().await.unwrap();
-    assert!(house.requests.try_recv().is_err(), "a client can make the daemon ask again and again");
+    let fresh = tokio::time::timeout(Duration::from_secs(10), house.broker.doctor()).await;
+    assert!(fresh.is_ok() && house.requests.try_recv().is_err(), "a client can make the daemon ask again and again");
     std::fs::write(house.folder.path().join("config.toml"), CONFIG).unwrap();
     house.broker.reload().await.unwrap();
     let again = house.aside(async |broker| broker.doctor().await).await;

@@ -307,20 +307,25 @@ fn a_label_that_will_not_do_is_asked_for_again() {
 
 const UNREGISTERED: &str = r#"{"name":"github","configured":false,"has_client_secret":false,"needs_client_secret":true,"device_flow":true,"scopes":[],"redirect_uri":"http://127.0.0.1/callback","registration_steps":["Open the page","Run: mcp-authctl provider add github"],"missing":["client_id"]}"#;
 
+/// Its first login fails for want of a client, the next one is done.
+fn without_client(provider: String) -> Daemon {
+    let failed = r#"{"event":"failed","error":{"error":"conflict","error_description":"no client id"}}"#;
+    let logins = std::sync::Mutex::new(vec![DONE, failed]);
+    Daemon::new(move |asked| match asked.split(' ').next() {
+        Some("GET") => Reply::Json(200, format!("[{provider}]")),
+        Some("PUT") => Reply::Json(200, provider.clone()),
+        _ => {
+            let (sender, lines) = std::sync::mpsc::channel();
+            sender.send(logins.lock().unwrap().pop().unwrap().to_owned()).unwrap();
+            Reply::Lines(lines)
+        }
+    })
+}
+
 #[test]
 fn a_first_login_asks_for_the_client_and_goes_on() {
     for (secret, kept) in [("hush\n", true), ("\n", false)] {
-        let logins =
-            std::sync::Mutex::new(vec![DONE, r#"{"event":"failed","error":{"error":"conflict","error_description":"no client id"}}"#]);
-        let daemon = Daemon::new(move |asked| match asked.split(' ').next() {
-            Some("GET") => Reply::Json(200, format!("[{UNREGISTERED}]")),
-            Some("PUT") => Reply::Json(200, UNREGISTERED.into()),
-            _ => {
-                let (sender, lines) = std::sync::mpsc::channel();
-                sender.send(logins.lock().unwrap().pop().unwrap().to_owned()).unwrap();
-                Reply::Lines(lines)
-            }
-        });
+        let daemon = without_client(UNREGISTERED.to_owned());
         let mut terminal = Terminal::run(&daemon, &["login", "github"]);
         terminal.wait_for("client id: ");
         terminal.type_in(" Ov23li \n");
@@ -337,4 +342,23 @@ fn a_first_login_asks_for_the_client_and_goes_on() {
         assert!(code == Some(0) && screen.contains("  1. Open the page") && screen.contains("add-token github"), "{screen:?}");
         assert!(!screen.contains("Run: ") && !screen.contains("hush"), "{screen:?}");
     }
+}
+
+#[test]
+fn a_first_login_at_a_server_of_ones_own_asks_where_that_is() {
+    let auth0 = UNREGISTERED
+        .replace("github", "auth0")
+        .replace(r#""needs_client_secret":true"#, r#""base_url_example":"https://TENANT.auth0.com""#)
+        .replace(r#"["client_id"]"#, r#"["base_url","client_id"]"#);
+    let daemon = without_client(auth0);
+    let mut terminal = Terminal::run(&daemon, &["login", "auth0"]);
+    terminal.wait_for("base URL, such as https://TENANT.auth0.com with your own words in it: ");
+    terminal.type_in("https://corp.auth0.com\n");
+    terminal.wait_for("client id: ");
+    terminal.type_in("abc\n");
+    assert_eq!(terminal.exit_code().0, Some(0));
+    let mut asked = std::iter::from_fn(|| Some(daemon.asked())).filter(|asked| asked != "closed");
+    assert!(asked.next().unwrap().starts_with("POST /v1/logins"));
+    assert_eq!(asked.next().unwrap(), "GET /v1/providers");
+    assert_eq!(asked.next().unwrap(), r#"PUT /v1/providers/auth0 {"base_url":"https://corp.auth0.com","client_id":"abc"}"#);
 }

@@ -11,7 +11,7 @@ use mcp_auth_tests::{Daemon, Finding, Git, LeakSearch, Person, Room, Server, kep
 use rustix::process::Signal;
 use serde_json::json;
 
-const SUITES: [&str; 15] = [
+const SUITES: [&str; 17] = [
     "login",
     "device",
     "serve",
@@ -27,6 +27,8 @@ const SUITES: [&str; 15] = [
     "systemd",
     "quirks",
     "private_key",
+    "presets",
+    "revocation",
 ];
 
 fn report(findings: &[Finding]) -> String {

@@ -12,7 +12,7 @@ pub(super) fn keep_client_id(client: &Client, name: &str, client_id: &str) -> Re
     match provider.client_id {
         Some(present) if present == client_id => Ok(()),
         Some(_) => Err(Failure::OtherClientId { provider: name.to_owned(), given: client_id.to_owned() }),
-        None => define(client, name, client_id),
+        None => define(client, name, None, client_id),
     }
 }
 
@@ -25,8 +25,7 @@ pub(super) fn complete(client: &Client, name: &str, failure: Failure, json: bool
     if !lacks_id && !lacks_secret {
         return Err(failure);
     }
-    // Which server it is is more than a question: the steps tell.
-    if !super::may_ask() || lacks("base_url") {
+    if !super::may_ask() {
         if !json && lacks_id {
             tell_steps(&provider, false);
         }
@@ -35,7 +34,8 @@ pub(super) fn complete(client: &Client, name: &str, failure: Failure, json: bool
     if lacks_id {
         tell_steps(&provider, true);
         output::note(&format!("or, without a client: mcp-authctl add-token {} stores a personal access token", field(name)));
-        define(client, name, &ask::line("the client id", "client id: ")?)?;
+        let base_url = provider.base_url_example.as_deref().map(ask_base_url).transpose()?;
+        define(client, name, base_url, &ask::line("the client id", "client id: ")?)?;
     }
     ask_secret(client, &provider)
 }
@@ -44,8 +44,13 @@ fn provider(client: &Client, name: &str) -> Result<Option<ProviderSummary>, Fail
     Ok(client.providers()?.into_iter().find(|provider| provider.name == name))
 }
 
-fn define(client: &Client, name: &str, client_id: &str) -> Result<(), Failure> {
-    let definition = ProviderDefinition { client_id: Some(client_id.to_owned()), ..ProviderDefinition::default() };
+/// A preset without a server of its own stands for nobody's until this is told.
+fn ask_base_url(example: &str) -> Result<String, Failure> {
+    ask::line("the base URL", &format!("base URL, such as {} with your own words in it: ", field(example)))
+}
+
+fn define(client: &Client, name: &str, base_url: Option<String>, client_id: &str) -> Result<(), Failure> {
+    let definition = ProviderDefinition { base_url, client_id: Some(client_id.to_owned()), ..ProviderDefinition::default() };
     client.define_provider(name, &definition)?;
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! Prints a fresh access token of the grant that it is given. What follows is the Rust block of docs/clients.md.
+//! Prints a fresh access token of the grant that it is given. What follows is the Rust block of README.md.
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "it is what a program does that shows how to ask")]
 
 use std::process::ExitCode;

@@ -1,4 +1,4 @@
-//! The programs of docs/clients.md, taken from the page itself and run: against a real daemon with a real login, without
+//! The programs of README.md, taken from the page itself and run: against a real daemon with a real login, without
 //! a login, and without a daemon.
 
 #![allow(clippy::unwrap_used)]
@@ -8,7 +8,7 @@ use std::process::Command;
 
 use mcp_auth_tests::{Output, Room, Server, binary, require, run};
 
-const PAGE: &str = include_str!("../../docs/clients.md");
+const PAGE: &str = include_str!("../../README.md");
 const RUST: &str = include_str!("../../proto/examples/token.rs");
 
 /// The one block of the page in a language.

@@ -1,6 +1,6 @@
 //! `service`: the daemon as a service of its user, under systemd or launchd. Here: the arguments, the verbs, and what they
 //! tell the person. What the files hold is `service/text.rs`; the two managers have a file each and share no code with
-//! one another; `setup` and `doctor` come in by [`offer`] and [`state`].
+//! one another; `setup` and `doctor` come in by [`offer`] and [`state()`].
 
 mod failure;
 mod install;

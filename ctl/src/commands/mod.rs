@@ -27,7 +27,7 @@ pub(crate) mod use_grant;
 pub(crate) mod vault;
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
-use mcp_auth_proto::{Client, ClientError, GrantName, GrantState, GrantSummary, KeySourceKind, NameError, Status, VaultState, VaultStatus};
+use mcp_auth_proto::{Client, ClientError, GrantName, GrantState, GrantSummary, KeySourceKind, NameError, ProviderSummary, Status, VaultState, VaultStatus};
 
 use crate::failure::Failure;
 use crate::output::{self, field, span};
@@ -36,6 +36,11 @@ use crate::output::{self, field, span};
 fn provider_name(text: &str) -> Result<String, NameError> {
     let name: GrantName = text.parse()?;
     if name.label().is_none() { Ok(name.as_str().to_owned()) } else { Err(NameError) }
+}
+
+/// What the daemon knows of a provider.
+fn provider_of(name: &str, client: &Client) -> Result<ProviderSummary, Failure> {
+    client.providers()?.into_iter().find(|provider| provider.name == name).ok_or_else(|| Failure::NoProvider(name.to_owned()))
 }
 
 /// `, valid until ...` as far as the expiry is known.

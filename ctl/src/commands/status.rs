@@ -5,7 +5,7 @@ mod watch;
 
 use mcp_auth_proto::{Client, ClientError, ErrorBody, ErrorCode, GrantName, GrantState, GrantSummary, Status, VaultState};
 
-use super::{scopes, validity, vault_line};
+use super::{login_command, scopes, validity, vault_line};
 use crate::failure::Failure;
 use crate::output::{self, field, span};
 
@@ -164,11 +164,6 @@ fn to_do(grant: &GrantSummary) -> String {
         _ if !grant.refreshable && grant.expires_in.is_some() => "log in again by then".to_owned(),
         _ => String::new(),
     }
-}
-
-fn login_command(grant: &GrantSummary) -> String {
-    let how = if grant.client_credentials { " --client-credentials" } else { "" };
-    format!("mcp-authctl login {}{how}", grant.name)
 }
 
 /// The refresh token ends by itself; what to do before.

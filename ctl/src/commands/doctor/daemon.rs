@@ -2,11 +2,11 @@
 
 use std::path::Path;
 
-use mcp_auth_proto::{GrantState, NetworkStatus, ProviderReach, VaultState};
+use mcp_auth_proto::{GrantState, GrantSummary, NetworkStatus, ProviderReach, VaultState};
 
 use super::machine::is_open;
 use super::{Check, Level, Told};
-use crate::commands::vault_state;
+use crate::commands::{login_command, vault_state};
 use crate::surroundings::Network;
 
 /// How far the clock may be off, seconds: tokens live for minutes, and a leap here ends or prolongs them.
@@ -36,17 +36,17 @@ impl Told {
 
     pub(super) fn logins(&self) -> Option<Check> {
         let grants = self.grants.as_ref()?;
-        let in_state =
-            |state| grants.iter().filter(move |grant| grant.state == state).map(|grant| grant.name.to_string()).collect::<Vec<_>>();
+        let in_state = |state| grants.iter().filter(move |grant| grant.state == state).collect::<Vec<_>>();
         let (needed, retrying) = (in_state(GrantState::LoginRequired), in_state(GrantState::Retrying));
+        let names = |grants: &[&GrantSummary]| grants.iter().map(|grant| grant.name.as_str()).collect::<Vec<_>>().join(", ");
         let counts = format!("{} held, {} need a login, {} wait for their provider", grants.len(), needed.len(), retrying.len());
         let check = |level, detail: String| Check::new("logins", level, detail).safe(counts.clone());
         Some(match (needed.first(), retrying.first()) {
             (Some(first), _) => {
-                check(Level::Warning, format!("LOGIN NEEDED: {}", needed.join(", "))).hint(format!("mcp-authctl login {first}"))
+                check(Level::Warning, format!("LOGIN NEEDED: {}", names(&needed))).hint(login_command(first))
             }
             (None, Some(first)) => {
-                check(Level::Warning, format!("not refreshed yet: {}", retrying.join(", "))).hint(format!("mcp-authctl status {first}"))
+                check(Level::Warning, format!("not refreshed yet: {}", names(&retrying))).hint(format!("mcp-authctl status {}", first.name))
             }
             (None, None) if grants.is_empty() => check(Level::Note, "none yet".to_owned()).hint("mcp-authctl login github"),
             (None, None) => check(Level::Ok, format!("{} held", grants.len())),

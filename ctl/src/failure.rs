@@ -44,6 +44,14 @@ pub(crate) enum Failure {
         /// Why.
         source: io::Error,
     },
+    /// A file could not be read.
+    #[error("cannot read {path}: {source}")]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
     /// A secret or an answer could not be read.
     #[error("cannot read {what}: {source}")]
     Input {

@@ -143,7 +143,7 @@ fn read(path: &Path) -> Result<Option<String>, Failure> {
         // What is not text is not ours either.
         Ok(bytes) => Ok(Some(String::from_utf8_lossy(&bytes).into_owned())),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
-        Err(source) => Err(Failure::File { path: path.to_owned(), source }),
+        Err(source) => Err(Failure::Unreadable { path: path.to_owned(), source }),
     }
 }
 

@@ -45,7 +45,7 @@ const MOST: u64 = 1024 * 1024;
 const PACE: Duration = Duration::from_millis(300);
 
 fn of_file(path: &Path, args: &Args, json: bool) -> Result<(), Failure> {
-    let failed = |source| Failure::File { path: path.to_owned(), source };
+    let failed = |source| Failure::Unreadable { path: path.to_owned(), source };
     let mut file = File::open(path).map_err(failed)?;
     let length = file.metadata().map_err(failed)?.len();
     file.seek(SeekFrom::Start(length.saturating_sub(MOST))).map_err(failed)?;

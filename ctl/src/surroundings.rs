@@ -1,5 +1,5 @@
-//! What this process's own surroundings say: proxy settings, where the daemon's program is. Only looks; what follows from
-//! it is the verbs' business.
+//! What this process's own surroundings say: proxy settings, where the daemon's program is, whether it is a container.
+//! Only looks; what follows from it is the verbs' business.
 
 use std::env;
 use std::path::{Component, Path, PathBuf};
@@ -52,6 +52,14 @@ pub(crate) fn daemon_program() -> Option<PathBuf> {
     let called = called.and_then(|called| if called.components().count() > 1 { Some(called) } else { on_path(&called) });
     let beside = [called, env::current_exe().ok()].into_iter().flatten().map(|own| own.with_file_name(name));
     beside.filter(|path| is_program(path)).chain(on_path(Path::new(name))).find_map(|path| whole(&path))
+}
+
+/// Whether this runs in a container.
+pub(crate) fn in_container() -> bool {
+    let marks = ["/.dockerenv", "/run/.containerenv", "/run/systemd/container"];
+    let variables = ["container", "KUBERNETES_SERVICE_HOST"];
+    let set = |name: &&str| env::var_os(name).is_some_and(|value| !value.is_empty());
+    marks.iter().any(|mark| Path::new(mark).exists()) || variables.iter().any(set)
 }
 
 /// What a program says with one argument: whether it succeeded, its stdout and its stderr.

@@ -27,7 +27,9 @@ pub(crate) mod use_grant;
 pub(crate) mod vault;
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
-use mcp_auth_proto::{Client, ClientError, GrantName, GrantState, GrantSummary, KeySourceKind, NameError, ProviderSummary, Status, VaultState, VaultStatus};
+use mcp_auth_proto::{
+    Client, ClientError, GrantName, GrantState, GrantSummary, KeySourceKind, NameError, ProviderSummary, Status, VaultState, VaultStatus,
+};
 
 use crate::failure::Failure;
 use crate::output::{self, field, span};

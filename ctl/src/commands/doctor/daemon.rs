@@ -42,9 +42,7 @@ impl Told {
         let counts = format!("{} held, {} need a login, {} wait for their provider", grants.len(), needed.len(), retrying.len());
         let check = |level, detail: String| Check::new("logins", level, detail).safe(counts.clone());
         Some(match (needed.first(), retrying.first()) {
-            (Some(first), _) => {
-                check(Level::Warning, format!("LOGIN NEEDED: {}", names(&needed))).hint(login_command(first))
-            }
+            (Some(first), _) => check(Level::Warning, format!("LOGIN NEEDED: {}", names(&needed))).hint(login_command(first)),
             (None, Some(first)) => {
                 check(Level::Warning, format!("not refreshed yet: {}", names(&retrying))).hint(format!("mcp-authctl status {}", first.name))
             }

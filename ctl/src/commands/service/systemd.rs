@@ -8,6 +8,7 @@ use super::failure::{Missing, ServiceError};
 use super::state::{Found, State, Wanted};
 use super::step::{Step, lines_of};
 use super::text::{self, Start};
+use crate::surroundings;
 
 pub(super) const SERVICE: &str = "mcp-authd.service";
 pub(super) const SOCKET: &str = "mcp-authd.socket";
@@ -226,8 +227,7 @@ fn why_not() -> Missing {
         booted: Path::new("/run/systemd/system").exists(),
         sudo: std::env::var_os("SUDO_USER").is_some() && super::own_uid() == Some(0),
         wsl: read("/proc/sys/kernel/osrelease").to_lowercase().contains("microsoft"),
-        container: ["/.dockerenv", "/run/.containerenv", "/run/systemd/container"].iter().any(|path| Path::new(path).exists())
-            || std::env::var_os("container").is_some(),
+        container: surroundings::in_container(),
     })
 }
 

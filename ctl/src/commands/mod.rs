@@ -62,12 +62,6 @@ fn account(grant: &GrantSummary) -> String {
     grant.account.as_ref().map(|account| format!(" as {}", field(account))).unwrap_or_default()
 }
 
-/// What begins a login of this grant anew.
-fn login_command(grant: &GrantSummary) -> String {
-    let how = if grant.client_credentials { " --client-credentials" } else { "" };
-    format!("mcp-authctl login {}{how}", grant.name)
-}
-
 fn scopes(scopes: &[String]) -> String {
     if scopes.is_empty() { "none told".to_owned() } else { scopes.iter().map(|scope| field(scope)).collect::<Vec<_>>().join(", ") }
 }

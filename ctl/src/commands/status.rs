@@ -5,7 +5,7 @@ mod watch;
 
 use mcp_auth_proto::{Client, ClientError, ErrorBody, ErrorCode, GrantName, GrantState, GrantSummary, Status, VaultState};
 
-use super::{login_command, scopes, validity, vault_line};
+use super::{scopes, validity, vault_line};
 use crate::failure::Failure;
 use crate::output::{self, field, span};
 
@@ -62,7 +62,7 @@ fn check(grant: &GrantSummary) -> Result<(), Failure> {
     match (grant.state, grant.expires_in) {
         (GrantState::LoginRequired, _) => Err(Failure::NotLoggedIn {
             grant: grant.name.to_string(),
-            remedy: login_command(grant),
+            remedy: grant.remedy.clone(),
             reason: grant.last_error.as_ref().map(|error| format!(": {error}")).unwrap_or_default(),
         }),
         (GrantState::Retrying, Some(0)) => Err(Failure::NotRefreshed(grant.name.to_string())),
@@ -156,12 +156,10 @@ fn state(grant: &GrantSummary) -> &'static str {
 /// What the person should do about a grant, or know of it; mostly nothing.
 fn to_do(grant: &GrantSummary) -> String {
     match grant.state {
-        GrantState::LoginRequired => login_command(grant),
+        GrantState::LoginRequired => field(&grant.remedy),
         _ if grant.refresh_token_ending => ending(grant),
         _ if grant.not_durable => "not on disk yet".to_owned(),
-        // A static token: nobody issued it to us.
-        _ if !grant.refreshable && grant.issuer.is_none() && grant.expires_in.is_some() => "add-token again by then".to_owned(),
-        _ if !grant.refreshable && grant.expires_in.is_some() => "log in again by then".to_owned(),
+        _ if !grant.refreshable && grant.expires_in.is_some() => format!("by then: {}", field(&grant.remedy)),
         _ => String::new(),
     }
 }
@@ -172,7 +170,7 @@ fn ending(grant: &GrantSummary) -> String {
         Some(seconds @ 1..) => format!("the login ends in {}", span(seconds)),
         _ => "the login has reached its end".to_owned(),
     };
-    format!("{when}: {}", login_command(grant))
+    format!("{when}: {}", field(&grant.remedy))
 }
 
 fn description(grant: &GrantSummary) -> String {

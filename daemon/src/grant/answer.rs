@@ -36,6 +36,7 @@ impl Grant {
             refreshed_at: self.record.refreshed_at.map(|at| at.rfc3339()),
             next_refresh_in: self.planned().map(|at| at.since(now.boot).as_secs()),
             last_error: self.complaint(now),
+            remedy: self.remedy(),
             not_durable: self.is_not_durable(),
             revokes_account: false,
             fingerprint: has_token.then(|| self.record.token.access_token.fingerprint()),
@@ -174,7 +175,7 @@ impl Grant {
         if refused { format!("mcp-authctl provider set-secret {}", definition.provider) } else { self.login_command() }
     }
 
-    fn login_command(&self) -> String {
+    pub(super) fn login_command(&self) -> String {
         if self.record.definition.is_static() {
             return format!("mcp-authctl add-token {}", self.record.name);
         }

@@ -6,7 +6,7 @@ use mcp_auth_proto::{GrantState, GrantSummary, NetworkStatus, ProviderReach, Vau
 
 use super::machine::is_open;
 use super::{Check, Level, Told};
-use crate::commands::{login_command, vault_state};
+use crate::commands::vault_state;
 use crate::surroundings::Network;
 
 /// How far the clock may be off, seconds: tokens live for minutes, and a leap here ends or prolongs them.
@@ -42,7 +42,7 @@ impl Told {
         let counts = format!("{} held, {} need a login, {} wait for their provider", grants.len(), needed.len(), retrying.len());
         let check = |level, detail: String| Check::new("logins", level, detail).safe(counts.clone());
         Some(match (needed.first(), retrying.first()) {
-            (Some(first), _) => check(Level::Warning, format!("LOGIN NEEDED: {}", names(&needed))).hint(login_command(first)),
+            (Some(first), _) => check(Level::Warning, format!("LOGIN NEEDED: {}", names(&needed))).hint(first.remedy.as_str()),
             (None, Some(first)) => {
                 check(Level::Warning, format!("not refreshed yet: {}", names(&retrying))).hint(format!("mcp-authctl status {}", first.name))
             }

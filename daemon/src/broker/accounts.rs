@@ -31,8 +31,8 @@ impl Core {
         if name.label().is_some() || self.grants.contains_key(name) || self.set_aside.contains(name) {
             return name.clone();
         }
-        let label = self.config.provider(name.base()).and_then(|provider| provider.default_account);
-        label.and_then(|label| GrantName::with_label(name.base(), &label).ok()).unwrap_or_else(|| name.clone())
+        let label = self.config.provider(name.base()).and_then(|provider| provider.default_account.as_deref());
+        label.and_then(|label| GrantName::with_label(name.base(), label).ok()).unwrap_or_else(|| name.clone())
     }
 
     /// Whether its provider's bare name stands for a grant.
@@ -138,7 +138,7 @@ impl Core {
             return;
         }
         let name = record.name.clone();
-        self.task(attempt::revoke(self.way(provider), record), move |_, outcome| match outcome {
+        self.task(attempt::revoke(self.way(provider.clone()), record), move |_, outcome| match outcome {
             Some(Ok(true)) => tracing::info!(grant = %name, "a login that nobody holds was revoked"),
             Some(Err(reason)) => tracing::warn!(grant = %name, reason, "a login that nobody holds could not be revoked"),
             _ => {}

@@ -157,8 +157,8 @@ impl Core {
         let known = held.and_then(|held| held.account.clone()).filter(|_| !request.replace);
         let plan = Plan {
             grant: grant.clone(),
-            client_secret: self.secret_of(&provider),
-            scopes: scopes(request, &provider)?,
+            client_secret: self.secret_of(provider),
+            scopes: scopes(request, provider)?,
             login_hint: request.login_hint.clone().or(known),
             resource: held.and_then(|held| held.resource.clone()),
             callback_port: request.callback_port,
@@ -166,7 +166,7 @@ impl Core {
             by_hand,
             headless: request.headless,
             patience: PATIENCE,
-            provider,
+            provider: provider.clone(),
         };
         Ok((grant, plan))
     }

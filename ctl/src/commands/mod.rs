@@ -89,6 +89,20 @@ fn settled_status(client: &Client) -> Result<Status, ClientError> {
     client.status()
 }
 
+/// What is damaged, if anything.
+fn quarantined(vault: &VaultStatus) -> Option<String> {
+    (vault.quarantined > 0).then(|| format!("{} damaged records were put aside", vault.quarantined))
+}
+
+/// What the disk has not taken, if anything.
+fn not_durable(status: &Status) -> Option<String> {
+    let told = || format!("the newest tokens of {} grants are in memory only, the disk refuses them", status.not_durable);
+    (status.not_durable > 0).then(told)
+}
+
+/// What to do about a config that does not parse, while the daemon runs.
+const MEND_CONFIG: &str = "the last good version is in use; correct the file, then `mcp-authctl reload`";
+
 fn vault_line(vault: &VaultStatus) -> String {
     format!("vault {}", vault_state(vault))
 }

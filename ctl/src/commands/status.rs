@@ -5,7 +5,7 @@ mod watch;
 
 use mcp_auth_proto::{Client, ClientError, ErrorBody, ErrorCode, GrantName, GrantState, GrantSummary, Status, VaultState};
 
-use super::{scopes, validity, vault_line};
+use super::{MEND_CONFIG, not_durable, quarantined, scopes, validity, vault_line};
 use crate::failure::Failure;
 use crate::output::{self, field, span};
 
@@ -128,18 +128,14 @@ fn problems(status: &Status) -> Vec<String> {
         let hint = vault.hint.as_deref().unwrap_or("mcp-authctl unlock");
         lines.extend([vault_line(vault), format!("  hint: {}", field(hint))]);
     }
-    if vault.quarantined > 0 {
-        lines.push(format!("vault: {} damaged records were put aside, log in again for what is missing below", vault.quarantined));
-    }
+    lines.extend(quarantined(vault).map(|told| format!("vault: {told}, log in again for what is missing below")));
     if let Some(error) = &status.config.error {
         // It mostly begins with the path, and then with the line.
         let path = if error.starts_with(&status.config.path) { String::new() } else { format!("{}: ", field(&status.config.path)) };
         lines.push(format!("config: {path}{}", field(error)));
-        lines.push("  hint: the last good version is in use; correct the file, then `mcp-authctl reload`".to_owned());
+        lines.push(format!("  hint: {MEND_CONFIG}"));
     }
-    if status.not_durable > 0 {
-        lines.push(format!("disk: the newest tokens of {} grants are in memory only, the disk refuses them", status.not_durable));
-    }
+    lines.extend(not_durable(status).map(|told| format!("disk: {told}")));
     lines.extend(status.paused.iter().map(|it| format!("{} does not answer, next attempt in {}", field(&it.issuer), span(it.retry_after))));
     lines
 }

@@ -6,7 +6,7 @@ use mcp_auth_proto::{GrantState, GrantSummary, NetworkStatus, ProviderReach, Vau
 
 use super::machine::is_open;
 use super::{Check, Level, Told};
-use crate::commands::vault_state;
+use crate::commands::{not_durable, quarantined, vault_state};
 use crate::surroundings::Network;
 
 /// How far the clock may be off, seconds: tokens live for minutes, and a leap here ends or prolongs them.
@@ -23,14 +23,14 @@ impl Told {
             let check = Check::new("vault", Level::Failed, format!("its folder {folder} is open to others (mode {mode:04o})"));
             checks.push(check.hint(format!("chmod 700 '{folder}'")));
         }
-        if vault.quarantined > 0 {
-            let check = Check::new("vault", Level::Warning, format!("{} damaged records were put aside", vault.quarantined));
-            checks.push(check.hint("log in again for what `mcp-authctl status` misses, or restore a backup"));
-        }
-        if self.status.not_durable > 0 {
-            let detail = format!("the newest tokens of {} grants are in memory only, the disk refuses them", self.status.not_durable);
-            checks.push(Check::new("disk", Level::Failed, detail).hint("make room on the disk; the write is repeated until it succeeds"));
-        }
+        checks.extend(quarantined(vault).map(|detail| {
+            let check = Check::new("vault", Level::Warning, detail);
+            check.hint("log in again for what `mcp-authctl status` misses, or restore a backup")
+        }));
+        checks.extend(not_durable(&self.status).map(|detail| {
+            let check = Check::new("disk", Level::Failed, detail);
+            check.hint("make room on the disk; the write is repeated until it succeeds")
+        }));
         checks
     }
 

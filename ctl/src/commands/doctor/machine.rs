@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use mcp_auth_proto::ClientError;
 
 use super::{Check, Found, Level};
+use crate::commands::MEND_CONFIG;
 use crate::commands::service::{Files, ServiceError};
 use crate::failure::Failure;
 use crate::surroundings::{self, daemon_program};
@@ -101,9 +102,7 @@ impl Found<'_> {
         let check = |level, detail: &str| Check::new("config", level, detail);
         match &self.daemon {
             Ok(told) => match &told.status.config.error {
-                Some(error) => check(Level::Failed, error)
-                    .safe("it has an error; the last good version is in use")
-                    .hint("the last good version is in use; correct the file, then mcp-authctl reload"),
+                Some(error) => check(Level::Failed, error).safe("it has an error; the last good version is in use").hint(MEND_CONFIG),
                 None => readable(&told.status.config.path),
             },
             Err(_) => match daemon_program().and_then(|program| surroundings::ask(&program, "--check")) {

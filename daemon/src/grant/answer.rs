@@ -24,7 +24,7 @@ impl Grant {
             default: false,
             scopes: self.record.scopes.clone(),
             state: self.state(now),
-            refreshable: self.record.is_renewable() && self.record.ended.is_none(),
+            refreshable: self.is_refreshable(),
             client_credentials: self.record.definition.client_credentials,
             on_demand: self.is_on_demand(),
             never_expires: until.is_none() && self.terms.as_ref().is_some_and(|terms| terms.never_expires),
@@ -151,8 +151,7 @@ impl Grant {
 
     /// Whether a new token is asked for only when somebody wants one.
     fn is_on_demand(&self) -> bool {
-        let refreshable = self.record.is_renewable() && self.record.ended.is_none();
-        refreshable && self.terms.as_ref().is_some_and(|terms| !terms.refresh_ahead)
+        self.is_refreshable() && self.terms.as_ref().is_some_and(|terms| !terms.refresh_ahead)
     }
 
     fn state(&self, now: Now) -> GrantState {

@@ -85,8 +85,7 @@ impl Core {
             }
             (None, true) => Ok(name),
             (Some(_), true) => Err(ErrorBody::new(ErrorCode::InvalidRequest, "a login either replaces another or gets a label of its own")),
-            (Some(label), false) => GrantName::with_label(name.base(), label)
-                .map_err(|error| ErrorBody::new(ErrorCode::InvalidRequest, format!("{label:?} is not an account label: {error}"))),
+            (Some(label), false) => labelled(name.base(), label),
         };
         let target = target.and_then(|target| match self.grants.get(&target).map(|held| other_account(held.newest(), &undecided.login)) {
             Some(Some(names)) if !decision.replace => Err(conflict(&target, &names)),
@@ -212,6 +211,14 @@ pub(super) fn other_account(held: &GrantRecord, login: &Login) -> Option<(String
         // Two people of one name: what tells them apart is the provider's identifier.
         let told = |name: String, person: &Person<'_>| format!("{name} ({})", person.subject.unwrap_or_default());
         (told(names.0, &held), told(names.1, &new))
+    })
+}
+
+/// The grant of another account, by the label that a person gave it.
+pub(super) fn labelled(base: &str, label: &str) -> Result<GrantName, ErrorBody> {
+    GrantName::with_label(base, label).map_err(|error| {
+        ErrorBody::new(ErrorCode::InvalidRequest, format!("{label:?} is not an account label: {error}"))
+            .hint(format!("of `{base}:work` it is `work`"))
     })
 }
 

@@ -70,7 +70,7 @@ impl Found<'_> {
         let state = match &self.service {
             Ok(state) => state,
             Err(error) => {
-                let level = if matches!(error, ServiceError::NoManager(_)) { Level::Note } else { Level::Warning };
+                let level = if matches!(error, ServiceError::NoSupervisor(_)) { Level::Note } else { Level::Warning };
                 let check = check(level, error.to_string());
                 return Check { hint: error.hint(), ..check };
             }

@@ -26,14 +26,14 @@ impl Systemd {
     /// Asks whether there is one.
     ///
     /// # Errors
-    /// [`ServiceError::NoManager`] with the reason.
+    /// [`ServiceError::NoSupervisor`] with the reason.
     pub(super) fn here() -> Result<Self, ServiceError> {
-        let home = std::env::var_os("HOME").filter(|home| !home.is_empty()).ok_or(ServiceError::NoManager(Missing::Home))?;
+        let home = std::env::var_os("HOME").filter(|home| !home.is_empty()).ok_or(ServiceError::NoSupervisor(Missing::Home))?;
         let unset = std::env::var_os("XDG_RUNTIME_DIR").is_none_or(|folder| folder.is_empty());
         let runtime = if unset { own_runtime_folder() } else { None };
         let mut systemd = Self { units: PathBuf::from(home).join(".config/systemd/user"), runtime };
         // It may have been started with another XDG_CONFIG_HOME than ours.
-        let path = systemd.ask(&["show", "--property=UnitPath", "--value"]).map_err(|_| ServiceError::NoManager(why_not()))?;
+        let path = systemd.ask(&["show", "--property=UnitPath", "--value"]).map_err(|_| ServiceError::NoSupervisor(why_not()))?;
         if let Some(folder) = path.split_whitespace().find(|folder| folder.starts_with('/') && folder.ends_with("/systemd/user")) {
             systemd.units = PathBuf::from(folder);
         }

@@ -44,13 +44,8 @@ pub(crate) fn secret_or_nothing(prompt: &str) -> Result<Option<Secret>, Failure>
 /// A line that is no secret, from the terminal.
 pub(crate) fn line(what: &'static str, prompt: &str) -> Result<String, Failure> {
     output::prompt(prompt);
-    let mut line = String::new();
-    let count = io::stdin().lock().take(MAX_SECRET as u64).read_line(&mut line).map_err(|source| Failure::Input { what, source })?;
-    match (count, line.trim()) {
-        (0, _) => Err(Failure::Cancelled),
-        (_, "") => Err(Failure::Empty(what)),
-        (_, text) => Ok(text.to_owned()),
-    }
+    let line = answer(what)?;
+    if line.is_empty() { Err(Failure::Empty(what)) } else { Ok(line) }
 }
 
 /// A new passphrase, typed twice on a terminal: a typing error here would lock everything away for good.
@@ -62,6 +57,13 @@ pub(crate) fn new_passphrase() -> Result<Secret, Failure> {
     Ok(first)
 }
 
+/// What is typed in answer to a question that was shown, without the spaces around it; empty for Enter alone.
+pub(crate) fn answer(what: &'static str) -> Result<String, Failure> {
+    let mut line = String::new();
+    let count = io::stdin().lock().take(MAX_SECRET as u64).read_line(&mut line).map_err(|source| Failure::Input { what, source })?;
+    if count == 0 { Err(Failure::Cancelled) } else { Ok(line.trim().to_owned()) }
+}
+
 /// Yes or no, from the terminal; Enter alone is `otherwise`. `None` without a terminal: nobody has said yes.
 pub(crate) fn yes_or_no(question: &str, otherwise: bool) -> Result<Option<bool>, Failure> {
     if !io::stdin().is_terminal() {
@@ -69,13 +71,10 @@ pub(crate) fn yes_or_no(question: &str, otherwise: bool) -> Result<Option<bool>,
     }
     loop {
         output::note(&format!("{question} {}", if otherwise { "[Y/n]" } else { "[y/N]" }));
-        let mut line = String::new();
-        let read = io::stdin().lock().read_line(&mut line).map_err(|source| Failure::Input { what: "the answer", source })?;
-        match (read, line.trim().to_lowercase().as_str()) {
-            (0, _) => return Err(Failure::Cancelled),
-            (_, "") => return Ok(Some(otherwise)),
-            (_, "y" | "yes") => return Ok(Some(true)),
-            (_, "n" | "no") => return Ok(Some(false)),
+        match answer("the answer")?.to_lowercase().as_str() {
+            "" => return Ok(Some(otherwise)),
+            "y" | "yes" => return Ok(Some(true)),
+            "n" | "no" => return Ok(Some(false)),
             _ => {}
         }
     }

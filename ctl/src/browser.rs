@@ -3,8 +3,9 @@
 use std::env;
 use std::ffi::OsString;
 use std::io;
-use std::path::Path;
 use std::process::{Child, Command, Stdio};
+
+use crate::surroundings;
 
 /// Why no browser can be expected to appear before the person.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,9 +35,7 @@ pub(crate) fn absence() -> Option<Absence> {
     if cfg!(any(windows, target_os = "macos")) || set("DISPLAY") || set("WAYLAND_DISPLAY") {
         return None;
     }
-    let marked = ["/.dockerenv", "/run/.containerenv"].iter().any(|mark| Path::new(mark).exists());
-    let container = marked || set("container") || set("KUBERNETES_SERVICE_HOST");
-    Some(if container { Absence::Container } else { Absence::NoDisplay })
+    Some(if surroundings::in_container() { Absence::Container } else { Absence::NoDisplay })
 }
 
 /// Whether a URL may be shown and opened: http or https, nothing but visible ASCII, so that no opener can take it for a

@@ -44,6 +44,14 @@ pub(crate) enum Failure {
         /// Why.
         source: io::Error,
     },
+    /// A file could not be read.
+    #[error("cannot read {path}: {source}")]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
     /// A secret or an answer could not be read.
     #[error("cannot read {what}: {source}")]
     Input {
@@ -203,6 +211,11 @@ impl Failure {
             Self::ChecksFailed { hint, .. } => hint.clone(),
             Self::BadConfig(body) => Some(body.hint.clone().unwrap_or_else(|| "correct the file, then `mcp-authctl reload`".into())),
             Self::OddAddress => Some("check the provider with `mcp-authctl provider list`".into()),
+            Self::File { .. } => Some("look at the folder's owner and modes, and at the room on its disk".into()),
+            Self::Unreadable { path, .. } => Some(format!("look who may read it: ls -l '{}'", path.display())),
+            Self::PassphrasesDiffer => Some("the same command again; nothing was changed".into()),
+            Self::OddToken(grant) => Some(format!("mcp-authctl refresh {grant}, or mcp-authctl login {grant}")),
+            Self::NotStarted { .. } => Some("name a program that can be run, with its whole path or on PATH".into()),
             _ => None,
         }
     }

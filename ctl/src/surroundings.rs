@@ -1,8 +1,8 @@
-//! What this process's own surroundings say: proxy settings, where the daemon's program is. Only looks; what follows from
-//! it is the verbs' business.
+//! What this process's own surroundings say: proxy settings, where the daemon's program is, whether it is a container.
+//! Only looks; what follows from it is the verbs' business.
 
 use std::env;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 use std::process::{Command, Stdio};
 
 /// A variable of this process that is set to something.
@@ -45,13 +45,21 @@ pub(crate) fn holds_password(proxy: &str) -> bool {
     rest.contains('@')
 }
 
-/// The daemon's program: beside this one, else the first in `PATH`.
+/// mcp-authd beside us, by the name that we were called by (a link that outlives an update) or the real one, or on PATH.
 pub(crate) fn daemon_program() -> Option<PathBuf> {
     let name = if cfg!(windows) { "mcp-authd.exe" } else { "mcp-authd" };
-    let beside = env::current_exe().ok().and_then(|exe| exe.parent().map(Path::to_owned));
-    let path = env::var_os("PATH").unwrap_or_default();
-    let folders = beside.into_iter().chain(env::split_paths(&path));
-    folders.filter(|folder| folder.is_absolute()).map(|folder| folder.join(name)).find(|program| program.is_file())
+    let called = env::args_os().next().map(PathBuf::from);
+    let called = called.and_then(|called| if called.components().count() > 1 { Some(called) } else { on_path(&called) });
+    let beside = [called, env::current_exe().ok()].into_iter().flatten().map(|own| own.with_file_name(name));
+    beside.filter(|path| is_program(path)).chain(on_path(Path::new(name))).find_map(|path| whole(&path))
+}
+
+/// Whether this runs in a container.
+pub(crate) fn in_container() -> bool {
+    let marks = ["/.dockerenv", "/run/.containerenv", "/run/systemd/container"];
+    let variables = ["container", "KUBERNETES_SERVICE_HOST"];
+    let set = |name: &&str| env::var_os(name).is_some_and(|value| !value.is_empty());
+    marks.iter().any(|mark| Path::new(mark).exists()) || variables.iter().any(set)
 }
 
 /// What a program says with one argument: whether it succeeded, its stdout and its stderr.
@@ -59,6 +67,28 @@ pub(crate) fn ask(program: &Path, argument: &str) -> Option<(bool, String, Strin
     let output = Command::new(program).arg(argument).stdin(Stdio::null()).output().ok()?;
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     Some((output.status.success(), text(&output.stdout), text(&output.stderr)))
+}
+
+fn on_path(name: &Path) -> Option<PathBuf> {
+    let path = env::var_os("PATH")?;
+    env::split_paths(&path).filter(|folder| folder.is_absolute()).map(|folder| folder.join(name)).find(|path| is_program(path))
+}
+
+fn is_program(path: &Path) -> bool {
+    #[cfg(unix)]
+    return std::os::unix::fs::PermissionsExt::mode(&match path.metadata() {
+        Ok(found) if found.is_file() => found.permissions(),
+        _ => return false,
+    }) & 0o111
+        != 0;
+    #[cfg(not(unix))]
+    path.is_file()
+}
+
+/// An absolute path without `..`, which systemd refuses; links are followed only to get rid of one.
+fn whole(path: &Path) -> Option<PathBuf> {
+    let absolute = std::path::absolute(path).ok()?;
+    if absolute.components().any(|part| part == Component::ParentDir) { absolute.canonicalize().ok() } else { Some(absolute) }
 }
 
 #[cfg(test)]
@@ -83,5 +113,18 @@ mod tests {
         for (proxy, holds) in [("http://p:1", false), ("p:1", false), ("http://me:x@p:1", true), ("me@p", true)] {
             assert_eq!(holds_password(proxy), holds, "{proxy}");
         }
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_path_is_made_absolute_and_a_link_is_kept() {
+        let folder = tempfile::tempdir().unwrap();
+        let folder = folder.path().canonicalize().unwrap();
+        std::fs::create_dir(folder.join("v1")).unwrap();
+        std::fs::write(folder.join("v1/mcp-authd"), "").unwrap();
+        std::os::unix::fs::symlink(folder.join("v1"), folder.join("current")).unwrap();
+        assert_eq!(whole(&folder.join("current/./mcp-authd")), Some(folder.join("current/mcp-authd")));
+        assert_eq!(whole(&folder.join("current/../v1/mcp-authd")), Some(folder.join("v1/mcp-authd")));
+        assert!(!is_program(&folder.join("v1/mcp-authd")), "it is not executable");
     }
 }

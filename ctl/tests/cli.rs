@@ -139,11 +139,12 @@ fn wrong_usage_is_code_2_and_asks_the_daemon_nothing() {
 const GRANTS: &str = r#"[
     {"name":"notion","provider":"notion","account":"Acme","scopes":["read:content","update:content"],"state":"ok","refreshable":true,
      "expires_in":2460,"next_refresh_in":1980},
-    {"name":"github:work","provider":"github","account":"octocat","scopes":["repo","gist"],"state":"login_required","refreshable":true,"expires_in":0},
+    {"name":"github:work","provider":"github","account":"octocat","scopes":["repo","gist"],"state":"login_required","refreshable":true,"expires_in":0,
+     "remedy":"mcp-authctl login github:work"},
     {"name":"linear","provider":"linear","account":"東京の会社の長い名前","scopes":[],"state":"retrying","refreshable":true,"expires_in":90,"next_refresh_in":12},
     {"name":"a-name-that-is-much-longer-than-its-column","provider":"x","account":"somebody.with.a.long.name@example.com",
-     "scopes":[],"state":"login_required","refreshable":true},
-    {"name":"pat","provider":"github","scopes":[],"state":"ok","refreshable":false,"expires_in":604800}]"#;
+     "scopes":[],"state":"login_required","refreshable":true,"remedy":"mcp-authctl login a-name-that-is-much-longer-than-its-column"},
+    {"name":"pat","provider":"github","scopes":[],"state":"ok","refreshable":false,"expires_in":604800,"remedy":"mcp-authctl add-token pat"}]"#;
 
 fn overview(status: &'static str, grants: &'static str) -> Daemon {
     Daemon::new(move |asked| match asked {
@@ -164,7 +165,7 @@ github:work       octocat         expired  -          repo gist     LOGIN NEEDED
 linear            東京の会社の…   90 s     in 12 s    -             retrying
 notion            Acme            41 min   in 33 min  read:conten…  ok
 pat               -               7 d      -          -             ok
-  add-token again by then
+  by then: mcp-authctl add-token pat
 ";
     let run = overview(UNLOCKED, GRANTS).run(&["status"]);
     assert_eq!(run, ran(0, expected, ""));
@@ -195,7 +196,7 @@ github  octocat  5 h      -        -       ok
 fn the_long_form_tells_everything_about_each_grant() {
     let grants = r#"[{"name":"linear","provider":"linear","scopes":["read","write"],"state":"retrying","refreshable":true,"expires_in":90,
         "expires_at":"2026-12-01T10:00:00Z","next_refresh_in":12,"refreshed_at":"2026-12-01T09:00:00Z","last_error":"no route"},
-        {"name":"github","provider":"github","account":"octocat","scopes":[],"state":"login_required","refreshable":true}]"#;
+        {"name":"github","provider":"github","account":"octocat","scopes":[],"state":"login_required","refreshable":true,"remedy":"mcp-authctl login github"}]"#;
     let expected = "\
 grant: github
 state: LOGIN NEEDED, of unknown lifetime
@@ -222,12 +223,13 @@ next refresh in: 12 s
 fn status_tells_what_is_on_demand_what_never_expires_and_which_login_ends() {
     let grants = r#"[
         {"name":"a","provider":"a","scopes":[],"state":"ok","refreshable":true,"client_credentials":true,"on_demand":true,"expires_in":0},
-        {"name":"b","provider":"b","scopes":[],"state":"login_required","refreshable":true,"client_credentials":true,"on_demand":true,"expires_in":0},
+        {"name":"b","provider":"b","scopes":[],"state":"login_required","refreshable":true,"client_credentials":true,"on_demand":true,"expires_in":0,
+         "remedy":"mcp-authctl login b --client-credentials"},
         {"name":"c","provider":"c","scopes":[],"state":"ok","refreshable":true,"never_expires":true},
         {"name":"d","provider":"d","scopes":[],"state":"ok","refreshable":true,"expires_in":90,
-         "refresh_token_expires_at":"2026-11-24T00:00:00Z","refresh_token_expires_in":200000,"refresh_token_ending":true},
+         "refresh_token_expires_at":"2026-11-24T00:00:00Z","refresh_token_expires_in":200000,"refresh_token_ending":true,"remedy":"mcp-authctl login d"},
         {"name":"e","provider":"e","scopes":[],"state":"ok","refreshable":true,"expires_in":90,
-         "refresh_token_expires_at":"2026-11-20T00:00:00Z","refresh_token_expires_in":0,"refresh_token_ending":true}]"#;
+         "refresh_token_expires_at":"2026-11-20T00:00:00Z","refresh_token_expires_in":0,"refresh_token_ending":true,"remedy":"mcp-authctl login e"}]"#;
     let expected = "\
 GRANT  ACCOUNT  EXPIRES  REFRESH    SCOPES  STATE
 a      -        -        on demand  -       ok
@@ -292,7 +294,7 @@ fn status_check_tells_by_its_exit_code_alone() {
 fn no_control_character_of_a_provider_reaches_the_terminal() {
     let hostile = r"x\u001b[2J\u0007\r\u0000\u009b31m\u202e\u2066\u007fy\nz";
     let grant = format!(
-        r#"{{"name":"github","provider":"github","account":"{hostile}","issuer":"{hostile}","scopes":["{hostile}"],"state":"login_required","refreshable":true,"last_error":"{hostile}","expires_at":"{hostile}","expires_in":9}}"#
+        r#"{{"name":"github","provider":"github","account":"{hostile}","issuer":"{hostile}","scopes":["{hostile}"],"state":"login_required","refreshable":true,"last_error":"{hostile}","remedy":"{hostile}","expires_at":"{hostile}","expires_in":9}}"#
     );
     let list = format!("[{grant}]");
     let daemon = Daemon::new(move |asked| match asked {

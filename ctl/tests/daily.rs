@@ -16,7 +16,8 @@ use canned::{Daemon, NO_VAULT, Ran, Reply, UNLOCKED, ctl, error, finish, piped};
 const GRANTS: &str = r#"[
     {"name":"github","provider":"github","account":"octocat","scopes":["repo"],"state":"ok","refreshable":true,"expires_in":90,
      "expires_at":"2026-12-01T10:00:00Z"},
-    {"name":"acme","provider":"acme","account":"zoe@corp.example","scopes":["repo"],"state":"login_required","refreshable":true}]"#;
+    {"name":"acme","provider":"acme","account":"zoe@corp.example","scopes":["repo"],"state":"login_required","refreshable":true,
+     "remedy":"mcp-authctl login acme"}]"#;
 const REACHES: &str = r#"[
     {"provider":"github","host":"github.com","builtin":true,"milliseconds":120,"clock_ahead":-90},
     {"provider":"acme","host":"git.corp.example","error":"cannot connect to git.corp.example: no connection in time"}]"#;

@@ -81,9 +81,9 @@ impl Config {
     }
 
     /// The provider of this name: the configured one, else the bare preset.
-    pub fn provider(&self, name: &str) -> Option<Provider> {
-        let configured = self.providers.iter().find(|provider| provider.name == name).cloned();
-        configured.or_else(|| preset::find(name).map(|preset| preset.provider().clone()))
+    pub fn provider(&self, name: &str) -> Option<&Provider> {
+        let configured = self.providers.iter().find(|provider| provider.name == name);
+        configured.or_else(|| preset::find(name).map(preset::Preset::provider))
     }
 
     /// How a provider is reached. A proxy of its own holds for every host, whatever `no_proxy` says.

@@ -265,7 +265,7 @@ fn edited(text: &str, config: &Config) {
                 assert_eq!(Config::load(&path).expect("what was written is good"), written);
                 let others = |config: &Config| config.providers().into_iter().filter(|provider| provider.name != name).collect::<Vec<_>>();
                 assert_eq!(others(&written), others(&before));
-                assert_eq!(written.provider(&name).and_then(|provider| provider.client_id), definition.client_id);
+                assert_eq!(written.provider(&name).and_then(|provider| provider.client_id.as_ref()), definition.client_id.as_ref());
                 before = written;
             }
             Err(error) => {

@@ -576,7 +576,7 @@ impl Grant {
 
     fn may_refresh(&self, now: Now) -> bool {
         let durable_or_needed = self.unsaved.is_none() || !self.is_servable(now);
-        self.terms.is_some() && self.record.is_renewable() && self.record.ended.is_none() && durable_or_needed
+        self.terms.is_some() && self.is_refreshable() && durable_or_needed
     }
 
     /// Until when nothing may be sent; `asked` shortens the wait for a provider that was not reached.

@@ -24,7 +24,7 @@ use crate::oauth::token::{self, TokenError, TokenResponse};
 use crate::oauth::{Sent, assertion};
 use crate::provider::{Flow, Pkce, Provider};
 use crate::secret::ClientSecret;
-use crate::transport::Transport;
+use crate::transport::{Request, Transport};
 
 /// What a login needs to know.
 #[derive(Debug)]
@@ -349,10 +349,15 @@ impl Wanted<'_> {
     }
 
     async fn exchange_once(&self, proof: (&Code, &CodeVerifier)) -> Result<TokenResponse, TokenError> {
-        let quirks = &self.plan.provider.quirks;
-        let secret = self.plan.client_secret.as_ref();
+        let (quirks, secret) = (&self.plan.provider.quirks, self.plan.client_secret.as_ref());
         let request = token::exchange_code(self.definition, quirks, secret, proof, self.plan.resource.as_deref())
             .expect("a login's definition has a token endpoint, a client and a redirect URI");
+        self.send(request).await
+    }
+
+    /// Sends a token request with the client's proof, and checks that its answer can be used.
+    async fn send(&self, request: Request) -> Result<TokenResponse, TokenError> {
+        let (quirks, secret) = (&self.plan.provider.quirks, self.plan.client_secret.as_ref());
         let proved = assertion::prove(request, (self.definition, quirks), secret, self.clock.now().wall);
         let request = proved.map_err(|error| TokenError::NotSent(error.to_string()))?;
         let sent = Sent::of(&request);

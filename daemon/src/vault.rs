@@ -29,7 +29,6 @@ use zeroize::Zeroizing;
 
 use self::jobs::{Answer, Job, Surroundings};
 use self::keeper::Keeper;
-use self::keychain::Keychain;
 use self::store::Change;
 
 /// What a record is for, and its name within that kind.
@@ -188,11 +187,6 @@ impl Vault {
     /// Starts the threads. Touches neither disk nor keychain.
     pub fn start(places: Places) -> Self {
         Self::start_in(places, Surroundings::of_the_system())
-    }
-
-    /// [`Vault::start`] with a chosen keychain.
-    pub fn start_with(places: Places, keychain: Arc<dyn Keychain>) -> Self {
-        Self::start_in(places, Surroundings { keychain, ..Surroundings::of_the_system() })
     }
 
     /// Opens the vault: makes a new one (keychain, or the environment's key source) only where there is none. Of an open

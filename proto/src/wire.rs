@@ -140,6 +140,9 @@ pub struct GrantSummary {
     /// Why the last refresh failed, or why a login is needed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_error: Option<String>,
+    /// The command for a person that mends the grant or renews it: now where a login is needed, else before it ends.
+    #[serde(default)]
+    pub remedy: String,
     /// The newest tokens are in memory only, because the disk refused them.
     #[serde(default)]
     pub not_durable: bool,

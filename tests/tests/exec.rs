@@ -11,6 +11,11 @@ use serde_json::{Value, json};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
+/// A room whose provider ends a token with each refresh.
+fn room_at(server: &Server) -> Room {
+    Room::with_config(&provider_table("test", server, "refresh_invalidates_access_token = true"))
+}
+
 /// A program that got the token of `test` and lives until its stdin ends. Not started as other programs of a room are:
 /// those have their environment kept for the leak search, and in this one's a token is in its place.
 fn start(room: &Room) -> Child {
@@ -36,7 +41,7 @@ fn wait_for(daemon: &Daemon<'_>, program: &Child) -> Value {
 #[test]
 fn a_program_that_exec_started_keeps_its_token_until_it_ends() {
     let server = Server::with_lifetime(3600);
-    let room = Room::with_config(&provider_table("test", &server, "refresh_invalidates_access_token = true"));
+    let room = room_at(&server);
     let daemon = room.start();
     daemon.log_in("test", "alice");
     let token = daemon.token("test");
@@ -60,7 +65,7 @@ fn a_program_that_exec_started_keeps_its_token_until_it_ends() {
 #[test]
 fn a_token_that_the_provider_itself_rejects_is_replaced_although_a_program_keeps_it() {
     let server = Server::with_lifetime(3600);
-    let room = Room::with_config(&provider_table("test", &server, "refresh_invalidates_access_token = true"));
+    let room = room_at(&server);
     let daemon = room.start();
     daemon.log_in("test", "alice");
     let token = daemon.token("test");
@@ -82,7 +87,7 @@ fn a_token_that_the_provider_itself_rejects_is_replaced_although_a_program_keeps
 #[test]
 fn a_daemon_that_was_restarted_does_not_know_who_kept_a_token() {
     let server = Server::with_lifetime(3600);
-    let room = Room::with_config(&provider_table("test", &server, "refresh_invalidates_access_token = true"));
+    let room = room_at(&server);
     let daemon = room.start();
     daemon.log_in("test", "alice");
     let program = start(&room);

@@ -26,7 +26,8 @@ fn a_login_that_ends_is_told_of_before_and_named_as_the_reason_after() {
     assert!(end.is_string() && daemon.show("/v1/grants/test")["refresh_token_ending"] == Value::Null);
 
     let told = heard.wait_for("refresh_token_ending", PATIENCE);
-    assert!(daemon.show("/v1/grants/test")["refresh_token_expires_in"].as_u64() <= Some(1), "in the last tenth of its life");
+    let left = daemon.show("/v1/grants/test")["refresh_token_expires_in"].as_u64();
+    assert!(left.is_some_and(|seconds| seconds <= 1), "in the last tenth of its life: {left:?}");
     assert_eq!(told["grant"], "test");
     let sentence = told["detail"].as_str().unwrap();
     assert!(sentence.contains(end.as_str().unwrap()) && sentence.contains("mcp-authctl login test"), "{sentence}");

@@ -27,7 +27,9 @@ pub(crate) mod use_grant;
 pub(crate) mod vault;
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
-use mcp_auth_proto::{Client, ClientError, GrantName, GrantState, GrantSummary, KeySourceKind, NameError, Status, VaultState, VaultStatus};
+use mcp_auth_proto::{
+    Client, ClientError, GrantName, GrantState, GrantSummary, KeySourceKind, NameError, ProviderSummary, Status, VaultState, VaultStatus,
+};
 
 use crate::failure::Failure;
 use crate::output::{self, field, span};
@@ -36,6 +38,11 @@ use crate::output::{self, field, span};
 fn provider_name(text: &str) -> Result<String, NameError> {
     let name: GrantName = text.parse()?;
     if name.label().is_none() { Ok(name.as_str().to_owned()) } else { Err(NameError) }
+}
+
+/// What the daemon knows of a provider.
+fn provider_of(name: &str, client: &Client) -> Result<ProviderSummary, Failure> {
+    client.providers()?.into_iter().find(|provider| provider.name == name).ok_or_else(|| Failure::NoProvider(name.to_owned()))
 }
 
 /// `, valid until ...` as far as the expiry is known.
@@ -81,6 +88,20 @@ fn settled_status(client: &Client) -> Result<Status, ClientError> {
     let _ = client.grants();
     client.status()
 }
+
+/// What is damaged, if anything.
+fn quarantined(vault: &VaultStatus) -> Option<String> {
+    (vault.quarantined > 0).then(|| format!("{} damaged records were put aside", vault.quarantined))
+}
+
+/// What the disk has not taken, if anything.
+fn not_durable(status: &Status) -> Option<String> {
+    let told = || format!("the newest tokens of {} grants are in memory only, the disk refuses them", status.not_durable);
+    (status.not_durable > 0).then(told)
+}
+
+/// What to do about a config that does not parse, while the daemon runs.
+const MEND_CONFIG: &str = "the last good version is in use; correct the file, then `mcp-authctl reload`";
 
 fn vault_line(vault: &VaultStatus) -> String {
     format!("vault {}", vault_state(vault))

@@ -3,7 +3,7 @@
 use clap::Subcommand;
 use mcp_auth_proto::{Client, ClientSecretRequest, ProviderDefinition, ProviderSummary};
 
-use super::{provider_name, scopes};
+use super::{provider_name, provider_of, scopes};
 use crate::ask;
 use crate::failure::Failure;
 use crate::output::{self, field};
@@ -112,9 +112,8 @@ pub(crate) fn run(args: Args, client: &Client, json: bool) -> Result<(), Failure
     match args.verb {
         Verb::List => list(&client.providers()?, json),
         Verb::Show { name } => {
-            let providers = client.providers()?;
-            let provider = providers.iter().find(|provider| provider.name == name).ok_or(Failure::NoProvider(name))?;
-            if json { output::json(provider) } else { output::line(&description(provider)) }
+            let provider = provider_of(&name, client)?;
+            if json { output::json(&provider) } else { output::line(&description(&provider)) }
         }
         Verb::Add(definition) => add(*definition, client, json),
         Verb::SetSecret { name } => {

@@ -80,37 +80,37 @@ Examples:
 
 /// Whoever runs services for this user.
 #[derive(Debug)]
-enum Manager {
+enum Supervisor {
     Systemd(Systemd),
     Launchd(Launchd),
 }
 
 pub(crate) fn run(args: &Args, client: &Client, json: bool) -> Result<(), Failure> {
-    let manager = Manager::here()?;
+    let supervisor = Supervisor::here()?;
     match &args.verb {
-        Verb::Install(args) => install::install(args, &manager, client, json),
-        Verb::Uninstall(args) => install::uninstall(args, &manager, client, json),
-        Verb::Start => begin(&manager, client, json),
-        Verb::Stop { socket } => end(&manager, *socket, client, json),
-        Verb::Restart => again(&manager, client, json),
-        Verb::Status => show(&State::of(&manager, client)?, json),
-        Verb::Logs(args) => logs::run(args, &manager, json),
+        Verb::Install(args) => install::install(args, &supervisor, client, json),
+        Verb::Uninstall(args) => install::uninstall(args, &supervisor, client, json),
+        Verb::Start => begin(&supervisor, client, json),
+        Verb::Stop { socket } => end(&supervisor, *socket, client, json),
+        Verb::Restart => again(&supervisor, client, json),
+        Verb::Status => show(&State::of(&supervisor, client)?, json),
+        Verb::Logs(args) => logs::run(args, &supervisor, json),
     }
 }
 
 /// The service as it is now, for `doctor`. It does not wake the daemon.
 ///
 /// # Errors
-/// [`ServiceError::NoManager`] where nobody runs services for this user.
+/// [`ServiceError::NoSupervisor`] where nobody runs services for this user.
 pub(crate) fn state(client: &Client) -> Result<State, ServiceError> {
-    State::of(&Manager::here()?, client)
+    State::of(&Supervisor::here()?, client)
 }
 
-impl Manager {
+impl Supervisor {
     /// The one of this system, if it answers.
     fn here() -> Result<Self, ServiceError> {
         if cfg!(windows) {
-            Err(ServiceError::NoManager(failure::Missing::Windows))
+            Err(ServiceError::NoSupervisor(failure::Missing::Windows))
         } else if cfg!(target_os = "macos") {
             Launchd::here().map(Self::Launchd)
         } else {
@@ -163,55 +163,55 @@ impl Manager {
     }
 }
 
-fn begin(manager: &Manager, client: &Client, json: bool) -> Result<(), Failure> {
-    let state = installed(manager, client)?;
+fn begin(supervisor: &Supervisor, client: &Client, json: bool) -> Result<(), Failure> {
+    let state = installed(supervisor, client)?;
     if let Some(pid) = state.by_hand {
         return Err(ServiceError::ByHand { pid }.into());
     }
-    let step = match manager {
-        Manager::Systemd(_) => Step::run(&systemctl(&["start", SOCKET, SERVICE]), "socket and daemon start"),
-        Manager::Launchd(launchd) if state.enabled => launchd.start(),
+    let step = match supervisor {
+        Supervisor::Systemd(_) => Step::run(&systemctl(&["start", SOCKET, SERVICE]), "socket and daemon start"),
+        Supervisor::Launchd(launchd) if state.enabled => launchd.start(),
         // `stop --socket` has unloaded it.
-        Manager::Launchd(launchd) => launchd.load(),
+        Supervisor::Launchd(launchd) => launchd.load(),
     };
-    one(manager, &step, client, json)
+    one(supervisor, &step, client, json)
 }
 
-fn end(manager: &Manager, socket: bool, client: &Client, json: bool) -> Result<(), Failure> {
-    installed(manager, client)?;
-    let step = match manager {
-        Manager::Systemd(_) if socket => {
+fn end(supervisor: &Supervisor, socket: bool, client: &Client, json: bool) -> Result<(), Failure> {
+    installed(supervisor, client)?;
+    let step = match supervisor {
+        Supervisor::Systemd(_) if socket => {
             Step::run(&systemctl(&["stop", SERVICE, SOCKET]), "nothing starts the daemon before `service start`, or your next login")
         }
-        Manager::Systemd(_) => Step::run(&systemctl(&["stop", SERVICE]), "the next request starts the daemon again"),
-        Manager::Launchd(launchd) => launchd.stop(),
+        Supervisor::Systemd(_) => Step::run(&systemctl(&["stop", SERVICE]), "the next request starts the daemon again"),
+        Supervisor::Launchd(launchd) => launchd.stop(),
     };
-    one(manager, &step, client, json)
+    one(supervisor, &step, client, json)
 }
 
-fn again(manager: &Manager, client: &Client, json: bool) -> Result<(), Failure> {
-    let state = installed(manager, client)?;
-    let step = match manager {
+fn again(supervisor: &Supervisor, client: &Client, json: bool) -> Result<(), Failure> {
+    let state = installed(supervisor, client)?;
+    let step = match supervisor {
         // The socket too, where it has failed or was closed.
-        Manager::Systemd(_) if !state.listening => Step::run(&systemctl(&["start", SOCKET, SERVICE]), "socket and daemon start"),
-        Manager::Systemd(_) => Step::run(&systemctl(&["restart", SERVICE]), "the daemon starts anew, whoever asks meanwhile waits"),
-        Manager::Launchd(launchd) => launchd.restart(),
+        Supervisor::Systemd(_) if !state.listening => Step::run(&systemctl(&["start", SOCKET, SERVICE]), "socket and daemon start"),
+        Supervisor::Systemd(_) => Step::run(&systemctl(&["restart", SERVICE]), "the daemon starts anew, whoever asks meanwhile waits"),
+        Supervisor::Launchd(launchd) => launchd.restart(),
     };
-    one(manager, &step, client, json)
+    one(supervisor, &step, client, json)
 }
 
 /// Carries out the one step of a verb and shows it, and with `--json` what has come of it.
-fn one(manager: &Manager, step: &Step, client: &Client, json: bool) -> Result<(), Failure> {
-    manager.carry_out(step)?;
+fn one(supervisor: &Supervisor, step: &Step, client: &Client, json: bool) -> Result<(), Failure> {
+    supervisor.carry_out(step)?;
     if json {
-        return output::json(&State::of(manager, client)?);
+        return output::json(&State::of(supervisor, client)?);
     }
     output::note(&step.line());
     Ok(())
 }
 
-fn installed(manager: &Manager, client: &Client) -> Result<State, Failure> {
-    let state = State::of(manager, client)?;
+fn installed(supervisor: &Supervisor, client: &Client) -> Result<State, Failure> {
+    let state = State::of(supervisor, client)?;
     if state.unit.is_none() { Err(ServiceError::NotInstalled.into()) } else { Ok(state) }
 }
 

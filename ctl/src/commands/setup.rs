@@ -3,7 +3,7 @@
 
 mod network;
 
-use std::io::{self, BufRead, IsTerminal};
+use std::io::{self, IsTerminal};
 
 use mcp_auth_proto::{Client, ClientError, ErrorBody, ErrorCode, KeySourceKind, Status, VaultSetup, VaultState, VaultStatus, VaultUnlock};
 
@@ -163,14 +163,11 @@ fn choose(choices: &[KeySourceKind]) -> Result<KeySourceKind, Failure> {
     }
     loop {
         output::note(&format!("which one? [1-{}, Ctrl-C to decide later]", choices.len()));
-        let mut line = String::new();
-        let count = io::stdin().lock().read_line(&mut line).map_err(|source| Failure::Input { what: "the choice", source })?;
-        let answer = line.trim();
+        let answer = ask::answer("the choice")?;
         let numbered = answer.parse::<usize>().ok().and_then(|number| choices.get(number.checked_sub(1)?));
-        match (count, numbered.or_else(|| choices.iter().find(|kind| kind.as_str() == answer))) {
-            (0, _) => return Err(Failure::Cancelled),
-            (_, Some(kind)) => return Ok(*kind),
-            (_, None) => output::complaint(&format!("`{answer}` is none of them"), None),
+        match numbered.or_else(|| choices.iter().find(|kind| kind.as_str() == answer)) {
+            Some(kind) => return Ok(*kind),
+            None => output::complaint(&format!("`{answer}` is none of them"), None),
         }
     }
 }

@@ -5,7 +5,7 @@ mod watch;
 
 use mcp_auth_proto::{Client, ClientError, ErrorBody, ErrorCode, GrantName, GrantState, GrantSummary, Status, VaultState};
 
-use super::{scopes, validity, vault_line};
+use super::{MEND_CONFIG, not_durable, quarantined, scopes, validity, vault_line};
 use crate::failure::Failure;
 use crate::output::{self, field, span};
 
@@ -62,7 +62,7 @@ fn check(grant: &GrantSummary) -> Result<(), Failure> {
     match (grant.state, grant.expires_in) {
         (GrantState::LoginRequired, _) => Err(Failure::NotLoggedIn {
             grant: grant.name.to_string(),
-            remedy: login_command(grant),
+            remedy: grant.remedy.clone(),
             reason: grant.last_error.as_ref().map(|error| format!(": {error}")).unwrap_or_default(),
         }),
         (GrantState::Retrying, Some(0)) => Err(Failure::NotRefreshed(grant.name.to_string())),
@@ -128,18 +128,14 @@ fn problems(status: &Status) -> Vec<String> {
         let hint = vault.hint.as_deref().unwrap_or("mcp-authctl unlock");
         lines.extend([vault_line(vault), format!("  hint: {}", field(hint))]);
     }
-    if vault.quarantined > 0 {
-        lines.push(format!("vault: {} damaged records were put aside, log in again for what is missing below", vault.quarantined));
-    }
+    lines.extend(quarantined(vault).map(|told| format!("vault: {told}, log in again for what is missing below")));
     if let Some(error) = &status.config.error {
         // It mostly begins with the path, and then with the line.
         let path = if error.starts_with(&status.config.path) { String::new() } else { format!("{}: ", field(&status.config.path)) };
         lines.push(format!("config: {path}{}", field(error)));
-        lines.push("  hint: the last good version is in use; correct the file, then `mcp-authctl reload`".to_owned());
+        lines.push(format!("  hint: {MEND_CONFIG}"));
     }
-    if status.not_durable > 0 {
-        lines.push(format!("disk: the newest tokens of {} grants are in memory only, the disk refuses them", status.not_durable));
-    }
+    lines.extend(not_durable(status).map(|told| format!("disk: {told}")));
     lines.extend(status.paused.iter().map(|it| format!("{} does not answer, next attempt in {}", field(&it.issuer), span(it.retry_after))));
     lines
 }
@@ -156,19 +152,12 @@ fn state(grant: &GrantSummary) -> &'static str {
 /// What the person should do about a grant, or know of it; mostly nothing.
 fn to_do(grant: &GrantSummary) -> String {
     match grant.state {
-        GrantState::LoginRequired => login_command(grant),
+        GrantState::LoginRequired => field(&grant.remedy),
         _ if grant.refresh_token_ending => ending(grant),
         _ if grant.not_durable => "not on disk yet".to_owned(),
-        // A static token: nobody issued it to us.
-        _ if !grant.refreshable && grant.issuer.is_none() && grant.expires_in.is_some() => "add-token again by then".to_owned(),
-        _ if !grant.refreshable && grant.expires_in.is_some() => "log in again by then".to_owned(),
+        _ if !grant.refreshable && grant.expires_in.is_some() => format!("by then: {}", field(&grant.remedy)),
         _ => String::new(),
     }
-}
-
-fn login_command(grant: &GrantSummary) -> String {
-    let how = if grant.client_credentials { " --client-credentials" } else { "" };
-    format!("mcp-authctl login {}{how}", grant.name)
 }
 
 /// The refresh token ends by itself; what to do before.
@@ -177,7 +166,7 @@ fn ending(grant: &GrantSummary) -> String {
         Some(seconds @ 1..) => format!("the login ends in {}", span(seconds)),
         _ => "the login has reached its end".to_owned(),
     };
-    format!("{when}: {}", login_command(grant))
+    format!("{when}: {}", field(&grant.remedy))
 }
 
 fn description(grant: &GrantSummary) -> String {

@@ -2,7 +2,7 @@
 
 use mcp_auth_proto::{Client, ClientError, ErrorCode, GrantName, ProviderDefinition};
 
-use super::account;
+use super::{account, provider_of};
 use crate::failure::Failure;
 use crate::output;
 
@@ -39,8 +39,7 @@ pub(crate) fn run(args: &Args, client: &Client, json: bool) -> Result<(), Failur
 }
 
 fn take_back(base: &str, client: &Client, json: bool) -> Result<(), Failure> {
-    let providers = client.providers()?;
-    let provider = providers.into_iter().find(|provider| provider.name == base).ok_or_else(|| Failure::NoProvider(base.to_owned()))?;
+    let provider = provider_of(base, client)?;
     let chosen = provider.default_account.is_some();
     let provider = if chosen { define(base, "", client)? } else { provider };
     if json {

@@ -31,8 +31,8 @@ impl Core {
         if name.label().is_some() || self.grants.contains_key(name) || self.set_aside.contains(name) {
             return name.clone();
         }
-        let label = self.config.provider(name.base()).and_then(|provider| provider.default_account);
-        label.and_then(|label| GrantName::with_label(name.base(), &label).ok()).unwrap_or_else(|| name.clone())
+        let label = self.config.provider(name.base()).and_then(|provider| provider.default_account.as_deref());
+        label.and_then(|label| GrantName::with_label(name.base(), label).ok()).unwrap_or_else(|| name.clone())
     }
 
     /// Whether its provider's bare name stands for a grant.
@@ -85,8 +85,7 @@ impl Core {
             }
             (None, true) => Ok(name),
             (Some(_), true) => Err(ErrorBody::new(ErrorCode::InvalidRequest, "a login either replaces another or gets a label of its own")),
-            (Some(label), false) => GrantName::with_label(name.base(), label)
-                .map_err(|error| ErrorBody::new(ErrorCode::InvalidRequest, format!("{label:?} is not an account label: {error}"))),
+            (Some(label), false) => labelled(name.base(), label),
         };
         let target = target.and_then(|target| match self.grants.get(&target).map(|held| other_account(held.newest(), &undecided.login)) {
             Some(Some(names)) if !decision.replace => Err(conflict(&target, &names)),
@@ -138,7 +137,7 @@ impl Core {
             return;
         }
         let name = record.name.clone();
-        self.task(attempt::revoke(self.way(provider), record), move |_, outcome| match outcome {
+        self.task(attempt::revoke(self.way(provider.clone()), record), move |_, outcome| match outcome {
             Some(Ok(true)) => tracing::info!(grant = %name, "a login that nobody holds was revoked"),
             Some(Err(reason)) => tracing::warn!(grant = %name, reason, "a login that nobody holds could not be revoked"),
             _ => {}
@@ -212,6 +211,14 @@ pub(super) fn other_account(held: &GrantRecord, login: &Login) -> Option<(String
         // Two people of one name: what tells them apart is the provider's identifier.
         let told = |name: String, person: &Person<'_>| format!("{name} ({})", person.subject.unwrap_or_default());
         (told(names.0, &held), told(names.1, &new))
+    })
+}
+
+/// The grant of another account, by the label that a person gave it.
+pub(super) fn labelled(base: &str, label: &str) -> Result<GrantName, ErrorBody> {
+    GrantName::with_label(base, label).map_err(|error| {
+        ErrorBody::new(ErrorCode::InvalidRequest, format!("{label:?} is not an account label: {error}"))
+            .hint(format!("of `{base}:work` it is `work`"))
     })
 }
 

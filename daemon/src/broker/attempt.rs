@@ -12,9 +12,9 @@ use crate::grant::record::{Definition, GrantRecord};
 use crate::grant::{Attempt, AttemptError, Verdict};
 use crate::oauth::token::{TokenError, TokenResponse};
 use crate::oauth::{Sent, assertion, identity, revoke, token};
-use crate::provider::{Provider, secret_command};
+use crate::provider::{Provider, Quirks, secret_command};
 use crate::secret::{AccessToken, ClientSecret, RefreshToken};
-use crate::transport::Transport;
+use crate::transport::{Request, Transport};
 use crate::vault::{Intent, RecordId, RecordKind, Vault};
 
 /// How long an intent may take to be written.
@@ -65,12 +65,7 @@ pub(super) async fn refresh(
     }
     failpoint::at(format_args!("intent synced"));
     let quirks = &way.provider.quirks;
-    let (definition, resource) = (&record.definition, record.resource.as_deref());
-    let request = match &attempt.refresh_token {
-        Some(refresh_token) => token::refresh(definition, quirks, secret.as_ref(), refresh_token, resource),
-        None => token::client_credentials(definition, quirks, secret.as_ref(), &record.requested_scopes, resource),
-    };
-    let Some(request) = request else {
+    let Some(request) = request(quirks, &record, &attempt, secret.as_ref()) else {
         let error = TokenError::Unusable("the grant has no token endpoint".into());
         return (started, Err(AttemptError::Provider(error)));
     };
@@ -92,6 +87,15 @@ pub(super) async fn refresh(
         () = overslept(&mut suspended) => Err(TokenError::Lost("the machine was asleep while the provider answered".into())),
     };
     (sent_at, result.and_then(|response| same_subject(&record, response, &way)).map_err(AttemptError::Provider))
+}
+
+/// The refresh, or the client's question for another token.
+fn request(quirks: &Quirks, record: &GrantRecord, attempt: &Attempt, secret: Option<&ClientSecret>) -> Option<Request> {
+    let (definition, resource) = (&record.definition, record.resource.as_deref());
+    match &attempt.refresh_token {
+        Some(refresh_token) => token::refresh(definition, quirks, secret, refresh_token, resource),
+        None => token::client_credentials(definition, quirks, secret, &record.requested_scopes, resource),
+    }
 }
 
 /// Tries an access token where the provider tells who it belongs to.

@@ -244,7 +244,7 @@ impl Core {
     // ---- providers ----
 
     /// The provider that a definition was made with, if the config still says the same.
-    pub(super) fn provider_of(&self, definition: &Definition) -> Option<Provider> {
+    pub(super) fn provider_of(&self, definition: &Definition) -> Option<&Provider> {
         self.config.provider(&definition.provider).filter(|provider| provider.accepts(definition))
     }
 
@@ -262,7 +262,7 @@ impl Core {
             refresh_token_lifetime: provider.quirks.refresh_token_lifetime,
             refresh_token_idle_lifetime: provider.quirks.refresh_token_idle_lifetime,
             can_probe,
-            refresh_scopes: provider.refresh_scopes,
+            refresh_scopes: provider.refresh_scopes.clone(),
             login: LoginKind::of(&provider.quirks),
         })
     }
@@ -278,13 +278,13 @@ impl Core {
     /// secret goes where the other belongs.
     fn defined_way_of(&self, name: &GrantName) -> Option<(Way, GrantRecord)> {
         let record = self.grants.get(name)?.record().clone();
-        Some((self.way(self.provider_of(&record.definition)?), record))
+        Some((self.way(self.provider_of(&record.definition)?.clone()), record))
     }
 
     pub(super) fn way_of(&self, name: &GrantName) -> Option<(Way, GrantRecord)> {
         let record = self.grants.get(name)?.record().clone();
         let provider = self.provider_of(&record.definition).or_else(|| self.config.provider(&record.definition.provider));
-        Some((self.way(provider.unwrap_or_else(|| Provider::unknown(&record.definition.provider))), record))
+        Some((self.way(provider.cloned().unwrap_or_else(|| Provider::unknown(&record.definition.provider))), record))
     }
 
     // ---- refreshes ----

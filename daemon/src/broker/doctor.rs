@@ -71,7 +71,7 @@ impl Core {
         known
             .take(MOST)
             .map(|provider| {
-                let way = self.way(provider);
+                let way = self.way(provider.clone());
                 (way.provider, way.transport)
             })
             .collect()
@@ -80,7 +80,9 @@ impl Core {
 
 /// Side by side; in the order of the patients.
 async fn ask_all(patients: Vec<(Provider, Arc<dyn Transport>)>, clock: Arc<dyn Clock>) -> Vec<wire::ProviderReach> {
-    let asked: Vec<_> = patients.into_iter().map(|(provider, way)| tokio::spawn(ask(provider, way, clock.clone()))).collect();
+    let builtin = Arc::new(preset_hosts());
+    let ask = |(provider, way)| tokio::spawn(ask(provider, way, clock.clone(), builtin.clone()));
+    let asked: Vec<_> = patients.into_iter().map(ask).collect();
     let mut reaches = Vec::with_capacity(asked.len());
     for asked in asked {
         // One that panicked tells nothing of the others.
@@ -89,10 +91,15 @@ async fn ask_all(patients: Vec<(Provider, Arc<dyn Transport>)>, clock: Arc<dyn C
     reaches
 }
 
-async fn ask(provider: Provider, way: Arc<dyn Transport>, clock: Arc<dyn Clock>) -> wire::ProviderReach {
+async fn ask(
+    provider: Provider,
+    way: Arc<dyn Transport>,
+    clock: Arc<dyn Clock>,
+    preset_hosts: Arc<BTreeSet<String>>,
+) -> wire::ProviderReach {
     let address = address(&provider);
     let host = address.as_deref().and_then(host_of);
-    let builtin = host.as_ref().is_some_and(|host| preset_hosts().contains(host));
+    let builtin = host.as_ref().is_some_and(|host| preset_hosts.contains(host));
     let mut reach = wire::ProviderReach {
         provider: provider.name.clone(),
         host,

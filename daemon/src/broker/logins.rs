@@ -10,7 +10,7 @@ use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
 
 use super::Reply;
-use super::accounts::Undecided;
+use super::accounts::{Undecided, labelled};
 use super::core::{Core, answer};
 use super::providers::no_provider;
 use crate::grant::record::GrantRecord;
@@ -144,11 +144,10 @@ impl Core {
         let grant = match (&request.account, name.label()) {
             (None, None) => self.meant(&name),
             (Some(label), Some(other)) if label != other => {
-                return Err(invalid(format!("the name says account `{other}`, and --account says `{label}`")));
+                let sentence = format!("the name says account `{other}`, and --account says `{label}`");
+                return Err(invalid(sentence).hint(format!("mcp-authctl login {}:LABEL", name.base())));
             }
-            (Some(label), _) => {
-                GrantName::with_label(name.base(), label).map_err(|error| invalid(format!("{label:?} is not an account label: {error}")))?
-            }
+            (Some(label), _) => labelled(name.base(), label)?,
             (None, _) => name,
         };
         let provider = self.config.provider(grant.base()).ok_or_else(|| no_provider(grant.base()))?;
@@ -157,8 +156,8 @@ impl Core {
         let known = held.and_then(|held| held.account.clone()).filter(|_| !request.replace);
         let plan = Plan {
             grant: grant.clone(),
-            client_secret: self.secret_of(&provider),
-            scopes: scopes(request, &provider)?,
+            client_secret: self.secret_of(provider),
+            scopes: scopes(request, provider)?,
             login_hint: request.login_hint.clone().or(known),
             resource: held.and_then(|held| held.resource.clone()),
             callback_port: request.callback_port,
@@ -166,7 +165,7 @@ impl Core {
             by_hand,
             headless: request.headless,
             patience: PATIENCE,
-            provider,
+            provider: provider.clone(),
         };
         Ok((grant, plan))
     }

@@ -111,12 +111,12 @@ impl Core {
     pub(super) fn set_client_secret(&mut self, name: String, request: wire::ClientSecretRequest, reply: Reply<wire::ProviderSummary>) {
         let Some(provider) = self.config.provider(&name) else { return answer(reply, Err(no_provider(&name))) };
         let secret = request.client_secret.expose().trim();
-        if let Err(error) = check_secret(secret, &provider) {
+        if let Err(error) = check_secret(secret, provider) {
             return answer(reply, Err(error));
         }
         let generation = self.secrets.get(&name).map_or(1, |stored| stored.generation + 1);
         let id = RecordId { kind: RecordKind::ProviderSecret, name: name.clone() };
-        let secret = StoredSecret::new(secret, generation, &provider);
+        let secret = StoredSecret::new(secret, generation, provider);
         let record = Record { id, generation, plaintext: secret.to_plaintext() };
         let done = self.back(move |core, result: Result<(), VaultError>| match result {
             Ok(()) => {
@@ -171,7 +171,7 @@ impl Core {
     }
 
     fn provider(&mut self, name: &str, reply: Reply<wire::ProviderSummary>) {
-        let summary = self.config.provider(name).map(|provider| provider.summary(self.secret_of(&provider).is_some()));
+        let summary = self.config.provider(name).map(|provider| provider.summary(self.secret_of(provider).is_some()));
         answer(reply, summary.ok_or_else(|| no_provider(name)));
     }
 }

@@ -68,7 +68,7 @@ impl Core {
             let error = ErrorBody::new(ErrorCode::InvalidRequest, "the token is empty or holds a space or a control character");
             return answer(reply, Err(error.hint(format!("mcp-authctl add-token {name} reads it from standard input"))));
         }
-        let provider = self.config.provider(name.base()).unwrap_or_else(|| Provider::unknown(name.base()));
+        let provider = self.config.provider(name.base()).cloned().unwrap_or_else(|| Provider::unknown(name.base()));
         let errand = attempt::identify(self.way(provider.clone()), access_token.clone());
         self.task(errand, move |core, identity| match identity.unwrap_or(Ok(Identity::default())) {
             Err(()) => {

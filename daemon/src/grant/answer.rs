@@ -24,7 +24,7 @@ impl Grant {
             default: false,
             scopes: self.record.scopes.clone(),
             state: self.state(now),
-            refreshable: self.record.is_renewable() && self.record.ended.is_none(),
+            refreshable: self.is_refreshable(),
             client_credentials: self.record.definition.client_credentials,
             on_demand: self.is_on_demand(),
             never_expires: until.is_none() && self.terms.as_ref().is_some_and(|terms| terms.never_expires),
@@ -36,6 +36,7 @@ impl Grant {
             refreshed_at: self.record.refreshed_at.map(|at| at.rfc3339()),
             next_refresh_in: self.planned().map(|at| at.since(now.boot).as_secs()),
             last_error: self.complaint(now),
+            remedy: self.remedy(),
             not_durable: self.is_not_durable(),
             revokes_account: false,
             fingerprint: has_token.then(|| self.record.token.access_token.fingerprint()),
@@ -150,8 +151,7 @@ impl Grant {
 
     /// Whether a new token is asked for only when somebody wants one.
     fn is_on_demand(&self) -> bool {
-        let refreshable = self.record.is_renewable() && self.record.ended.is_none();
-        refreshable && self.terms.as_ref().is_some_and(|terms| !terms.refresh_ahead)
+        self.is_refreshable() && self.terms.as_ref().is_some_and(|terms| !terms.refresh_ahead)
     }
 
     fn state(&self, now: Now) -> GrantState {
@@ -174,7 +174,7 @@ impl Grant {
         if refused { format!("mcp-authctl provider set-secret {}", definition.provider) } else { self.login_command() }
     }
 
-    fn login_command(&self) -> String {
+    pub(super) fn login_command(&self) -> String {
         if self.record.definition.is_static() {
             return format!("mcp-authctl add-token {}", self.record.name);
         }

@@ -43,7 +43,8 @@ impl Grant {
         self.refreshes_end_tokens() && self.is_refreshable() && !under_way && !self.current.rejected && self.is_servable(now)
     }
 
-    fn is_refreshable(&self) -> bool {
+    /// Whether a new token can be had without a person.
+    pub(super) fn is_refreshable(&self) -> bool {
         self.record.is_renewable() && self.record.ended.is_none()
     }
 

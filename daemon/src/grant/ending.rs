@@ -122,7 +122,7 @@ impl Grant {
     pub(super) fn warning(&mut self, now: Now) -> Option<News> {
         let ending = self.ending.as_mut()?;
         let at = ending.warns(now).then(|| ending.wall().rfc3339())?;
-        Some(News::RefreshTokenEnding(format!("the login ends at {at}; `mcp-authctl login {}` begins a new one", self.record.name)))
+        Some(News::RefreshTokenEnding(format!("the login ends at {at}; `{}` begins a new one", self.login_command())))
     }
 }
 

@@ -2,11 +2,10 @@
 
 use mcp_auth_proto::{ErrorBody, LoginFlow};
 
-use super::{EXCHANGE_PAUSES, Outcome, Plan, define, discovery, failure};
+use super::{EXCHANGE_PAUSES, Outcome, Plan, Wanted, define, discovery, failure};
 use crate::clock::{Clock, Now};
 use crate::grant::record::Definition;
 use crate::oauth::token::{self, TokenError, TokenResponse};
-use crate::oauth::{Sent, assertion};
 use crate::provider::{Flow, Provider};
 use crate::transport::Transport;
 
@@ -23,20 +22,16 @@ pub(super) async fn run(plan: &Plan, client_id: &str, transport: &dyn Transport,
     }
     let server = discovery::find_for_client((name, &plan.provider), transport).await?;
     let definition = Definition { client_credentials: true, ..define(plan, &server, client_id, None) };
-    let (response, sent_at) = ask(plan, &definition, transport, clock).await.map_err(|error| failure::token(name, &error))?;
+    let (response, sent_at) =
+        ask(&Wanted { plan, definition: &definition, transport, clock }).await.map_err(|error| failure::token(name, &error))?;
     Ok(Outcome { definition, response, sent_at, account: Some(client_id.to_owned()), subject: None })
 }
 
-async fn ask(
-    plan: &Plan,
-    definition: &Definition,
-    transport: &dyn Transport,
-    clock: &dyn Clock,
-) -> Result<(TokenResponse, Now), TokenError> {
+async fn ask(wanted: &Wanted<'_>) -> Result<(TokenResponse, Now), TokenError> {
     let mut pauses = EXCHANGE_PAUSES.iter();
     loop {
-        let sent_at = clock.now();
-        match (ask_once(plan, definition, transport, sent_at).await, pauses.next()) {
+        let sent_at = wanted.clock.now();
+        match (ask_once(wanted).await, pauses.next()) {
             // Nothing is used up by a request whose answer was lost.
             (Err(TokenError::NotSent(_) | TokenError::Lost(_)), Some(pause)) => tokio::time::sleep(*pause).await,
             (result, _) => return Ok((result?, sent_at)),
@@ -44,17 +39,9 @@ async fn ask(
     }
 }
 
-async fn ask_once(plan: &Plan, definition: &Definition, transport: &dyn Transport, now: Now) -> Result<TokenResponse, TokenError> {
-    let (quirks, secret) = (&plan.provider.quirks, plan.client_secret.as_ref());
-    let request = token::client_credentials(definition, quirks, secret, &plan.scopes, plan.resource.as_deref())
+async fn ask_once(wanted: &Wanted<'_>) -> Result<TokenResponse, TokenError> {
+    let Plan { provider, client_secret, scopes, resource, .. } = wanted.plan;
+    let request = token::client_credentials(wanted.definition, &provider.quirks, client_secret.as_ref(), scopes, resource.as_deref())
         .expect("a login's definition has a token endpoint and a client");
-    let proved = assertion::prove(request, (definition, quirks), secret, now.wall);
-    let request = proved.map_err(|error| TokenError::NotSent(error.to_string()))?;
-    let sent = Sent::of(&request);
-    let response = transport.send(request).await.map_err(token::from_transport)?;
-    let response = token::check(&response, quirks).map_err(|error| error.without(&sent))?;
-    match response.unusable {
-        Some(fault) => Err(TokenError::Unusable(fault)),
-        None => Ok(response),
-    }
+    wanted.send(request).await
 }

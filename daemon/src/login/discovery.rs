@@ -20,55 +20,58 @@ pub(super) struct Server {
     pub(super) metadata: Option<AuthorizationServerMetadata>,
 }
 
+impl Server {
+    /// What is fixed, and for the rest what the metadata says.
+    fn of(fixed: &Endpoints, metadata: AuthorizationServerMetadata) -> Self {
+        let or = |fixed: &Option<String>, found: &Option<String>| fixed.as_ref().or(found.as_ref()).cloned();
+        Self {
+            authorization: or(&fixed.authorization, &metadata.authorization_endpoint),
+            token: fixed.token.as_ref().unwrap_or(&metadata.token_endpoint).clone(),
+            revocation: or(&fixed.revocation, &metadata.revocation_endpoint),
+            userinfo: or(&fixed.userinfo, &metadata.userinfo_endpoint),
+            device: or(&fixed.device, &metadata.device_authorization_endpoint),
+            metadata: Some(metadata),
+        }
+    }
+
+    /// What is fixed, and nothing else.
+    fn fixed(endpoints: &Endpoints, token: &str) -> Self {
+        let Endpoints { authorization, revocation, userinfo, device, .. } = endpoints.clone();
+        Self { authorization, token: token.to_owned(), revocation, userinfo, device, metadata: None }
+    }
+}
+
 /// How long one metadata document may take.
 const TIMEOUT: std::time::Duration = std::time::Duration::from_secs(15);
 
 /// Finds the server. Its metadata is fetched only where an endpoint is missing, and never overrides a fixed one.
 pub(super) async fn find((grant, provider): (&GrantName, &Provider), transport: &dyn Transport) -> Result<Server, ErrorBody> {
-    let Endpoints { authorization, token, revocation, userinfo, device, refresh: _ } = provider.endpoints.clone();
-    let whole =
-        authorization.is_some() || provider.quirks.flow.is_some_and(|flow| flow != Flow::AuthorizationCode) && provider.issuer.is_none();
-    if let Some(token) = token.clone().filter(|_| whole) {
-        return Ok(Server { authorization, token, revocation, userinfo, device, metadata: None });
+    let (fixed, flow) = (&provider.endpoints, provider.quirks.flow);
+    let whole = fixed.authorization.is_some() || flow.is_some_and(|flow| flow != Flow::AuthorizationCode) && provider.issuer.is_none();
+    if let Some(token) = fixed.token.as_deref().filter(|_| whole) {
+        return Ok(Server::fixed(fixed, token));
     }
-    let issuer = provider.issuer.as_deref().ok_or_else(|| failure::no_endpoints(grant))?;
-    let metadata = fetch(grant, issuer, transport).await?;
+    let metadata = fetch((grant, provider), transport).await?;
     metadata.require_s256(&provider.quirks).map_err(|error| failure::metadata(grant, &error))?;
-    let authorization = authorization.or_else(|| metadata.authorization_endpoint.clone());
-    if authorization.is_none() && provider.quirks.flow.is_none_or(|flow| flow == Flow::AuthorizationCode) {
+    let server = Server::of(fixed, metadata);
+    if server.authorization.is_none() && flow.is_none_or(|flow| flow == Flow::AuthorizationCode) {
         return Err(failure::metadata(grant, &MetadataError::Missing("authorization_endpoint")));
     }
-    Ok(Server {
-        authorization,
-        token: token.unwrap_or_else(|| metadata.token_endpoint.clone()),
-        revocation: revocation.or_else(|| metadata.revocation_endpoint.clone()),
-        userinfo: userinfo.or_else(|| metadata.userinfo_endpoint.clone()),
-        device: device.or_else(|| metadata.device_authorization_endpoint.clone()),
-        metadata: Some(metadata),
-    })
+    Ok(server)
 }
 
 /// Finds the server for a client that asks for itself: nobody is led to a page, so it needs neither one nor PKCE.
 pub(super) async fn find_for_client((grant, provider): (&GrantName, &Provider), transport: &dyn Transport) -> Result<Server, ErrorBody> {
-    let Endpoints { authorization, token, revocation, userinfo, device, refresh: _ } = provider.endpoints.clone();
-    if let Some(token) = token {
-        return Ok(Server { authorization, token, revocation, userinfo, device, metadata: None });
+    match &provider.endpoints.token {
+        Some(token) => Ok(Server::fixed(&provider.endpoints, token)),
+        None => Ok(Server::of(&provider.endpoints, fetch((grant, provider), transport).await?)),
     }
-    let issuer = provider.issuer.as_deref().ok_or_else(|| failure::no_endpoints(grant))?;
-    let metadata = fetch(grant, issuer, transport).await?;
-    Ok(Server {
-        authorization: authorization.or_else(|| metadata.authorization_endpoint.clone()),
-        token: metadata.token_endpoint.clone(),
-        revocation: revocation.or_else(|| metadata.revocation_endpoint.clone()),
-        userinfo: userinfo.or_else(|| metadata.userinfo_endpoint.clone()),
-        device,
-        metadata: Some(metadata),
-    })
 }
 
 /// Tries the well-known addresses in their order. One that is not there, or is a web page, leads on to the next; a document
 /// that must not be believed ends the search.
-async fn fetch(grant: &GrantName, issuer: &str, transport: &dyn Transport) -> Result<AuthorizationServerMetadata, ErrorBody> {
+async fn fetch((grant, provider): (&GrantName, &Provider), transport: &dyn Transport) -> Result<AuthorizationServerMetadata, ErrorBody> {
+    let issuer = provider.issuer.as_deref().ok_or_else(|| failure::no_endpoints(grant))?;
     let mut worst = None;
     for url in metadata::well_known_urls(issuer) {
         let headers = vec![("accept", "application/json".into())];

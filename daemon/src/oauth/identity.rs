@@ -1,5 +1,6 @@
 //! Who logged in: from the ID token (OpenID Connect Core section 2), the token answer itself, or the userinfo endpoint (section
-//! 5.3), by the preset's choice of members. For people and for telling accounts apart; nothing is decided by it that the token does not decide.
+//! 5.3), by the preset's choice of members. For people and for telling accounts apart; nothing is decided by it that the token
+//! does not decide.
 
 use std::time::Duration;
 

@@ -118,8 +118,8 @@ pub fn client_auth(quirks: &Quirks, listed: Option<&[String]>, has_secret: bool)
     }
 }
 
-/// The code exchange (RFC 6749 section 4.1.3, RFC 7636 section 4.5), without the verifier where no challenge was sent. `None` where the definition has no token endpoint,
-/// client or redirect URI.
+/// The code exchange (RFC 6749 section 4.1.3, RFC 7636 section 4.5), without the verifier where no challenge was sent. `None`
+/// where the definition has no token endpoint, client or redirect URI.
 pub fn exchange_code(
     definition: &Definition,
     quirks: &Quirks,

@@ -188,6 +188,16 @@ fn agree(page: &str, found: &str, expected: &str) {
 }
 
 #[test]
+fn readme_and_changelog_count_the_presets() {
+    let count = preset::all().count();
+    for (page, said) in
+        [("../README.md", format!("{} other providers", count - 1)), ("../CHANGELOG.md", format!("Presets for {count} providers"))]
+    {
+        assert!(read(page).contains(&said), "{page} does not say `{said}`");
+    }
+}
+
+#[test]
 fn names_of_presets_and_servers_are_all_different() {
     let names: Vec<_> = preset::all().map(Preset::name).chain(remote::all().iter().map(|server| server.name.as_str())).collect();
     assert_eq!(names.iter().collect::<BTreeSet<_>>().len(), names.len());

@@ -2,11 +2,11 @@
 
 use std::path::Path;
 
-use mcp_auth_proto::{GrantState, NetworkStatus, ProviderReach, VaultState};
+use mcp_auth_proto::{GrantState, GrantSummary, NetworkStatus, ProviderReach, VaultState};
 
 use super::machine::is_open;
 use super::{Check, Level, Told};
-use crate::commands::vault_state;
+use crate::commands::{not_durable, quarantined, vault_state};
 use crate::surroundings::Network;
 
 /// How far the clock may be off, seconds: tokens live for minutes, and a leap here ends or prolongs them.
@@ -23,30 +23,28 @@ impl Told {
             let check = Check::new("vault", Level::Failed, format!("its folder {folder} is open to others (mode {mode:04o})"));
             checks.push(check.hint(format!("chmod 700 '{folder}'")));
         }
-        if vault.quarantined > 0 {
-            let check = Check::new("vault", Level::Warning, format!("{} damaged records were put aside", vault.quarantined));
-            checks.push(check.hint("log in again for what `mcp-authctl status` misses, or restore a backup"));
-        }
-        if self.status.not_durable > 0 {
-            let detail = format!("the newest tokens of {} grants are in memory only, the disk refuses them", self.status.not_durable);
-            checks.push(Check::new("disk", Level::Failed, detail).hint("make room on the disk; the write is repeated until it succeeds"));
-        }
+        checks.extend(quarantined(vault).map(|detail| {
+            let check = Check::new("vault", Level::Warning, detail);
+            check.hint("log in again for what `mcp-authctl status` misses, or restore a backup")
+        }));
+        checks.extend(not_durable(&self.status).map(|detail| {
+            let check = Check::new("disk", Level::Failed, detail);
+            check.hint("make room on the disk; the write is repeated until it succeeds")
+        }));
         checks
     }
 
     pub(super) fn logins(&self) -> Option<Check> {
         let grants = self.grants.as_ref()?;
-        let in_state =
-            |state| grants.iter().filter(move |grant| grant.state == state).map(|grant| grant.name.to_string()).collect::<Vec<_>>();
+        let in_state = |state| grants.iter().filter(move |grant| grant.state == state).collect::<Vec<_>>();
         let (needed, retrying) = (in_state(GrantState::LoginRequired), in_state(GrantState::Retrying));
+        let names = |grants: &[&GrantSummary]| grants.iter().map(|grant| grant.name.as_str()).collect::<Vec<_>>().join(", ");
         let counts = format!("{} held, {} need a login, {} wait for their provider", grants.len(), needed.len(), retrying.len());
         let check = |level, detail: String| Check::new("logins", level, detail).safe(counts.clone());
         Some(match (needed.first(), retrying.first()) {
-            (Some(first), _) => {
-                check(Level::Warning, format!("LOGIN NEEDED: {}", needed.join(", "))).hint(format!("mcp-authctl login {first}"))
-            }
+            (Some(first), _) => check(Level::Warning, format!("LOGIN NEEDED: {}", names(&needed))).hint(first.remedy.as_str()),
             (None, Some(first)) => {
-                check(Level::Warning, format!("not refreshed yet: {}", retrying.join(", "))).hint(format!("mcp-authctl status {first}"))
+                check(Level::Warning, format!("not refreshed yet: {}", names(&retrying))).hint(format!("mcp-authctl status {}", first.name))
             }
             (None, None) if grants.is_empty() => check(Level::Note, "none yet".to_owned()).hint("mcp-authctl login github"),
             (None, None) => check(Level::Ok, format!("{} held", grants.len())),

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use mcp_auth_proto::ClientError;
 
 use super::{Check, Found, Level};
+use crate::commands::MEND_CONFIG;
 use crate::commands::service::{Files, ServiceError};
 use crate::failure::Failure;
 use crate::surroundings::{self, daemon_program};
@@ -69,7 +70,7 @@ impl Found<'_> {
         let state = match &self.service {
             Ok(state) => state,
             Err(error) => {
-                let level = if matches!(error, ServiceError::NoManager(_)) { Level::Note } else { Level::Warning };
+                let level = if matches!(error, ServiceError::NoSupervisor(_)) { Level::Note } else { Level::Warning };
                 let check = check(level, error.to_string());
                 return Check { hint: error.hint(), ..check };
             }
@@ -101,9 +102,7 @@ impl Found<'_> {
         let check = |level, detail: &str| Check::new("config", level, detail);
         match &self.daemon {
             Ok(told) => match &told.status.config.error {
-                Some(error) => check(Level::Failed, error)
-                    .safe("it has an error; the last good version is in use")
-                    .hint("the last good version is in use; correct the file, then mcp-authctl reload"),
+                Some(error) => check(Level::Failed, error).safe("it has an error; the last good version is in use").hint(MEND_CONFIG),
                 None => readable(&told.status.config.path),
             },
             Err(_) => match daemon_program().and_then(|program| surroundings::ask(&program, "--check")) {

@@ -3,13 +3,13 @@
 use mcp_auth_proto::{Client, ClientSecretRequest, ProviderDefinition, ProviderSummary};
 
 use crate::ask;
+use crate::commands::provider_of;
 use crate::failure::Failure;
 use crate::output::{self, field};
 
 /// Keeps a client id that was given. One that is there already is not replaced: grants were made with it.
 pub(super) fn keep_client_id(client: &Client, name: &str, client_id: &str) -> Result<(), Failure> {
-    let provider = provider(client, name)?.ok_or_else(|| Failure::NoProvider(name.to_owned()))?;
-    match provider.client_id {
+    match provider_of(name, client)?.client_id {
         Some(present) if present == client_id => Ok(()),
         Some(_) => Err(Failure::OtherClientId { provider: name.to_owned(), given: client_id.to_owned() }),
         None => define(client, name, None, client_id),
@@ -19,7 +19,7 @@ pub(super) fn keep_client_id(client: &Client, name: &str, client_id: &str) -> Re
 /// Asks for what a login failed for want of, and keeps it. Where that is nothing, or nobody is there to be asked, the login's
 /// failure stands.
 pub(super) fn complete(client: &Client, name: &str, failure: Failure, json: bool) -> Result<(), Failure> {
-    let Ok(Some(provider)) = provider(client, name) else { return Err(failure) };
+    let Ok(provider) = provider_of(name, client) else { return Err(failure) };
     let lacks = |what: &str| provider.missing.iter().any(|missing| missing == what);
     let (lacks_id, lacks_secret) = (lacks("client_id"), lacks("client_secret"));
     if !lacks_id && !lacks_secret {
@@ -38,10 +38,6 @@ pub(super) fn complete(client: &Client, name: &str, failure: Failure, json: bool
         define(client, name, base_url, &ask::line("the client id", "client id: ")?)?;
     }
     ask_secret(client, &provider)
-}
-
-fn provider(client: &Client, name: &str) -> Result<Option<ProviderSummary>, Failure> {
-    Ok(client.providers()?.into_iter().find(|provider| provider.name == name))
 }
 
 /// A preset without a server of its own stands for nobody's until this is told.

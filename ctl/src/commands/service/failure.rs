@@ -7,7 +7,7 @@ use std::path::PathBuf;
 pub(crate) enum ServiceError {
     /// There is nobody to run a service.
     #[error("{0}")]
-    NoManager(Missing),
+    NoSupervisor(Missing),
     /// The daemon's program is neither beside this one nor on PATH.
     #[error("mcp-authd is neither beside mcp-authctl nor on PATH")]
     NoProgram,
@@ -94,7 +94,7 @@ impl ServiceError {
     /// What to do about it.
     pub(crate) fn hint(&self) -> Option<String> {
         let hint = match self {
-            Self::NoManager(missing) => missing.hint(),
+            Self::NoSupervisor(missing) => missing.hint(),
             Self::NoProgram => "put it beside mcp-authctl, or its folder into PATH (`cargo install --path daemon` does both)".into(),
             Self::ByHand { pid } => format!("kill {pid} && mcp-authctl service install"),
             Self::Edited { verb, .. } => format!("mcp-authctl service {verb} --force (changes of your own: `systemctl --user edit mcp-authd`)"),
@@ -127,7 +127,7 @@ impl ServiceError {
     /// The word that `--json` shows.
     pub(crate) fn word(&self) -> &'static str {
         match self {
-            Self::NoManager(_) => "no_service_manager",
+            Self::NoSupervisor(_) => "no_service_manager",
             Self::NotInstalled => "not_installed",
             Self::NotRunning => "not_running",
             Self::ByHand { .. } => "conflict",

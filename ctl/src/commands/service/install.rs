@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use mcp_auth_proto::{Client, socket_path};
 
-use super::Manager;
+use super::Supervisor;
 use super::failure::ServiceError;
 use super::state::{Files, State, Wanted};
 use super::step::Step;
@@ -24,40 +24,40 @@ pub(crate) struct Args {
     force: bool,
 }
 
-pub(super) fn install(args: &Args, manager: &Manager, client: &Client, json: bool) -> Result<(), Failure> {
-    let state = State::of(manager, client)?;
+pub(super) fn install(args: &Args, supervisor: &Supervisor, client: &Client, json: bool) -> Result<(), Failure> {
+    let state = State::of(supervisor, client)?;
     if let Some(pid) = state.by_hand {
         return Err(ServiceError::ByHand { pid }.into());
     }
-    let files = if state.files == Files::OfPackage { Vec::new() } else { missing(manager, args)? };
+    let files = if state.files == Files::OfPackage { Vec::new() } else { missing(supervisor, args)? };
     let changed: Vec<PathBuf> = files.iter().map(|wanted| wanted.path.clone()).collect();
     let writes = files.into_iter().map(|wanted| Step::write(wanted.path, wanted.text, wanted.why));
-    let steps: Vec<Step> = match manager {
-        Manager::Systemd(systemd) => {
+    let steps: Vec<Step> = match supervisor {
+        Supervisor::Systemd(systemd) => {
             let first = systemd.before_install(&state, &changed);
             first.into_iter().chain(writes).chain(systemd.install(&state, &changed)).collect()
         }
-        Manager::Launchd(launchd) => writes.chain(launchd.install(&state, &changed)).collect(),
+        Supervisor::Launchd(launchd) => writes.chain(launchd.install(&state, &changed)).collect(),
     };
-    carry_out(&steps, args, manager, json)?;
+    carry_out(&steps, args, supervisor, json)?;
     if args.dry_run || json {
         return Ok(());
     }
-    match State::of(manager, client)?.pid {
+    match State::of(supervisor, client)?.pid {
         Some(pid) if steps.is_empty() => output::note(&format!("nothing to do: mcp-authd runs as your service, process {pid}")),
         Some(pid) => output::note(&format!("mcp-authd runs as your service, process {pid}")),
         None => output::note("mcp-authd starts with the next request"),
     }
-    if !steps.is_empty() && matches!(manager, Manager::Systemd(_)) && !browser::available() && !lingers() {
+    if !steps.is_empty() && matches!(supervisor, Supervisor::Systemd(_)) && !browser::available() && !lingers() {
         output::note("hint: it ends when you log out; `loginctl enable-linger` keeps it running");
     }
     Ok(())
 }
 
 /// The files that are not on the disk as they should be. An edited one needs a yes.
-fn missing(manager: &Manager, args: &Args) -> Result<Vec<Wanted>, Failure> {
+fn missing(supervisor: &Supervisor, args: &Args) -> Result<Vec<Wanted>, Failure> {
     let mut missing = Vec::new();
-    for wanted in manager.wanted()? {
+    for wanted in supervisor.wanted()? {
         match text::compare(read(&wanted.path)?.as_deref(), &wanted.text) {
             Compared::Same => continue,
             Compared::Edited => may_touch(&wanted.path, "install", args)?,
@@ -68,19 +68,19 @@ fn missing(manager: &Manager, args: &Args) -> Result<Vec<Wanted>, Failure> {
     Ok(missing)
 }
 
-pub(super) fn uninstall(args: &Args, manager: &Manager, client: &Client, json: bool) -> Result<(), Failure> {
-    let state = State::of(manager, client)?;
-    let ours = if state.files == Files::OfPackage { Vec::new() } else { present(manager, args)? };
+pub(super) fn uninstall(args: &Args, supervisor: &Supervisor, client: &Client, json: bool) -> Result<(), Failure> {
+    let state = State::of(supervisor, client)?;
+    let ours = if state.files == Files::OfPackage { Vec::new() } else { present(supervisor, args)? };
     let mut steps = Vec::new();
     if state.unit.is_some() {
-        steps.extend(match manager {
-            Manager::Systemd(systemd) => systemd.before_removal(),
-            Manager::Launchd(launchd) => launchd.before_removal(&state),
+        steps.extend(match supervisor {
+            Supervisor::Systemd(systemd) => systemd.before_removal(),
+            Supervisor::Launchd(launchd) => launchd.before_removal(&state),
         });
     }
     let removes = !ours.is_empty();
     steps.extend(ours.into_iter().map(|path| Step::remove(path, "the service is no more")));
-    if let (true, Manager::Systemd(systemd)) = (removes, manager) {
+    if let (true, Supervisor::Systemd(systemd)) = (removes, supervisor) {
         steps.extend(systemd.after_removal());
         if let Some(folder) = systemd.drop_ins() {
             output::note(&format!("{} stays: what is in it is yours", folder.display()));
@@ -88,7 +88,7 @@ pub(super) fn uninstall(args: &Args, manager: &Manager, client: &Client, json: b
         let folder = socket_path()?.parent().map(Path::to_owned).filter(|folder| folder.ends_with("mcp-authd"));
         steps.extend(folder.map(|folder| Step::remove_folder(&folder, "the socket is no more")));
     }
-    carry_out(&steps, args, manager, json)?;
+    carry_out(&steps, args, supervisor, json)?;
     if !args.dry_run && !json {
         match (steps.is_empty(), state.by_hand) {
             (true, None) => output::note("nothing to do: the service is not installed"),
@@ -103,9 +103,9 @@ const KEPT: &str =
     "the vault with your logins, and the config, stay where they are; before the end of all, `mcp-authctl logout --all` revokes them";
 
 /// The files of ours that are there. An edited one needs a yes.
-fn present(manager: &Manager, args: &Args) -> Result<Vec<PathBuf>, Failure> {
+fn present(supervisor: &Supervisor, args: &Args) -> Result<Vec<PathBuf>, Failure> {
     let mut present = Vec::new();
-    for path in manager.places() {
+    for path in supervisor.places() {
         let Some(text) = read(&path)? else { continue };
         if !text::is_sealed(&text) {
             may_touch(&path, "uninstall", args)?;
@@ -115,13 +115,13 @@ fn present(manager: &Manager, args: &Args) -> Result<Vec<PathBuf>, Failure> {
     Ok(present)
 }
 
-fn carry_out(steps: &[Step], args: &Args, manager: &Manager, json: bool) -> Result<(), Failure> {
+fn carry_out(steps: &[Step], args: &Args, supervisor: &Supervisor, json: bool) -> Result<(), Failure> {
     if args.dry_run && !json {
         let lines: Vec<String> = steps.iter().map(|step| format!("would {}", step.line())).collect();
         return output::line(&if lines.is_empty() { "nothing to do".to_owned() } else { lines.join("\n") });
     }
     for step in steps.iter().filter(|_| !args.dry_run) {
-        manager.carry_out(step)?;
+        supervisor.carry_out(step)?;
         if !json {
             output::note(&step.line());
         }
@@ -143,7 +143,7 @@ fn read(path: &Path) -> Result<Option<String>, Failure> {
         // What is not text is not ours either.
         Ok(bytes) => Ok(Some(String::from_utf8_lossy(&bytes).into_owned())),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
-        Err(source) => Err(Failure::File { path: path.to_owned(), source }),
+        Err(source) => Err(Failure::Unreadable { path: path.to_owned(), source }),
     }
 }
 
@@ -173,11 +173,11 @@ pub(crate) enum Offered {
 /// # Errors
 /// When the installation fails.
 pub(crate) fn offer(yes: bool, client: &Client) -> Result<Offered, Failure> {
-    let manager = match Manager::here() {
-        Ok(manager) => manager,
+    let supervisor = match Supervisor::here() {
+        Ok(supervisor) => supervisor,
         Err(error) => return Ok(Offered::Unavailable(error)),
     };
-    let state = State::of(&manager, client)?;
+    let state = State::of(&supervisor, client)?;
     if state.unit.is_some() {
         return Ok(Offered::Already);
     }
@@ -187,6 +187,6 @@ pub(crate) fn offer(yes: bool, client: &Client) -> Result<Offered, Failure> {
     if !yes && ask::yes_or_no("Run mcp-authd as a service, from now on and with each login?", true)? != Some(true) {
         return Ok(Offered::Declined);
     }
-    install(&Args { dry_run: false, force: false }, &manager, client, false)?;
+    install(&Args { dry_run: false, force: false }, &supervisor, client, false)?;
     Ok(Offered::Installed)
 }

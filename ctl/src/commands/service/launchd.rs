@@ -27,7 +27,7 @@ impl Launchd {
         let home = std::env::var_os("HOME").filter(|home| !home.is_empty());
         match (home, super::own_uid()) {
             (Some(home), Some(uid)) => Ok(Self { home: home.into(), uid }),
-            _ => Err(ServiceError::NoManager(Missing::Home)),
+            _ => Err(ServiceError::NoSupervisor(Missing::Home)),
         }
     }
 

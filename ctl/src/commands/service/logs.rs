@@ -5,7 +5,7 @@ use std::io::{self, Read, Seek, SeekFrom};
 use std::path::Path;
 use std::time::Duration;
 
-use super::Manager;
+use super::Supervisor;
 use super::failure::ServiceError;
 use crate::failure::Failure;
 use crate::output;
@@ -20,15 +20,15 @@ pub(crate) struct Args {
     lines: usize,
 }
 
-pub(super) fn run(args: &Args, manager: &Manager, json: bool) -> Result<(), Failure> {
-    let found = manager.found()?;
+pub(super) fn run(args: &Args, supervisor: &Supervisor, json: bool) -> Result<(), Failure> {
+    let found = supervisor.found()?;
     if found.unit.is_none() {
         return Err(ServiceError::NotInstalled.into());
     }
-    match (found.log, manager) {
+    match (found.log, supervisor) {
         (Some(file), _) => of_file(&file, args, json),
-        (None, Manager::Systemd(systemd)) => of_journal(systemd.journal(args.lines, args.follow, json)?),
-        (None, Manager::Launchd(_)) => Err(ServiceError::NoJournal.into()),
+        (None, Supervisor::Systemd(systemd)) => of_journal(systemd.journal(args.lines, args.follow, json)?),
+        (None, Supervisor::Launchd(_)) => Err(ServiceError::NoJournal.into()),
     }
 }
 
@@ -45,7 +45,7 @@ const MOST: u64 = 1024 * 1024;
 const PACE: Duration = Duration::from_millis(300);
 
 fn of_file(path: &Path, args: &Args, json: bool) -> Result<(), Failure> {
-    let failed = |source| Failure::File { path: path.to_owned(), source };
+    let failed = |source| Failure::Unreadable { path: path.to_owned(), source };
     let mut file = File::open(path).map_err(failed)?;
     let length = file.metadata().map_err(failed)?.len();
     file.seek(SeekFrom::Start(length.saturating_sub(MOST))).map_err(failed)?;

@@ -1,12 +1,13 @@
 //! What the service starts: where the daemon's program is, and which variables lead it to its files.
 
 use std::ffi::OsString;
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 
 use mcp_auth_proto::SOCKET_ENV;
 
 use super::failure::ServiceError;
 use super::text::Start;
+use crate::surroundings::daemon_program;
 
 /// The variables that the daemon reads, besides the socket's.
 const OWN: [&str; 4] = ["MCP_AUTHD_CONFIG", "MCP_AUTHD_STATE_DIR", "MCP_AUTHD_KEY_SOURCE", "MCP_AUTHD_LOG"];
@@ -20,7 +21,7 @@ const XDG: [(&str, &str); 3] = [("XDG_CONFIG_HOME", ".config"), ("XDG_DATA_HOME"
 /// # Errors
 /// When there is no daemon to be found, or something is not text.
 pub(super) fn start(earlier: &[(String, String)]) -> Result<Start, ServiceError> {
-    let program = daemon().ok_or(ServiceError::NoProgram)?;
+    let program = daemon_program().ok_or(ServiceError::NoProgram)?;
     let program = program.into_os_string().into_string().map_err(|path| ServiceError::OddPath(path.into()))?;
     let before = |name| earlier.iter().find(|(found, _)| found == name).map(|(_, value)| OsString::from(value));
     let (environment, socket) = carried(|name| std::env::var_os(name).or_else(|| before(name)))?;
@@ -56,37 +57,6 @@ fn carried(lookup: impl Fn(&'static str) -> Option<OsString>) -> Result<Carried,
     Ok((environment, text(SOCKET_ENV)?))
 }
 
-/// mcp-authd beside us, by the name that we were called by (a link that outlives an update) or the real one, or on PATH.
-fn daemon() -> Option<PathBuf> {
-    let name = if cfg!(windows) { "mcp-authd.exe" } else { "mcp-authd" };
-    let called = std::env::args_os().next().map(PathBuf::from);
-    let called = called.and_then(|called| if called.components().count() > 1 { Some(called) } else { on_path(&called) });
-    let beside = [called, std::env::current_exe().ok()].into_iter().flatten().map(|own| own.with_file_name(name));
-    beside.filter(|path| is_program(path)).chain(on_path(Path::new(name))).find_map(|path| whole(&path))
-}
-
-fn on_path(name: &Path) -> Option<PathBuf> {
-    let path = std::env::var_os("PATH")?;
-    std::env::split_paths(&path).filter(|folder| folder.is_absolute()).map(|folder| folder.join(name)).find(|path| is_program(path))
-}
-
-fn is_program(path: &Path) -> bool {
-    #[cfg(unix)]
-    return std::os::unix::fs::PermissionsExt::mode(&match path.metadata() {
-        Ok(found) if found.is_file() => found.permissions(),
-        _ => return false,
-    }) & 0o111
-        != 0;
-    #[cfg(not(unix))]
-    path.is_file()
-}
-
-/// An absolute path without `..`, which systemd refuses; links are followed only to get rid of one.
-fn whole(path: &Path) -> Option<PathBuf> {
-    let absolute = std::path::absolute(path).ok()?;
-    if absolute.components().any(|part| part == Component::ParentDir) { absolute.canonicalize().ok() } else { Some(absolute) }
-}
-
 #[cfg(test)]
 #[cfg(target_os = "linux")]
 mod tests {
@@ -109,17 +79,5 @@ mod tests {
         ];
         let expected = vec![("MCP_AUTHD_KEY_SOURCE", "key-file".to_owned()), ("XDG_DATA_HOME", "/big/share".to_owned())];
         assert_eq!(carried_from(&all), (expected, Some("/srv/s".to_owned())));
-    }
-
-    #[test]
-    fn a_path_is_made_absolute_and_a_link_is_kept() {
-        let folder = tempfile::tempdir().unwrap();
-        let folder = folder.path().canonicalize().unwrap();
-        std::fs::create_dir(folder.join("v1")).unwrap();
-        std::fs::write(folder.join("v1/mcp-authd"), "").unwrap();
-        std::os::unix::fs::symlink(folder.join("v1"), folder.join("current")).unwrap();
-        assert_eq!(whole(&folder.join("current/./mcp-authd")), Some(folder.join("current/mcp-authd")));
-        assert_eq!(whole(&folder.join("current/../v1/mcp-authd")), Some(folder.join("v1/mcp-authd")));
-        assert!(!is_program(&folder.join("v1/mcp-authd")), "it is not executable");
     }
 }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use mcp_auth_proto::Client;
 use serde::Serialize;
 
-use super::Manager;
+use super::Supervisor;
 use super::failure::ServiceError;
 use super::text::{self, Compared};
 
@@ -81,14 +81,14 @@ impl State {
     ///
     /// # Errors
     /// When the manager does not answer.
-    pub(super) fn of(manager: &Manager, client: &Client) -> Result<Self, ServiceError> {
-        let found = manager.found()?;
+    pub(super) fn of(supervisor: &Supervisor, client: &Client) -> Result<Self, ServiceError> {
+        let found = supervisor.found()?;
         // A question to a socket that the manager holds would start the daemon, and proves nothing.
         let asked = !found.listening && found.pid.is_none();
         let by_hand = asked.then(|| client.status().ok()).flatten().map(|status| status.pid);
         Ok(Self {
-            manager: manager.name(),
-            files: files(manager, &found),
+            manager: supervisor.name(),
+            files: files(supervisor, &found),
             unit: found.unit,
             enabled: found.enabled,
             listening: found.listening,
@@ -101,10 +101,10 @@ impl State {
     }
 }
 
-fn files(manager: &Manager, found: &Found) -> Files {
+fn files(supervisor: &Supervisor, found: &Found) -> Files {
     let Some(unit) = &found.unit else { return Files::None };
     // Without a program to name nothing can be compared; that there is none is told by `install`.
-    let Ok(wanted) = manager.wanted() else { return Files::AsWritten };
+    let Ok(wanted) = supervisor.wanted() else { return Files::AsWritten };
     if !wanted.iter().any(|wanted| wanted.path == *unit) {
         return Files::OfPackage;
     }

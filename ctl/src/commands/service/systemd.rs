@@ -8,6 +8,7 @@ use super::failure::{Missing, ServiceError};
 use super::state::{Found, State, Wanted};
 use super::step::{Step, lines_of};
 use super::text::{self, Start};
+use crate::surroundings;
 
 pub(super) const SERVICE: &str = "mcp-authd.service";
 pub(super) const SOCKET: &str = "mcp-authd.socket";
@@ -25,14 +26,14 @@ impl Systemd {
     /// Asks whether there is one.
     ///
     /// # Errors
-    /// [`ServiceError::NoManager`] with the reason.
+    /// [`ServiceError::NoSupervisor`] with the reason.
     pub(super) fn here() -> Result<Self, ServiceError> {
-        let home = std::env::var_os("HOME").filter(|home| !home.is_empty()).ok_or(ServiceError::NoManager(Missing::Home))?;
+        let home = std::env::var_os("HOME").filter(|home| !home.is_empty()).ok_or(ServiceError::NoSupervisor(Missing::Home))?;
         let unset = std::env::var_os("XDG_RUNTIME_DIR").is_none_or(|folder| folder.is_empty());
         let runtime = if unset { own_runtime_folder() } else { None };
         let mut systemd = Self { units: PathBuf::from(home).join(".config/systemd/user"), runtime };
         // It may have been started with another XDG_CONFIG_HOME than ours.
-        let path = systemd.ask(&["show", "--property=UnitPath", "--value"]).map_err(|_| ServiceError::NoManager(why_not()))?;
+        let path = systemd.ask(&["show", "--property=UnitPath", "--value"]).map_err(|_| ServiceError::NoSupervisor(why_not()))?;
         if let Some(folder) = path.split_whitespace().find(|folder| folder.starts_with('/') && folder.ends_with("/systemd/user")) {
             systemd.units = PathBuf::from(folder);
         }
@@ -226,8 +227,7 @@ fn why_not() -> Missing {
         booted: Path::new("/run/systemd/system").exists(),
         sudo: std::env::var_os("SUDO_USER").is_some() && super::own_uid() == Some(0),
         wsl: read("/proc/sys/kernel/osrelease").to_lowercase().contains("microsoft"),
-        container: ["/.dockerenv", "/run/.containerenv", "/run/systemd/container"].iter().any(|path| Path::new(path).exists())
-            || std::env::var_os("container").is_some(),
+        container: surroundings::in_container(),
     })
 }
 

@@ -71,7 +71,7 @@ fn copy(setup: &Setup<'_>, path: &Path, keys: Vec<(&'static str, Value)>) -> Res
     let failed = |source| Failure::File { path: path.to_owned(), source };
     let old = match fs::read_to_string(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => None,
-        text => Some(text.map_err(failed)?),
+        text => Some(text.map_err(|source| Failure::Unreadable { path: path.to_owned(), source })?),
     };
     let new = with(old.as_deref().unwrap_or_default(), keys)
         .ok_or_else(|| failed(io::Error::new(io::ErrorKind::InvalidData, "[network] is not a table of TOML")))?;

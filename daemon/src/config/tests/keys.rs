@@ -98,7 +98,7 @@ fn a_provider_may_have_a_network_of_its_own() {
     let common = "[network]\nproxy = 'http://p:1'\nno_proxy = ['.corp']\nca_file = '/a.pem'\n";
     let of = |lines: &str| {
         let config = parse(&format!("{common}[providers.corp]\nissuer = 'https://a.example'\n{lines}")).unwrap();
-        let network = config.network_of(&config.provider("corp").unwrap());
+        let network = config.network_of(config.provider("corp").unwrap());
         (network, config.networks().len())
     };
     let common = parse(common).unwrap().network;
@@ -113,7 +113,8 @@ fn a_provider_may_have_a_network_of_its_own() {
 #[test]
 fn a_list_of_ports_is_shown_as_redirect_uris_and_filled_into_the_steps() {
     let text = "[providers.corp]\nissuer = 'https://a.example'\nredirect_port = [4000, 4001]\nregistration_steps = ['Add {redirect_uri}']";
-    let provider = parse(text).unwrap().provider("corp").unwrap();
+    let config = parse(text).unwrap();
+    let provider = config.provider("corp").unwrap();
     assert_eq!(provider.redirect_uri_for_registration(), "http://127.0.0.1:4000/callback");
     assert_eq!(provider.registration_steps, ["Add http://127.0.0.1:4000/callback, http://127.0.0.1:4001/callback"]);
 }

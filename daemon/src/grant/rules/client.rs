@@ -58,8 +58,9 @@ fn a_client_that_is_refused_is_kept_and_asks_again_when_its_hour_is_over() {
         scene.fails(error);
         assert_eq!(scene.plainly(), Said::No(ErrorCode::LoginRequired, None));
         assert_eq!(scene.state(), mcp_auth_proto::GrantState::LoginRequired);
-        let reason = scene.grant.summary(scene.now).last_error.unwrap();
-        assert!(!reason.contains("refresh token"), "{reason}");
+        let summary = scene.grant.summary(scene.now);
+        assert!(!summary.last_error.as_ref().unwrap().contains("refresh token"), "{summary:?}");
+        assert!(summary.remedy.starts_with("mcp-authctl provider set-secret "), "{summary:?}");
         scene.live(HOUR);
         assert!(scene.running.is_none(), "nobody asks");
         assert_eq!(scene.plainly(), Said::Waits(30 * S));

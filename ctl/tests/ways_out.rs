@@ -119,6 +119,21 @@ fn headers_fall_back_to_the_servers_name_and_say_what_is_missing() {
 }
 
 #[test]
+fn headers_for_an_address_are_no_token_of_another_server_that_has_the_same_name() {
+    let of_another = TOKEN.replacen('{', r#"{"resource":"https://mcp.example.com/mcp","#, 1);
+    let daemon = Daemon::new(move |asked| match asked.contains("resource") {
+        true => Reply::Json(404, error("unknown_grant", "")),
+        false => Reply::Json(200, of_another.clone()),
+    });
+    for (url, code) in [("https://evil.example/mcp", 2), ("https://mcp.example.com/mcp", 0)] {
+        let mut command = daemon.command(&["headers"]);
+        command.env("CLAUDE_CODE_MCP_SERVER_URL", url).env("CLAUDE_CODE_MCP_SERVER_NAME", "github");
+        let run = finish(command);
+        assert_eq!((run.code, run.stdout.is_empty()), (Some(code), code != 0), "{run:?}");
+    }
+}
+
+#[test]
 fn git_gets_a_user_and_a_token_with_its_expiry() {
     let daemon = github();
     let run = daemon.run_with_stdin(&["git-credential", "github", "get"], "protocol=https\nhost=github.com\npath=x/y.git\n\n");

@@ -88,7 +88,9 @@ fn get(args: &Args, asked: &Asked, client: &Client) -> Result<(), Failure> {
     }
     if !is_allowed(args, &asked.host, client)? {
         let host = output::field(&asked.host);
-        output::note(&format!("{} gives no token to {host}; `--host {host}` allows it", args.grant));
+        // Whoever wrote the address chose the words in it; some are no host, but a command for those who paste them.
+        let way = if is_plain(&asked.host) { format!("; `--host {host}` allows it") } else { String::new() };
+        output::note(&format!("{} gives no token to {host}{way}", args.grant));
         return Ok(());
     }
     let request = TokenRequest { min_valid_for: Some(30), ..TokenRequest::for_grant(args.grant.as_str()) };
@@ -138,6 +140,12 @@ fn is_allowed(args: &Args, host: &str, client: &Client) -> Result<bool, Failure>
     Ok(own.any(|own| is_host(&own.authorization_endpoint) || is_host(&own.issuer)))
 }
 
+/// Whether a text is a host, with its port if it has one, and nothing that a shell would obey.
+fn is_plain(host: &str) -> bool {
+    let starts = host.starts_with(|c: char| c.is_ascii_alphanumeric() || c == '[');
+    starts && host.chars().all(|c| c.is_ascii_alphanumeric() || ".-_:[]".contains(c))
+}
+
 /// What a forge wants as the user name. GitLab takes an OAuth token with this one alone (docs.gitlab.com/api/oauth2), GitHub,
 /// Gitea and Forgejo with any; Bitbucket Cloud has its own (support.atlassian.com, "Use OAuth on Bitbucket Cloud").
 fn word_for_a_token(host: &str) -> &'static str {
@@ -157,7 +165,8 @@ impl Asked {
         let mut text = Zeroizing::new(String::with_capacity(4096));
         std::io::Read::read_to_string(&mut std::io::Read::take(input, LONGEST), &mut text).map_err(unreadable)?;
         let mut asked = Self::default();
-        for (name, value) in text.lines().take_while(|line| !line.is_empty()).filter_map(|line| line.split_once('=')) {
+        // Not `lines`: it takes a carriage return away, and with it what makes this another host (CVE-2024-52006).
+        for (name, value) in text.split('\n').take_while(|line| !line.is_empty()).filter_map(|line| line.split_once('=')) {
             match name {
                 "protocol" => asked.protocol = value.to_owned(),
                 "host" => asked.host = value.to_owned(),
@@ -218,6 +227,24 @@ mod tests {
     #[test]
     fn a_cache_gives_a_token_up_before_its_end() {
         assert_eq!([0, 1, 2, 10, 60, 3600].map(kept_for), [0, 0, 1, 8, 53, 3589]);
+    }
+
+    #[test]
+    fn a_carriage_return_belongs_to_the_value_that_it_ends() {
+        let asked = Asked::read("protocol=https\nhost=git.example\r\n\n".as_bytes()).unwrap();
+        assert_eq!((asked.protocol.as_str(), asked.host.as_str()), ("https", "git.example\r"));
+        let asked = Asked::read("protocol=https\nhost=git.example\n\nhost=other\n".as_bytes()).unwrap();
+        assert_eq!(asked.host, "git.example");
+    }
+
+    #[test]
+    fn only_a_host_is_offered_for_pasting() {
+        for host in ["git.example", "git.example:8443", "[::1]:3000", "127.0.0.1", "a_b-c"] {
+            assert!(is_plain(host), "{host}");
+        }
+        for host in ["", "$(id)", "a;b", "a b", "a`b`", "a@b", "-x", "gít.example", "a\rb", "a'b", "a|b", "a/b"] {
+            assert!(!is_plain(host), "{host}");
+        }
     }
 
     #[test]

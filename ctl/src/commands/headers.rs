@@ -58,11 +58,19 @@ fn as_claude_code_names_it(client: &Client) -> Result<TokenAnswer, Failure> {
             hint: "mcp-authctl headers NAME".into(),
         });
     }
-    if let Some(url) = url {
-        match client.token(&TokenRequest { resource: Some(url), ..TokenRequest::default() }) {
+    if let Some(url) = &url {
+        match client.token(&TokenRequest { resource: Some(url.clone()), ..TokenRequest::default() }) {
             Err(ClientError::Api(body)) if body.error == ErrorCode::UnknownGrant && name.is_some() => {}
             answer => return Ok(answer?),
         }
     }
-    Ok(client.token(&TokenRequest::for_grant(name.unwrap_or_default()))?)
+    let answer = client.token(&TokenRequest::for_grant(name.unwrap_or_default()))?;
+    // A token for one server goes to no other, whatever that is called.
+    match (&url, &answer.resource) {
+        (Some(url), Some(resource)) if url != resource => Err(Failure::Usage {
+            sentence: format!("{} is a grant for {resource}, and Claude Code asks for {url}", answer.grant),
+            hint: "mcp-authctl status".into(),
+        }),
+        _ => Ok(answer),
+    }
 }

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use mcp_auth_proto as wire;
@@ -42,6 +43,8 @@ pub(crate) struct Core {
     pub(super) config: Config,
     pub(super) config_path: PathBuf,
     pub(super) config_error: Option<String>,
+    /// Held from reading the config file until what it says counts.
+    pub(super) config_turns: Arc<tokio::sync::Mutex<()>>,
     pub(super) mailbox: mpsc::UnboundedSender<Message>,
     pub(super) gate: Gate,
     pub(super) grants: BTreeMap<GrantName, Grant>,
@@ -94,6 +97,7 @@ impl Core {
             config,
             config_path,
             config_error: None,
+            config_turns: Arc::default(),
             mailbox,
             gate: Gate::default(),
             grants: BTreeMap::new(),

@@ -11,6 +11,7 @@ use crate::config::{self, Config, ConfigError, ConfigErrorKind};
 use crate::grant::Input;
 use crate::oauth::assertion;
 use crate::oauth::text::clean;
+use crate::provider::preset::{self, Preset};
 use crate::provider::remote::{self, RemoteServer};
 use crate::provider::{ClientAuth, Provider};
 use crate::secret::ClientSecret;
@@ -62,26 +63,48 @@ impl Core {
         answer(reply, Ok(summaries));
     }
 
+    /// What is written is what the file says at that moment, changed by one at a time: of two that change the same text at
+    /// once, one would be lost.
     pub(super) fn define_provider(&mut self, name: String, definition: wire::ProviderDefinition, reply: Reply<wire::ProviderSummary>) {
-        if let Some(error) = self.redirects_tokens(&name, &definition) {
+        if let Some(error) = self.redirects_tokens(&self.config, &name, &definition) {
             return answer(reply, Err(error));
         }
-        let (path, of) = (self.config_path.clone(), name.clone());
-        let errand = async move { tokio::task::spawn_blocking(move || config::define_provider(&path, &of, &definition)).await };
-        self.task(errand, move |core, outcome| match outcome {
-            Some(Ok(Ok(config))) => {
-                core.adopt_config(config);
-                core.provider(&name, reply);
+        let (path, of, to_write, turns) = (self.config_path.clone(), name.clone(), definition.clone(), self.config_turns.clone());
+        let errand = async move {
+            let turn = turns.lock_owned().await;
+            let read = path.clone();
+            // Somebody may have written it by hand, and not had it read yet.
+            let found = tokio::task::spawn_blocking(move || Config::load(&read)).await;
+            (turn, path, found)
+        };
+        self.task(errand, move |core, outcome| {
+            let broken = || ErrorBody::new(ErrorCode::InternalError, "the config could not be written");
+            let Some((turn, path, Ok(found))) = outcome else { return answer(reply, Err(broken())) };
+            let refused = match &found {
+                Ok(found) => core.redirects_tokens(found, &name, &definition),
+                Err(error) => Some(config_refusal(error)),
+            };
+            if let Some(error) = refused {
+                return answer(reply, Err(error));
             }
-            Some(Ok(Err(error))) => answer(reply, Err(config_refusal(&error))),
-            _ => answer(reply, Err(ErrorBody::new(ErrorCode::InternalError, "the config could not be written"))),
+            let errand = async move { (turn, tokio::task::spawn_blocking(move || config::define_provider(&path, &of, &to_write)).await) };
+            core.task(errand, move |core, outcome| match outcome {
+                // The turn ends once this config is the one that counts.
+                Some((_turn, Ok(Ok(config)))) => {
+                    core.adopt_config(config);
+                    core.provider(&name, reply);
+                }
+                Some((_, Ok(Err(error)))) => answer(reply, Err(config_refusal(&error))),
+                _ => answer(reply, Err(broken())),
+            });
         });
     }
 
     /// Whoever may speak on the socket may not lead the next login, or a stored secret, to a server of their own: the URLs
-    /// of a provider that is there already are changed in the file alone, and endpoints belong to their issuer.
-    fn redirects_tokens(&self, name: &str, definition: &wire::ProviderDefinition) -> Option<ErrorBody> {
-        let there = self.config.provider(name).filter(|provider| provider.configured);
+    /// of a provider that is there already are changed in the file alone, endpoints belong to their issuer, and the name of
+    /// a built-in provider is its own server's.
+    fn redirects_tokens(&self, config: &Config, name: &str, definition: &wire::ProviderDefinition) -> Option<ErrorBody> {
+        let there = config.provider(name).filter(|provider| provider.configured);
         let hint = format!("write it into {}, then mcp-authctl reload", self.config_path.display());
         let given = [
             &definition.authorization_endpoint,
@@ -89,20 +112,30 @@ impl Core {
             &definition.revocation_endpoint,
             &definition.userinfo_endpoint,
         ];
+        let moved = |given: &Option<String>, present: &Option<String>| given.is_some() && given != present;
         if let Some(present) = there {
-            let of = &present.endpoints;
-            let fixed = [&of.authorization, &of.token, &of.revocation, &of.userinfo];
-            let moved = |given: &Option<String>, present: &Option<String>| given.is_some() && given != present;
             let moves = definition.base_url.is_some()
                 || moved(&definition.preset, &present.preset)
                 || moved(&definition.issuer, &present.issuer)
-                || given.iter().zip(fixed).any(|(given, fixed)| moved(given, fixed));
+                || given.iter().zip(login_endpoints(&present)).any(|(given, fixed)| moved(given, fixed));
             let sentence = || format!("the provider `{name}` is there already, and its URLs are changed in the config file only");
             return moves.then(|| ErrorBody::new(ErrorCode::Conflict, sentence()).hint(hint));
         }
         let origin = |url: &str| url::Url::parse(url).ok().map(|url| url.origin());
-        let issuer = definition.issuer.as_deref().and_then(origin)?;
-        let strays = given.into_iter().flatten().any(|endpoint| origin(endpoint).as_ref() != Some(&issuer));
+        let built_in = preset::find(name).map(Preset::provider).filter(|own| own.issuer.is_some() || own.endpoints.token.is_some());
+        if let Some(own) = built_in {
+            let homes: Vec<_> = [&own.issuer, &own.endpoints.authorization, &own.endpoints.token].into_iter().flatten().collect();
+            let at_home = |url: &String| homes.iter().any(|home| origin(home) == origin(url));
+            let strays = definition.preset.as_ref().is_some_and(|preset| preset != name)
+                || definition.base_url.as_ref().is_some_and(|url| !at_home(url))
+                || moved(&definition.issuer, &own.issuer)
+                || given.iter().zip(login_endpoints(own)).any(|(given, fixed)| moved(given, fixed));
+            let sentence = || format!("`{name}` is the name of a built-in provider; another server gets another name");
+            let hint = format!("mcp-authctl provider add NAME --preset {name} --base-url URL, or {hint}");
+            return strays.then(|| ErrorBody::new(ErrorCode::Conflict, sentence()).hint(hint));
+        }
+        let home = definition.issuer.as_deref().or(definition.base_url.as_deref()).and_then(origin)?;
+        let strays = given.into_iter().flatten().any(|endpoint| origin(endpoint).as_ref() != Some(&home));
         let sentence =
             || format!("an endpoint of `{name}` is not on its issuer's origin; such a provider is defined in the config file only");
         strays.then(|| ErrorBody::new(ErrorCode::Conflict, sentence()).hint(hint))
@@ -130,14 +163,17 @@ impl Core {
     }
 
     pub(super) fn reload(&mut self, reply: Reply<wire::ConfigStatus>) {
-        let path = self.config_path.clone();
-        let errand = async move { tokio::task::spawn_blocking(move || Config::load(&path)).await };
+        let (path, turns) = (self.config_path.clone(), self.config_turns.clone());
+        let errand = async move {
+            let turn = turns.lock_owned().await;
+            (turn, tokio::task::spawn_blocking(move || Config::load(&path)).await)
+        };
         self.task(errand, move |core, outcome| match outcome {
-            Some(Ok(Ok(config))) => {
+            Some((_turn, Ok(Ok(config)))) => {
                 core.adopt_config(config);
                 answer(reply, Ok(core.config_status()));
             }
-            Some(Ok(Err(error))) => {
+            Some((_turn, Ok(Err(error)))) => {
                 core.config_error = Some(error.to_string());
                 core.announce("config_error", None, Some(error.to_string()));
                 answer(reply, Err(config_refusal(&error)));
@@ -174,6 +210,12 @@ impl Core {
         let summary = self.config.provider(name).map(|provider| provider.summary(self.secret_of(provider).is_some()));
         answer(reply, summary.ok_or_else(|| no_provider(name)));
     }
+}
+
+/// The endpoints that a definition may name, in its order.
+fn login_endpoints(provider: &Provider) -> [&Option<String>; 4] {
+    let of = &provider.endpoints;
+    [&of.authorization, &of.token, &of.revocation, &of.userinfo]
 }
 
 /// A private key has lines, a client secret has none; neither is stored where the other is wanted.

@@ -276,6 +276,64 @@ async fn nobody_leads_a_provider_that_is_there_or_its_secret_to_another_server()
 }
 
 #[tokio::test]
+async fn the_name_of_a_built_in_provider_leads_to_no_other_server() {
+    let house = House::with_config("", &[]).await;
+    let evil = || Some("https://evil.example/x".to_owned());
+    let define = |name: &str, definition| house.broker.define_provider(name.to_owned(), definition);
+    for (name, definition) in [
+        ("github", wire::ProviderDefinition { userinfo_endpoint: evil(), ..Default::default() }),
+        ("github", wire::ProviderDefinition { base_url: evil(), ..Default::default() }),
+        ("github", wire::ProviderDefinition { preset: Some("keycloak".into()), base_url: evil(), ..Default::default() }),
+        ("google", wire::ProviderDefinition { revocation_endpoint: evil(), ..Default::default() }),
+        ("notion", wire::ProviderDefinition { issuer: evil(), ..Default::default() }),
+        (
+            "work",
+            wire::ProviderDefinition {
+                preset: Some("keycloak".into()),
+                base_url: Some("https://corp.example/realms/a".into()),
+                userinfo_endpoint: evil(),
+                ..Default::default()
+            },
+        ),
+    ] {
+        assert_eq!(define(name, definition.clone()).await.unwrap_err().error, ErrorCode::Conflict, "{name} {definition:?}");
+    }
+    assert!(!house.folder.path().join("config.toml").exists(), "something was written");
+    let tenant = Some("https://login.microsoftonline.com/corp".to_owned());
+    define("entra", wire::ProviderDefinition { base_url: tenant, ..Default::default() }).await.unwrap();
+    define("github", wire::ProviderDefinition { client_id: Some("c1".into()), ..Default::default() }).await.unwrap();
+    let own = Some("https://git.corp.example".to_owned());
+    define("work", wire::ProviderDefinition { preset: Some("gitlab".into()), base_url: own, ..Default::default() }).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_provider_that_was_written_by_hand_and_not_read_yet_is_there_already() {
+    let house = House::with_config("", &[]).await;
+    std::fs::write(house.folder.path().join("config.toml"), CONFIG).unwrap();
+    let stray = wire::ProviderDefinition { token_endpoint: Some("https://evil.example/token".into()), ..Default::default() };
+    assert_eq!(house.broker.define_provider("corp".into(), stray).await.unwrap_err().error, ErrorCode::Conflict);
+    assert_eq!(std::fs::read_to_string(house.folder.path().join("config.toml")).unwrap(), CONFIG);
+}
+
+#[tokio::test]
+async fn of_many_providers_that_are_defined_at_once_none_is_lost() {
+    let house = House::with_config("", &[]).await;
+    let mut defining = Vec::new();
+    for number in 0..24 {
+        let definition = wire::ProviderDefinition { issuer: Some("https://as.example".into()), ..Default::default() };
+        defining.push(house.aside(move |broker| async move { broker.define_provider(format!("p{number}"), definition).await }).await);
+    }
+    for defining in defining {
+        defining.await.unwrap().unwrap();
+    }
+    let text = std::fs::read_to_string(house.folder.path().join("config.toml")).unwrap();
+    let known: Vec<String> = house.broker.providers().await.unwrap().into_iter().map(|provider| provider.name).collect();
+    for name in (0..24).map(|number| format!("p{number}")) {
+        assert!(text.contains(&format!("[providers.{name}]")) && known.contains(&name), "{name} is lost");
+    }
+}
+
+#[tokio::test]
 async fn a_grant_that_panics_over_its_new_tokens_has_them_on_disk() {
     let mut house = House::with(&["corp"]).await;
     let asking = house.aside(|broker| token(broker, "corp")).await;

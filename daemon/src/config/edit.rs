@@ -24,6 +24,10 @@ pub fn define_provider(path: &Path, name: &str, definition: &ProviderDefinition)
     }
     let new = document.to_string();
     let config = Config::parse(&new, path).map_err(|error| error.of_definition(name))?;
+    // What is written must be what is read at the next start.
+    if new.len() as u64 > file::LIMIT {
+        return Err(invalid("would be larger than 1 MiB".into()).of_definition(name));
+    }
     if new != old {
         file::replace(path, &new).map_err(|error| unwritable(path, name, definition, &error))?;
     }

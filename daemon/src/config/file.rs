@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use super::{ConfigError, ConfigErrorKind, line_of};
 
 /// The longest file that is read, bytes.
-const LIMIT: u64 = 1024 * 1024;
+pub(super) const LIMIT: u64 = 1024 * 1024;
 
 /// The file's text; `None` where there is none.
 pub(super) fn read(path: &Path) -> Result<Option<String>, ConfigError> {

@@ -292,6 +292,17 @@ fn a_definition_keeps_comments_order_and_what_it_does_not_name() {
 }
 
 #[test]
+fn a_definition_never_makes_a_file_that_is_too_large_to_be_read() {
+    let folder = folder();
+    let path = folder.path().join("config.toml");
+    let long = ProviderDefinition { issuer: Some("https://as.example".into()), ..github(&"x".repeat(60_000)) };
+    let refused = (0..100).map(|number| define_provider(&path, &format!("p{number}"), &long)).find_map(Result::err).unwrap();
+    assert!(told(&refused).contains("would be larger than 1 MiB"), "{}", told(&refused));
+    Config::load(&path).unwrap();
+    define_provider(&path, "p0", &github("short")).unwrap();
+}
+
+#[test]
 fn a_wrong_definition_changes_nothing() {
     let folder = folder();
     let path = folder.path().join("config.toml");

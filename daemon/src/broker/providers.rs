@@ -117,7 +117,7 @@ impl Core {
             let moves = definition.base_url.is_some()
                 || moved(&definition.preset, &present.preset)
                 || moved(&definition.issuer, &present.issuer)
-                || given.iter().zip(login_endpoints(&present)).any(|(given, fixed)| moved(given, fixed));
+                || given.iter().zip(login_endpoints(present)).any(|(given, fixed)| moved(given, fixed));
             let sentence = || format!("the provider `{name}` is there already, and its URLs are changed in the config file only");
             return moves.then(|| ErrorBody::new(ErrorCode::Conflict, sentence()).hint(hint));
         }

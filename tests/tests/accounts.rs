@@ -119,6 +119,44 @@ fn a_person_decides_for_the_old_the_new_or_both() {
 }
 
 #[test]
+fn a_yes_to_the_end_of_one_login_does_not_end_another_that_came_meanwhile() {
+    let server = Server::with_lifetime(300);
+    let room = Room::at(&server);
+    let daemon = room.start();
+    daemon.log_in("test", "alice");
+    let mut login = browsed(&daemon, &json!({ "provider": "test", "asks": true }), "bob");
+    let id = asked(&mut login);
+    let other = json!({ "provider": "test", "scopes": ["openid", "mcp:read"], "replace": true });
+    assert!(matches!(browsed(&daemon, &other, "carol").last(), LoginEvent::Done { .. }));
+    assert_eq!(decide(&daemon, &id, &json!({ "replace": true })).status, 409);
+    assert_eq!(owner(&server, &daemon.token("test")), "carol");
+    let Some(LoginEvent::OtherAccount { held, new, .. }) = login.next_event() else { panic!("nobody is asked again") };
+    assert_eq!((&*held, &*new), ("carol", "bob"));
+    assert_eq!(decide(&daemon, &id, &json!({ "replace": true })).status, 200);
+    assert!(matches!(login.last(), LoginEvent::Done { .. }));
+    assert_eq!(owner(&server, &daemon.token("test")), "bob");
+}
+
+#[test]
+fn the_login_that_was_replaced_is_revoked_only_once_the_new_one_is_on_the_disk() {
+    let server = Server::with_lifetime(300);
+    let room = Room::at(&server);
+    let daemon = room.start();
+    daemon.log_in("test", "alice");
+    let (vault, away) = (room.path("state/vault"), room.path("state/away"));
+    let mut login = daemon.start_login(&json!({ "provider": "test", "replace": true }));
+    let url = login.wait_for_url();
+    std::fs::rename(&vault, &away).unwrap();
+    Person::named("bob").browse_to_the_end(&url, Answer::Yes);
+    assert!(matches!(login.last(), LoginEvent::Done { .. }));
+    assert_eq!(daemon.show("/v1/grants/test")["not_durable"], true);
+    assert_eq!(server.counters().revocations.len(), 0, "a crash would cost both logins");
+    std::fs::rename(&away, &vault).unwrap();
+    revoked(&server, 2);
+    assert_eq!(daemon.show("/v1/grants/test")["not_durable"], false);
+}
+
+#[test]
 fn a_label_that_holds_somebody_else_is_no_answer() {
     let server = Server::with_lifetime(300);
     let room = Room::at(&server);

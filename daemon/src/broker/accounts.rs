@@ -74,7 +74,7 @@ impl Core {
     pub(super) fn decide_login(&mut self, id: &str, decision: wire::LoginDecision, reply: Reply<()>) {
         let Some(running) = self.logins.running.get_mut(id) else { return answer(reply, Err(no_login())) };
         let name = running.grant.clone();
-        let Some(undecided) = running.undecided.take() else {
+        let Some(mut undecided) = running.undecided.take() else {
             return answer(reply, Err(ErrorBody::new(ErrorCode::Conflict, format!("the login of `{name}` asks for no decision"))));
         };
         let target = match (&decision.account, decision.replace) {
@@ -89,6 +89,11 @@ impl Core {
         };
         let target = target.and_then(|target| match self.grants.get(&target).map(|held| other_account(held.newest(), &undecided.login)) {
             Some(Some(names)) if !decision.replace => Err(conflict(&target, &names)),
+            // What was said yes to was to end another login than the one that is held by now.
+            Some(Some(names)) if names != undecided.names => {
+                undecided.names = names;
+                Err(conflict(&target, &undecided.names))
+            }
             _ => Ok(target),
         });
         let Some(running) = self.logins.running.get_mut(id) else { return };
@@ -100,8 +105,11 @@ impl Core {
                 self.take_in_login(id, target, undecided.login);
             }
             Err(error) => {
+                // Of a label that will not do its asker hears; that another is held by now, everybody.
+                let event = (decision.replace && error.error == ErrorCode::Conflict).then(|| undecided.event(&running.grant));
                 running.undecided = Some(undecided);
                 answer(reply, Err(error));
+                event.iter().for_each(|event| running.tell(event));
             }
         }
     }
@@ -114,11 +122,23 @@ impl Core {
         self.end_login(id, LoginEvent::Failed { error });
     }
 
-    /// The login whose place a saved one has taken is known to nobody any more.
+    /// The login whose place a new one has taken is known to nobody any more, once the new one is saved: until then the disk
+    /// holds it, and after a crash it is all that there is.
     pub(super) fn revoke_replaced(&mut self, id: &str) {
-        if let Some(record) = self.logins.running.get_mut(id).and_then(|running| running.replaced.take()) {
-            self.revoke_unheld(record);
+        let Some(running) = self.logins.running.get_mut(id) else { return };
+        let Some(record) = running.replaced.take() else { return };
+        if self.grants.get(&running.grant).is_some_and(Grant::is_not_durable) {
+            return self.logins.replaced.push(record);
         }
+        self.revoke_unheld(record);
+    }
+
+    /// The disk has taken a grant's newest tokens at last.
+    pub(super) fn revoke_replaced_by(&mut self, name: &GrantName) {
+        let (replaced, others) = std::mem::take(&mut self.logins.replaced).into_iter().partition(|record| record.name == *name);
+        self.logins.replaced = others;
+        let replaced: Vec<GrantRecord> = replaced;
+        replaced.into_iter().for_each(|record| self.revoke_unheld(record));
     }
 
     pub(super) fn revoke_unwanted(&self, name: &GrantName, undecided: Undecided) {

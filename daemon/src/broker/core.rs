@@ -425,6 +425,7 @@ impl Core {
                 self.stored(name);
             }
             "refreshed" => self.replaced(name),
+            "durable" => self.revoke_replaced_by(name),
             _ => {}
         }
     }

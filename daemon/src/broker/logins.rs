@@ -34,6 +34,8 @@ const LONGEST_REDIRECT: usize = 2048;
 pub(super) struct Logins {
     pub(super) running: HashMap<String, Running>,
     subscribers: u64,
+    /// Whose place was taken by tokens that are not on the disk yet.
+    pub(super) replaced: Vec<GrantRecord>,
 }
 
 pub(super) struct Running {

@@ -165,7 +165,7 @@ fn doctor_says_of_each_fault_what_to_do() {
                     hint: mcp-authctl setup copies it to config.toml
 [ok]      provider  github: github.com answers in 120 ms
 [failed]  provider  acme: cannot connect to git.corp.example: no connection in time
-                    hint: `curl -sSI https://git.corp.example` tells whether this machine reaches it at all
+                    hint: `mcp-authctl provider show acme` tells its addresses, and curl whether this machine reaches them
 [warning] clock     this machine's clock is 90 s behind that of github.com
                     hint: {clock}
 [note]    others    may hold tokens in the clear: ~/.mcp-auth (mcp-remote)

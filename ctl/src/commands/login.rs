@@ -54,7 +54,7 @@ pub(crate) struct Args {
     #[arg(long, conflicts_with_all = ["no_browser", "device", "callback_port"])]
     client_credentials: bool,
     /// The port for the redirect, to forward it over SSH
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     callback_port: Option<u16>,
     /// The client id that the provider gave you; it is kept
     #[arg(long, value_name = "ID")]

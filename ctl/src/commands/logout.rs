@@ -105,7 +105,9 @@ fn show(answer: &LogoutAnswer, unasked: Option<&GrantSummary>, json: bool) -> Re
         (Revocation::Confirmed, _) => {}
         (Revocation::Unconfirmed, _) => output::warning(&format!("the provider has not confirmed the revocation{reason}")),
         (Revocation::Unsupported, _) => {
-            output::warning(&format!("the provider has no way to revoke, the token lives until it expires{reason}"));
+            output::warning(&format!(
+                "mcp-authd cannot revoke it at the provider: the token lives until it expires or you delete it there{reason}"
+            ));
         }
         (Revocation::Skipped, None) => output::warning("not revoked: the tokens live on at the provider until they expire"),
         (Revocation::Skipped, Some(grant)) => output::warning(&format!(

@@ -25,7 +25,7 @@ pub(crate) struct Args {
     /// Show this grant only, in full
     #[arg(conflicts_with_all = ["check", "long"])]
     name: Option<GrantName>,
-    /// Print nothing, and tell by the exit code whether this grant can serve a token
+    /// Tell by the exit code alone whether this grant can serve a token
     #[arg(long, value_name = "NAME", conflicts_with_all = ["long", "watch"])]
     check: Option<GrantName>,
     /// Show every grant in full: last refresh, last error, all scopes
@@ -39,7 +39,9 @@ pub(crate) struct Args {
 pub(crate) fn run(args: &Args, client: &Client, json: bool) -> Result<(), Failure> {
     if let Some(name) = &args.check {
         let checked = client.grant(name).map_err(Failure::from).and_then(|grant| check(&grant));
-        return if json { checked } else { checked.map_err(|failure| Failure::Quiet(Box::new(failure))) };
+        // Its exit codes are the answer; what none of them tells is said.
+        let told = |failure: &Failure| json || failure.exit_code() == 1;
+        return checked.map_err(|failure| if told(&failure) { failure } else { Failure::Quiet(Box::new(failure)) });
     }
     if args.watch {
         return watch::run(client, args.name.as_ref(), if json { watch::Form::Json } else { watch::Form::here(args.long) });

@@ -156,14 +156,17 @@ impl Core {
         let by_hand = request.exchange.as_ref().map(by_hand).transpose()?;
         let held = self.grants.get(&grant).map(Grant::record);
         let known = held.and_then(|held| held.account.clone()).filter(|_| !request.replace);
+        // What a client got for itself is renewed in the same way.
+        let own = held.is_some_and(|held| held.definition.client_credentials).then_some(LoginFlow::ClientCredentials);
+        let flow = request.flow.or(own);
         let plan = Plan {
             grant: grant.clone(),
             client_secret: self.secret_of(provider),
-            scopes: scopes(request, provider)?,
+            scopes: scopes(request, flow, provider)?,
             login_hint: request.login_hint.clone().or(known),
             resource: held.and_then(|held| held.resource.clone()),
             callback_port: request.callback_port,
-            flow: if by_hand.is_some() { Some(LoginFlow::Code) } else { request.flow },
+            flow: if by_hand.is_some() { Some(LoginFlow::Code) } else { flow },
             by_hand,
             headless: request.headless,
             patience: PATIENCE,
@@ -350,13 +353,13 @@ impl Running {
 }
 
 /// The scopes to ask for.
-fn scopes(request: &LoginRequest, provider: &Provider) -> Result<Vec<String>, ErrorBody> {
+fn scopes(request: &LoginRequest, flow: Option<LoginFlow>, provider: &Provider) -> Result<Vec<String>, ErrorBody> {
     // Of an exchange that was begun by hand only the person knows what was asked for.
     if request.exchange.is_some() {
         return Ok(request.scopes.clone().unwrap_or_default());
     }
     let mut scopes = request.scopes.clone().unwrap_or_else(|| provider.scopes.clone());
-    if by_client::is_wanted(request.flow, provider) {
+    if by_client::is_wanted(flow, provider) {
         // They ask for a refresh token, which a client does not get for itself.
     } else if !request.without_refresh_scopes {
         scopes.extend(provider.refresh_scopes.iter().filter(|scope| !scopes.contains(scope)).cloned().collect::<Vec<_>>());

@@ -249,7 +249,11 @@ impl Core {
         let labelled: Vec<_> = self.grants.keys().filter(|held| held.base() == name.base()).cloned().collect();
         if name.label().is_none() && labelled.len() > 1 {
             let error = ambiguous(&format!("`{name}` could be any of several grants"), &labelled);
-            let hint = format!("{}, or choose once: mcp-authctl use {}", error.hint.clone().unwrap_or_default(), labelled[0]);
+            let hint = format!(
+                "{}; for tokens, `mcp-authctl use {}` lets `{name}` mean one of them",
+                error.hint.clone().unwrap_or_default(),
+                labelled[0]
+            );
             return error.hint(hint);
         }
         if let (None, [held]) = (name.label(), labelled.as_slice()) {

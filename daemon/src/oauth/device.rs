@@ -8,7 +8,7 @@ use super::form::{self, Field, Sent};
 use super::text::{clean_code, clean_option};
 use super::token::{self, TokenError, TokenResponse};
 use crate::grant::record::Definition;
-use crate::provider::Quirks;
+use crate::provider::{ClientAuth, Quirks};
 use crate::secret::ClientSecret;
 use crate::transport::{Request, Response, check_url};
 
@@ -120,7 +120,12 @@ pub fn request(
         fields.push((quirks.device_scope_parameter.as_str(), Field::Text(&scope)));
     }
     token::push_resource(&mut fields, quirks, resource);
-    Some(form::post(endpoint, &fields, token::client(definition, quirks, secret)?, TIMEOUT))
+    let client = token::client(definition, quirks, secret)?;
+    // A client of HTTP Basic has nothing else to send, and servers refuse an empty form.
+    if client.auth == ClientAuth::ClientSecretBasic && client.secret.is_some() {
+        fields.push(("client_id", Field::Text(client.id)));
+    }
+    Some(form::post(endpoint, &fields, client, TIMEOUT))
 }
 
 /// Checks the answer to [`request`].

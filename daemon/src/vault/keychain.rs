@@ -63,7 +63,7 @@ impl KeychainError {
             }
             Self::NoCollection => "log in to the desktop once, or unlock the keychain with `gnome-keyring-daemon --unlock`",
             Self::Dismissed => {
-                "answer it on the desktop; where there is none, `gnome-keyring-daemon --replace --unlock` reads the password"
+                "answer it on the desktop; where there is none: `(read -rs p; printf %s \"$p\") | gnome-keyring-daemon --replace --unlock` in bash, then `mcp-authctl unlock`"
             }
             Self::Locked | Self::Silent => "mcp-authctl unlock",
             Self::Ambiguous => "remove all but one of the entries of mcp-authd from the keychain",

@@ -130,9 +130,9 @@ fn provider(reach: &ProviderReach) -> Option<Check> {
             };
             let check =
                 Check::new("provider", Level::Failed, format!("{}: {said}", reach.provider)).safe(format!("{name}: {place}: {safe}"));
-            check.hint(
-                reach.hint.clone().unwrap_or_else(|| format!("`curl -sSI https://{host}` tells whether this machine reaches it at all")),
-            )
+            check.hint(reach.hint.clone().unwrap_or_else(|| {
+                format!("`mcp-authctl provider show {}` tells its addresses, and curl whether this machine reaches them", reach.provider)
+            }))
         }
     })
 }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use mcp_auth_tests::rogue::{Plan, Rogue, Rules, Verdict};
-use mcp_auth_tests::{Daemon, Output, Room, wait_until};
+use mcp_auth_tests::{Daemon, Room, wait_until};
 use serde_json::{Value, json};
 
 use crate::report::{Case, Report, quantile};
@@ -326,8 +326,9 @@ fn ended(rogue: &Rogue, room: &Room, daemon: &Daemon<'_>, token: &str) {
     });
     assert!(why.starts_with("the provider rejected the grant"), "{why}");
     assert_eq!(daemon.token("test"), token, "the valid token is not served");
-    let Output { code, stderr, stdout } = room.ctl(&["status", "--check", "test"]);
-    assert!(code == 3 && format!("{stdout}{stderr}").contains("mcp-authctl login test"), "{code}: {stdout}{stderr}");
+    assert_eq!(room.ctl(&["status", "--check", "test"]).code, 3);
+    let shown = room.ctl(&["status", "test"]).ok().stdout;
+    assert!(shown.contains("mcp-authctl login test"), "{shown}");
     let before = sent(rogue, 0);
     for _ in 0..40 {
         daemon.token("test");

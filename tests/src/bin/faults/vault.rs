@@ -335,7 +335,7 @@ fn copy_without_key(report: &mut Report) {
         wait_until("a locked vault", PATIENCE, || Some(daemon.show("/v1/status")).filter(locked));
         assert_eq!(daemon.refusal("test:a"), "vault_locked");
         other.ctl(&["unlock"]).fails_with(7).says("is missing");
-        other.ctl(&["setup", "--key-source", "key-file"]).fails_with(1);
+        other.ctl(&["setup", "--key-source", "key-file"]).fails_with(7);
         other.ctl(&["vault", "rekey"]).fails_with(7);
         let sent = home.rogue.look(|seen| seen.refreshes.len());
         daemon.stop();

@@ -179,11 +179,12 @@ fn the_command_line_refuses_a_socket_that_another_user_listens_on() {
         .gid(STRANGER)
         .current_dir("/");
     let mut impostor = command.spawn().unwrap();
-    wait_until("the impostor's socket", Duration::from_secs(5), || room.socket().exists().then_some(()));
+    // The file is there a moment before anybody listens.
+    wait_until("the impostor", Duration::from_secs(5), || UnixStream::connect(room.socket()).ok());
     let output = room.ctl(&["token", "test"]);
     let _ = impostor.kill();
     let _ = impostor.wait();
-    output.fails_with(1);
+    output.fails_with(1).says("another user's process");
 }
 
 #[test]

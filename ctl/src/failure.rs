@@ -121,6 +121,9 @@ pub(crate) enum Failure {
     /// `add-token`: the name holds a login that works.
     #[error("{0} holds a login, which a static token would replace")]
     WouldReplaceLogin(String),
+    /// `approve`: there is no terminal, and no word on the command line.
+    #[error("there is no terminal to ask on")]
+    NobodyToAsk(String),
     /// No provider of that name.
     #[error("there is no provider {0}")]
     NoProvider(String),
@@ -200,6 +203,7 @@ impl Failure {
                 "leave --client-id out, or mcp-authctl provider add {provider} --client-id {given}; then its grants need a login"
             )),
             Self::BareNameTaken(grant) => Some(format!("mcp-authctl logout {grant}, then mcp-authctl login {grant}:LABEL")),
+            Self::NobodyToAsk(code) => Some(format!("mcp-authctl approve {code} --yes, or --no")),
             Self::Empty(_) => Some("type it at the prompt, or pipe it in".into()),
             Self::NoProvider(_) => Some("mcp-authctl provider list".into()),
             Self::NoKeychain { credential: true, .. } => Some("mcp-authctl setup --key-source systemd-credential".into()),

@@ -14,8 +14,8 @@ use clap::{CommandFactory, Parser, Subcommand};
 use mcp_auth_proto::{Client, socket_path};
 
 use crate::commands::{
-    add_token, completions, doctor, env, events, exec, git_credential, headers, lock, login, logout, man, pkce, provider, refresh, reload,
-    service, setup, status, token, unlock, use_grant, vault,
+    add_token, approve, completions, doctor, env, events, exec, git_credential, headers, lock, login, logout, man, pkce, provider, refresh,
+    reload, service, setup, status, token, unlock, use_grant, vault,
 };
 use crate::failure::Failure;
 
@@ -43,6 +43,7 @@ enum Verb {
     Exec(exec::Args),
     Headers(headers::Args),
     GitCredential(git_credential::Args),
+    Approve(approve::Args),
     Events(events::Args),
     Provider(provider::Args),
     Setup(setup::Args),
@@ -133,6 +134,7 @@ fn dispatch(verb: Verb, json: bool) -> Result<(), Failure> {
         Verb::Exec(args) => exec::run(&args, &connect()?),
         Verb::Headers(args) => headers::run(&args, &connect()?.with_patience(headers::PATIENCE)),
         Verb::GitCredential(args) => git_credential::run(&args, &connect()?),
+        Verb::Approve(args) => approve::run(&args, &connect()?, json),
         Verb::Events(_) => events::run(&connect()?, json),
         Verb::Provider(args) => provider::run(args, &connect()?, json),
         Verb::Setup(args) => setup::run(&args, &connect()?, json),

@@ -11,6 +11,7 @@ mod core;
 mod doctor;
 mod gate;
 mod holders;
+mod issuer;
 mod lane;
 mod logins;
 mod providers;
@@ -25,16 +26,18 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use mcp_auth_proto as wire;
 use mcp_auth_proto::{ErrorBody, ErrorCode, GrantName};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 
 use self::core::Core;
 use self::holders::Keeper;
 use crate::clock::Clock;
 use crate::config::{Config, Network};
 use crate::grant::Asker;
+use crate::issuer::Feed;
+use crate::issuer::clients::Settings;
 use crate::platform::Alarm;
 use crate::transport::Transport;
-use crate::vault::Vault;
+use crate::vault::{Record, Vault};
 
 /// What the broker stands on: the real edges, or those of a test.
 #[derive(Clone)]
@@ -58,6 +61,9 @@ impl std::fmt::Debug for Edges {
 pub struct Broker {
     mailbox: mpsc::UnboundedSender<Message>,
     askers: Arc<AtomicU64>,
+    edges: Edges,
+    issuer_settings: watch::Receiver<Option<Settings>>,
+    issuer_records: watch::Receiver<Option<Arc<Vec<Record>>>>,
 }
 
 /// One thing for the core to do.
@@ -70,9 +76,10 @@ impl Broker {
     /// Starts the broker's task; the vault is opened at once.
     pub fn start(edges: Edges, config: Config, config_path: PathBuf) -> std::io::Result<Self> {
         let (mailbox, messages) = mpsc::unbounded_channel();
-        let core = Core::new(edges, config, config_path, mailbox.clone());
+        let core = Core::new(edges.clone(), config, config_path, mailbox.clone());
+        let (issuer_settings, issuer_records) = core.issuer.subscribe();
         tokio::spawn(run(core, messages, Alarm::new()?));
-        Ok(Self { mailbox, askers: Arc::default() })
+        Ok(Self { mailbox, askers: Arc::default(), edges, issuer_settings, issuer_records })
     }
 
     /// `POST /v1/token`, from the process `pid`. Dropping the future withdraws the question; a refresh that it started
@@ -193,6 +200,18 @@ impl Broker {
     /// `GET /v1/events`. Dropping the receiver is going away; a reader that is too slow is dropped.
     pub async fn events(&self) -> Result<mpsc::Receiver<wire::Event>, ErrorBody> {
         self.ask(|core, reply| core.events(reply)).await
+    }
+
+    /// What the issuer stands on. Its records are the broker's to read, since it opens the vault, and the issuer's to write.
+    pub fn issuer_feed(&self) -> Feed {
+        let Edges { clock, vault, .. } = self.edges.clone();
+        Feed { settings: self.issuer_settings.clone(), records: self.issuer_records.clone(), vault, clock }
+    }
+
+    /// How the issuer is, for `GET /v1/status`; `None`: switched off.
+    pub fn issuer_is(&self, status: Option<wire::IssuerStatus>) {
+        // A core that has gone tells nobody.
+        let _ = self.mailbox.send(Box::new(move |core| core.issuer.status = status));
     }
 
     /// SIGTERM: lets refreshes in flight finish and be saved, at most 10 s. Returns when nothing is left to do.

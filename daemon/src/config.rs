@@ -5,6 +5,7 @@
 
 mod edit;
 mod file;
+mod issuer;
 mod syntax;
 
 use std::collections::{BTreeMap, HashSet};
@@ -16,6 +17,7 @@ use serde::Deserialize;
 use toml::Spanned;
 
 pub use self::edit::define_provider;
+use crate::issuer::clients::Settings;
 use crate::provider::check::{self, Fault};
 use crate::provider::table::{Table, Wrong};
 use crate::provider::{Provider, preset};
@@ -26,6 +28,8 @@ use crate::transport::Proxy;
 pub struct Config {
     /// `[network]`.
     pub network: Network,
+    /// `[issuer]`; `None`: it is switched off.
+    pub issuer: Option<Settings>,
     providers: Vec<Provider>,
 }
 
@@ -76,8 +80,9 @@ impl Config {
         let wrong = |wrong: Wrong| ConfigError::wrong(wrong, text, path);
         let tables: Tables = syntax::parse(text).map_err(wrong)?;
         let network = tables.network.check().map_err(wrong)?;
+        let issuer = tables.issuer.check().map_err(wrong)?;
         let providers = tables.providers.into_iter().map(|(name, table)| provider(&name, table)).collect::<Result<_, _>>();
-        Ok(Self { network, providers: providers.map_err(wrong)? })
+        Ok(Self { network, issuer, providers: providers.map_err(wrong)? })
     }
 
     /// The provider of this name: the configured one, else the bare preset.
@@ -150,6 +155,7 @@ impl ConfigError {
 struct Tables {
     providers: BTreeMap<Spanned<String>, Table>,
     network: NetworkTable,
+    issuer: issuer::IssuerTable,
 }
 
 #[derive(Debug, Default, Deserialize)]

@@ -1,7 +1,8 @@
 //! The map of the crate.
 //!
 //! A token request goes `ipc::listener` (accepts) -> `ipc::peer` (same user, else closed) -> `ipc::routes` -> `policy` ->
-//! `broker` (owns every grant) -> `grant` (decides), and back. Everything that touches the world lies at the edges:
+//! `broker` (owns every grant) -> `grant` (decides), and back. `issuer` is an authorization server of our own, with a port of
+//! its own, for MCP servers on this machine. Everything that touches the world lies at the edges:
 //! `platform`, `transport`, `vault`, `clock`.
 
 pub mod broker;
@@ -12,6 +13,7 @@ mod failpoint;
 pub mod fuzzing;
 pub mod grant;
 pub mod ipc;
+pub mod issuer;
 pub mod logging;
 pub mod login;
 pub mod oauth;
@@ -30,6 +32,7 @@ use std::sync::Arc;
 use broker::{Broker, Edges};
 use clock::SystemClock;
 use ipc::{Limits, Stage};
+use issuer::Issuer;
 use vault::Vault;
 
 /// How long refreshes in flight may take to be finished and saved at the end.
@@ -58,7 +61,8 @@ fn network_of(config: &config::Network) -> transport::network::NetworkConfig {
 /// and what still streams is cut off. Takes little more than 11 seconds for that.
 pub async fn run(listener: platform::Listener, broker: Broker, shutdown: impl Future<Output = ()>) {
     let (stage, stages) = tokio::sync::watch::channel(Stage::Open);
-    let answerer = ipc::routes::answerer(broker.clone());
+    // It serves until the last refresh has ended: some of them may be its own clients.
+    let answerer = ipc::routes::answerer(broker.clone(), Issuer::start(&broker));
     let mut serving = tokio::spawn(ipc::listener::serve(listener, answerer, Limits::default(), stages));
     shutdown.await;
     stage.send_replace(Stage::Draining);

@@ -25,6 +25,8 @@ pub enum Right {
     Configure,
     /// To set up, lock, unlock, rekey or back up the vault.
     Vault,
+    /// To approve or refuse what a program asks the issuer for.
+    Approve,
 }
 
 /// The answer.
@@ -48,7 +50,7 @@ mod tests {
     #[test]
     fn a_process_of_the_user_may_do_everything_while_there_are_no_rules() {
         let peer = Peer { uid: 1000, pid: Some(7) };
-        for right in [Right::Token, Right::Look, Right::Change, Right::Login, Right::Configure, Right::Vault] {
+        for right in [Right::Token, Right::Look, Right::Change, Right::Login, Right::Configure, Right::Vault, Right::Approve] {
             assert_eq!(allow(&peer, right, Some("github")), Decision::Allow);
         }
     }

@@ -204,6 +204,16 @@ impl Client {
         self.call(&Call::trigger("/v1/reload"))
     }
 
+    /// `GET /v1/issuer/approvals/CODE`: what waits under the code of the issuer's page.
+    pub fn approval(&self, code: &str) -> Result<Approval, ClientError> {
+        self.call(&Call::get(approval_path(code)))
+    }
+
+    /// `POST /v1/issuer/approvals/CODE`: decides it.
+    pub fn decide(&self, code: &str, decision: &ApprovalDecision) -> Result<Approval, ClientError> {
+        self.call(&build(Call::post(approval_path(code), decision))?)
+    }
+
     /// `GET /v1/status`. [`ClientError::TooOld`] when the daemon speaks a newer protocol.
     pub fn status(&self) -> Result<Status, ClientError> {
         decode_status(&self.send(&Call::get("/v1/status"))?)
@@ -313,6 +323,10 @@ impl std::fmt::Debug for Incoming<Stream> {
 
 pub(crate) fn grant_path(name: &GrantName) -> String {
     format!("/v1/grants/{name}")
+}
+
+fn approval_path(code: &str) -> String {
+    format!("/v1/issuer/approvals/{}", segment(code))
 }
 
 pub(crate) fn build(call: Result<Call, serde_json::Error>) -> Result<Call, ClientError> {

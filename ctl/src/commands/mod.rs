@@ -2,6 +2,7 @@
 //! say is here.
 
 pub(crate) mod add_token;
+pub(crate) mod approve;
 mod assignment;
 pub(crate) mod completions;
 pub(crate) mod doctor;

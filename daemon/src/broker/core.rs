@@ -16,6 +16,7 @@ use super::attempt::{self, Way};
 use super::doctor::Doctor;
 use super::gate::Gate;
 use super::holders::{Holders, Keeper};
+use super::issuer::IssuerSide;
 use super::lane::Lane;
 use super::logins::Logins;
 use super::providers::StoredSecret;
@@ -61,6 +62,7 @@ pub(crate) struct Core {
     pub(super) secrets: HashMap<String, StoredSecret>,
     pub(super) logins: Logins,
     pub(super) doctor: Doctor,
+    pub(super) issuer: IssuerSide,
     /// Who waits for a static token to be stored.
     pub(super) storing: Vec<(GrantName, Reply<wire::GrantSummary>)>,
     /// Refreshes that were in flight when their grant was logged out.
@@ -93,6 +95,7 @@ impl Core {
         let started = edges.clock.now().boot;
         Self {
             transports: Transports::new(edges.connect, &config),
+            issuer: IssuerSide::new(config.issuer.clone()),
             edges,
             config,
             config_path,
@@ -464,6 +467,7 @@ impl Core {
             uptime: now.boot.since(self.started).as_secs(),
             vault: self.vault_status(),
             config: self.config_status(),
+            issuer: self.issuer.status.clone(),
             grants: summaries.len(),
             login_required: summaries.iter().filter(|s| s.state == wire::GrantState::LoginRequired).count(),
             not_durable: summaries.iter().filter(|s| s.not_durable).count(),

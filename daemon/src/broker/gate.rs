@@ -164,7 +164,9 @@ impl Core {
         self.gate.key_source = Some(opened.key_source);
         self.gate.quarantined = opened.quarantined;
         self.undeleted.clear();
-        for record in opened.records {
+        let (issuers, records): (Vec<_>, Vec<_>) = opened.records.into_iter().partition(|record| record.id.kind == RecordKind::Issuer);
+        self.issuer.opened(issuers);
+        for record in records {
             match record.id.kind {
                 RecordKind::Grant => match GrantRecord::from_plaintext(&record.plaintext) {
                     Ok(grant) => {
@@ -419,6 +421,7 @@ impl Core {
         }
         self.secrets.clear();
         self.set_aside.clear();
+        self.issuer.locked();
     }
 }
 

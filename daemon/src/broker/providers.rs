@@ -189,6 +189,7 @@ impl Core {
     /// The new config counts from now on; every grant hears what it says about its definition.
     fn adopt_config(&mut self, config: Config) {
         self.transports = self.transports.adapted(self.edges.connect, &config);
+        self.issuer.configured(config.issuer.clone());
         self.config = config;
         self.config_error = None;
         self.doctor.forget();

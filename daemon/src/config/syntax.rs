@@ -41,6 +41,7 @@ fn not_ours(error: &Error, tree: &DeTable<'_>) -> Wrong {
     let (what, hint) = match message.split_once(' ') {
         Some(("unknown", rest)) if rest.starts_with("field") => unknown_key(key, table, message),
         Some(("unknown", rest)) if rest.starts_with("variant") => (format!("`{}` has an unknown value", shown(key)), one_of(message)),
+        Some(("missing", rest)) if rest.starts_with("field") => missing(&path, message),
         _ => (mismatch(key, message), None),
     };
     Wrong { span: Some(span), what, hint }
@@ -51,7 +52,10 @@ fn unknown_key(key: &str, table: &[String], message: &str) -> (String, Option<St
     let provider = table.get(1).map_or("NAME".to_owned(), |name| shown(name));
     let lower = key.to_ascii_lowercase();
     if ["secret", "password", "passphrase", "private_key", "api_key"].iter().any(|part| lower.contains(part)) {
-        let hint = format!("run `mcp-authctl provider set-secret {provider}`, which keeps it encrypted, and remove the line");
+        let hint = match table.first().map(String::as_str) {
+            Some("issuer") => "name a command that prints it: client_secret_command = [\"pass\", \"show\", \"NAME\"]".to_owned(),
+            _ => format!("run `mcp-authctl provider set-secret {provider}`, which keeps it encrypted, and remove the line"),
+        };
         return (format!("`{}`{place}: secrets do not belong in this file", shown(key)), Some(hint));
     }
     if lower.contains("token") && !lower.contains("endpoint") && !lower.contains("url") {
@@ -65,6 +69,11 @@ fn unknown_key(key: &str, table: &[String], message: &str) -> (String, Option<St
         None => format!("the keys here are: {}", known.join(", ")),
     };
     (format!("unknown key `{}`{place}", shown(key)), Some(hint))
+}
+
+fn missing(table: &[String], message: &str) -> (String, Option<String>) {
+    let field = quoted(message).first().copied().unwrap_or_default();
+    (format!("`{field}` is missing in [[{}]]", shown(&table.join("."))), None)
 }
 
 /// What other programs call our keys.
@@ -115,6 +124,14 @@ fn quoted(list: &str) -> Vec<&str> {
     list.split('`').skip(1).step_by(2).collect()
 }
 
+/// The same within one item of an array of tables.
+fn path_in(item: &DeValue<'_>, place: &Range<usize>) -> Vec<String> {
+    match item {
+        DeValue::Table(table) => path_at(table, place),
+        _ => Vec::new(),
+    }
+}
+
 /// The keys that lead to a place in the text.
 fn path_at(table: &DeTable<'_>, place: &Range<usize>) -> Vec<String> {
     for (key, value) in table {
@@ -122,6 +139,9 @@ fn path_at(table: &DeTable<'_>, place: &Range<usize>) -> Vec<String> {
         // A key first: the span of a [table] is its header, which encloses the keys in it.
         let below = match value.get_ref() {
             DeValue::Table(inner) if !here(key.span()) => path_at(inner, place),
+            DeValue::Array(items) if !here(key.span()) => {
+                items.iter().map(|item| path_in(item.get_ref(), place)).find(|path| !path.is_empty()).unwrap_or_default()
+            }
             _ => Vec::new(),
         };
         if !below.is_empty() || here(key.span()) || here(value.span()) {

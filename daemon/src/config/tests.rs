@@ -63,7 +63,7 @@ fn wrong_keys_and_types_are_told_with_line_and_remedy() {
             "/c/config.toml:3: unknown key `clientid` in [providers.github]\nhint: did you mean `client_id`?",
         ),
         ("[provider.github]\n", "/c/config.toml:1: unknown key `provider`\nhint: did you mean `providers`?"),
-        ("\ncolour = 1", "/c/config.toml:2: unknown key `colour`\nhint: the keys here are: providers, network"),
+        ("\ncolour = 1", "/c/config.toml:2: unknown key `colour`\nhint: the keys here are: providers, network, issuer"),
         (
             "[providers.corp]\ncallback_port = 1",
             "/c/config.toml:2: unknown key `callback_port` in [providers.corp]\nhint: did you mean `redirect_port`?",
@@ -463,5 +463,63 @@ mod on_unix {
             );
             assert_eq!(fs::read_to_string(&path).unwrap(), "# kept\n");
         }
+    }
+}
+
+#[test]
+fn the_issuer_is_off_unless_it_is_switched_on() {
+    assert_eq!(parse("").unwrap().issuer, None);
+    assert_eq!(parse("[issuer]\nlisten = '127.0.0.1:9000'").unwrap().issuer, None);
+    let issuer = parse("[issuer]\nenabled = true").unwrap().issuer.unwrap();
+    assert_eq!((issuer.issuer().as_str(), issuer.access_token_lifetime.as_secs()), ("http://127.0.0.1:8731", 600));
+    let text = "[issuer]\nenabled = true\nlisten = '[::1]:9000'\naccess_token_lifetime = 20\n\
+                [[issuer.clients]]\nclient_id = 'a'\nname = 'Zo\u{eb}s editor'\nredirect_uris = ['http://127.0.0.1/cb', 'com.example.app:/cb']\n\
+                [[issuer.clients]]\nclient_id = 'b'\nclient_secret_command = ['cat', '/s']\nredirect_uris = ['https://b.example/cb']\nscopes = ['x']\n\
+                [[issuer.resources]]\nuri = 'http://127.0.0.1:3000/mcp'\nscopes = ['x', 'y']";
+    let issuer = parse(text).unwrap().issuer.unwrap();
+    assert_eq!((issuer.issuer().as_str(), issuer.clients.len(), issuer.resources[0].scopes.len()), ("http://[::1]:9000", 2, 2));
+    assert_eq!(
+        (issuer.client("a").unwrap().scopes.clone(), issuer.client("b").unwrap().scopes.clone()),
+        (None, Some(vec!["x".to_owned()]))
+    );
+}
+
+#[test]
+fn what_is_wrong_with_the_issuer_is_told_with_line_and_remedy() {
+    let client = |more: &str| format!("[[issuer.clients]]\nclient_id = \"a\"\nredirect_uris = [\"http://127.0.0.1/cb\"]\n{more}");
+    let redirect = |uri: &str| format!("[[issuer.clients]]\nclient_id = \"a\"\nredirect_uris = [\"{uri}\"]");
+    let table = [
+        ("[issuer]\nlisten = \"0.0.0.0:1\"".to_owned(), 2, "`listen` must be a loopback address"),
+        ("[issuer]\nlisten = \"127.0.0.1:0\"".into(), 2, "`listen` must name a port\nhint: the port is part of the issuer's name"),
+        ("[issuer]\nlisten = \"localhost:1\"".into(), 2, "`listen` must be an address with a port"),
+        ("[issuer]\naccess_token_lifetime = 1".into(), 2, "`access_token_lifetime` is 1, and must be between 5 and 86400"),
+        ("[issuer]\nenable = true".into(), 2, "unknown key `enable` in [issuer]\nhint: did you mean `enabled`?"),
+        ("[issuer]\nenabled = \"yes\"".into(), 2, "`enabled` must be true or false, not a string"),
+        (
+            client("client_secret = \"s3cret\""),
+            4,
+            "secrets do not belong in this file\nhint: name a command that prints it: client_secret_command =",
+        ),
+        (client("scopes = [\"a b\"]"), 4, "`scopes` has a scope with a space in it"),
+        (client("name = \"\u{202e}x\""), 4, "`name` must have 1 to 60 visible characters"),
+        (client(&client("")), 5, "`client_id` is there twice"),
+        (client("redirects = []"), 4, "unknown key `redirects` in [issuer.clients]"),
+        (
+            "[[issuer.clients]]\nclient_id = \"a\"\nredirect_uris = []".into(),
+            3,
+            "`redirect_uris` is empty\nhint: write what the client sends",
+        ),
+        (redirect("http://app.example/cb"), 3, "`redirect_uris` has an item that is neither https, nor http on loopback"),
+        (redirect("javascript:alert(1)"), 3, "`redirect_uris` has an item that is neither https"),
+        (redirect("http://127.0.0.1/cb#x"), 3, "`redirect_uris` has an item with a fragment"),
+        (redirect("https://u:p@app.example/cb"), 3, "`redirect_uris` must not hold a user name"),
+        (redirect("/cb"), 3, "`redirect_uris` has an item that is not a URL"),
+        ("[[issuer.resources]]\nuri = \"http://mcp.example/\"".into(), 2, "`uri` uses http"),
+        ("[[issuer.resources]]\nscopes = []".into(), 1, "`uri` is missing in [[issuer.resources]]"),
+    ];
+    for (text, line, expected) in table {
+        let complaint = complaint(&text);
+        assert!(complaint.starts_with(&format!("{PATH}:{line}: ")) && complaint.contains(expected), "{text}\n=> {complaint}");
+        assert!(!complaint.contains("s3cret"), "{complaint}");
     }
 }

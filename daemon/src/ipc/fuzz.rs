@@ -85,7 +85,7 @@ impl House {
             broker.add_token(name, serde_json::from_value(token).expect("a token")).await.expect("an open vault");
             broker
         });
-        let answer = harmless(routes::answerer(broker.clone()));
+        let answer = harmless(routes::answerer(broker.clone(), crate::issuer::Issuer::start(&broker)));
         Self { runtime, broker, answer, visits: 0, _folder: folder }
     }
 

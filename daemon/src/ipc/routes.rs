@@ -9,16 +9,18 @@ use serde::Deserialize;
 
 use super::{Answer, Answerer, Call, read};
 use crate::broker::Broker;
+use crate::issuer::Issuer;
 use crate::policy::{self, Decision, Right};
 
 /// Answers calls by the table.
-pub fn answerer(broker: Broker) -> Answerer {
+pub fn answerer(broker: Broker, issuer: Issuer) -> Answerer {
+    let behind = Behind { broker, issuer };
     Arc::new(move |call| {
         let found = find(&call);
-        let broker = broker.clone();
+        let behind = behind.clone();
         Box::pin(async move {
             let answered = match found {
-                Ok((route, name)) => (route.answer)(broker, call, name).await,
+                Ok((route, name)) => (route.answer)(behind, call, name).await,
                 Err(error) => Err(error),
             };
             answered.into()
@@ -31,35 +33,45 @@ struct Route {
     method: &'static str,
     path: &'static str,
     right: Right,
-    answer: fn(Broker, Call, String) -> Outcome,
+    answer: fn(Behind, Call, String) -> Outcome,
+}
+
+/// What is behind the routes.
+#[derive(Clone)]
+struct Behind {
+    broker: Broker,
+    issuer: Issuer,
 }
 
 type Outcome = Pin<Box<dyn Future<Output = Result<Answer, ErrorBody>> + Send>>;
 
 #[rustfmt::skip]
 const TABLE: &[Route] = &[
-    Route { method: "POST", path: "/v1/token", right: Right::Token, answer: |b, c, _| Box::pin(token(b, c)) },
-    Route { method: "GET", path: "/v1/grants", right: Right::Look, answer: |b, c, _| Box::pin(grants(b, c)) },
-    Route { method: "GET", path: "/v1/grants/*", right: Right::Look, answer: |b, c, n| Box::pin(grant(b, c, n)) },
-    Route { method: "PUT", path: "/v1/grants/*", right: Right::Change, answer: |b, c, n| Box::pin(add_token(b, c, n)) },
-    Route { method: "DELETE", path: "/v1/grants/*", right: Right::Change, answer: |b, c, n| Box::pin(logout(b, c, n)) },
-    Route { method: "POST", path: "/v1/grants/*/refresh", right: Right::Change, answer: |b, c, n| Box::pin(refresh(b, c, n)) },
-    Route { method: "POST", path: "/v1/logins", right: Right::Login, answer: |b, c, _| Box::pin(login(b, c)) },
-    Route { method: "POST", path: "/v1/logins/*/redirect", right: Right::Login, answer: |b, c, n| Box::pin(pasted_redirect(b, c, n)) },
-    Route { method: "POST", path: "/v1/logins/*/decision", right: Right::Login, answer: |b, c, n| Box::pin(decide_login(b, c, n)) },
-    Route { method: "DELETE", path: "/v1/logins/*", right: Right::Login, answer: |b, c, n| Box::pin(cancel_login(b, c, n)) },
-    Route { method: "GET", path: "/v1/providers", right: Right::Look, answer: |b, c, _| Box::pin(providers(b, c)) },
-    Route { method: "PUT", path: "/v1/providers/*", right: Right::Configure, answer: |b, c, n| Box::pin(define_provider(b, c, n)) },
-    Route { method: "PUT", path: "/v1/providers/*/secret", right: Right::Configure, answer: |b, c, n| Box::pin(set_client_secret(b, c, n)) },
-    Route { method: "POST", path: "/v1/vault/setup", right: Right::Vault, answer: |b, c, _| Box::pin(vault_setup(b, c)) },
-    Route { method: "POST", path: "/v1/vault/unlock", right: Right::Vault, answer: |b, c, _| Box::pin(vault_unlock(b, c)) },
-    Route { method: "POST", path: "/v1/vault/lock", right: Right::Vault, answer: |b, c, _| Box::pin(vault_lock(b, c)) },
-    Route { method: "POST", path: "/v1/vault/rekey", right: Right::Vault, answer: |b, c, _| Box::pin(vault_rekey(b, c)) },
-    Route { method: "POST", path: "/v1/vault/backup", right: Right::Vault, answer: |b, c, _| Box::pin(vault_backup(b, c)) },
-    Route { method: "POST", path: "/v1/reload", right: Right::Configure, answer: |b, c, _| Box::pin(reload(b, c)) },
-    Route { method: "GET", path: "/v1/status", right: Right::Look, answer: |b, c, _| Box::pin(status(b, c)) },
-    Route { method: "GET", path: "/v1/doctor", right: Right::Look, answer: |b, c, _| Box::pin(doctor(b, c)) },
-    Route { method: "GET", path: "/v1/events", right: Right::Look, answer: |b, c, _| Box::pin(events(b, c)) },
+    Route { method: "POST", path: "/v1/token", right: Right::Token, answer: |b, c, _| Box::pin(token(b.broker, c)) },
+    Route { method: "GET", path: "/v1/grants", right: Right::Look, answer: |b, c, _| Box::pin(grants(b.broker, c)) },
+    Route { method: "GET", path: "/v1/grants/*", right: Right::Look, answer: |b, c, n| Box::pin(grant(b.broker, c, n)) },
+    Route { method: "PUT", path: "/v1/grants/*", right: Right::Change, answer: |b, c, n| Box::pin(add_token(b.broker, c, n)) },
+    Route { method: "DELETE", path: "/v1/grants/*", right: Right::Change, answer: |b, c, n| Box::pin(logout(b.broker, c, n)) },
+    Route { method: "POST", path: "/v1/grants/*/refresh", right: Right::Change, answer: |b, c, n| Box::pin(refresh(b.broker, c, n)) },
+    Route { method: "POST", path: "/v1/logins", right: Right::Login, answer: |b, c, _| Box::pin(login(b.broker, c)) },
+    Route { method: "POST", path: "/v1/logins/*/redirect", right: Right::Login, answer: |b, c, n| Box::pin(pasted_redirect(b.broker, c, n)) },
+    Route { method: "POST", path: "/v1/logins/*/decision", right: Right::Login, answer: |b, c, n| Box::pin(decide_login(b.broker, c, n)) },
+    Route { method: "DELETE", path: "/v1/logins/*", right: Right::Login, answer: |b, c, n| Box::pin(cancel_login(b.broker, c, n)) },
+    Route { method: "GET", path: "/v1/providers", right: Right::Look, answer: |b, c, _| Box::pin(providers(b.broker, c)) },
+    Route { method: "PUT", path: "/v1/providers/*", right: Right::Configure, answer: |b, c, n| Box::pin(define_provider(b.broker, c, n)) },
+    Route { method: "PUT", path: "/v1/providers/*/secret", right: Right::Configure, answer: |b, c, n| Box::pin(set_client_secret(b.broker, c, n)) },
+    Route { method: "POST", path: "/v1/vault/setup", right: Right::Vault, answer: |b, c, _| Box::pin(vault_setup(b.broker, c)) },
+    Route { method: "POST", path: "/v1/vault/unlock", right: Right::Vault, answer: |b, c, _| Box::pin(vault_unlock(b.broker, c)) },
+    Route { method: "POST", path: "/v1/vault/lock", right: Right::Vault, answer: |b, c, _| Box::pin(vault_lock(b.broker, c)) },
+    Route { method: "POST", path: "/v1/vault/rekey", right: Right::Vault, answer: |b, c, _| Box::pin(vault_rekey(b.broker, c)) },
+    Route { method: "POST", path: "/v1/vault/backup", right: Right::Vault, answer: |b, c, _| Box::pin(vault_backup(b.broker, c)) },
+    Route { method: "POST", path: "/v1/reload", right: Right::Configure, answer: |b, c, _| Box::pin(reload(b.broker, c)) },
+    Route { method: "GET", path: "/v1/status", right: Right::Look, answer: |b, c, _| Box::pin(status(b.broker, c)) },
+    Route { method: "GET", path: "/v1/doctor", right: Right::Look, answer: |b, c, _| Box::pin(doctor(b.broker, c)) },
+    Route { method: "GET", path: "/v1/events", right: Right::Look, answer: |b, c, _| Box::pin(events(b.broker, c)) },
+    Route { method: "GET", path: "/issuer/keys", right: Right::Look, answer: |b, c, _| Box::pin(issuer_keys(b.issuer, c)) },
+    Route { method: "GET", path: "/v1/issuer/approvals/*", right: Right::Approve, answer: |b, c, n| Box::pin(approval(b.issuer, c, n)) },
+    Route { method: "POST", path: "/v1/issuer/approvals/*", right: Right::Approve, answer: |b, c, n| Box::pin(decide(b.issuer, c, n)) },
 ];
 
 async fn token(broker: Broker, call: Call) -> Result<Answer, ErrorBody> {
@@ -162,6 +174,21 @@ async fn doctor(broker: Broker, call: Call) -> Result<Answer, ErrorBody> {
 async fn events(broker: Broker, call: Call) -> Result<Answer, ErrorBody> {
     nothing(&call)?;
     Ok(Answer::Events(broker.events().await?))
+}
+
+async fn issuer_keys(issuer: Issuer, call: Call) -> Result<Answer, ErrorBody> {
+    nothing(&call)?;
+    Answer::json(&issuer.keys().await?)
+}
+
+async fn approval(issuer: Issuer, call: Call, code: String) -> Result<Answer, ErrorBody> {
+    nothing(&call)?;
+    Answer::json(&issuer.approval(code, None).await?)
+}
+
+async fn decide(issuer: Issuer, call: Call, code: String) -> Result<Answer, ErrorBody> {
+    let decision: mcp_auth_proto::ApprovalDecision = read(&call.body)?;
+    Answer::json(&issuer.approval(code, Some(decision.allow)).await?)
 }
 
 /// The object without fields: what routes without a body accept, and what routes without a result answer.

@@ -1,0 +1,183 @@
+//! PURE: the issuer's state and the one way into it: a question, the time and randomness go in; an answer comes out, with the
+//! changes that must be on disk before anybody sees it. Changes are applied by whoever has saved them.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use zeroize::Zeroizing;
+
+use super::Random;
+use super::authorize::{Code as IssuedCode, Pending};
+use super::clients::Settings;
+use super::error::{Code, Refusal};
+use super::family::Family;
+use super::keys::{KeyError, SigningKey};
+use super::params::Params;
+use super::reply::Reply;
+use crate::clock::Now;
+
+/// What a program or a browser asks.
+#[derive(Debug)]
+pub(crate) enum Ask {
+    /// `/oauth/authorize`: a new request.
+    Authorize(Params),
+    /// The page of a request asks whether it is decided.
+    Poll(String),
+    /// A button of that page was pressed.
+    Press(Params),
+    /// `/oauth/token`, from this client, which has proved who it is.
+    Token(String, Params),
+    /// `/oauth/revoke`, likewise.
+    Revoke(String, Params),
+    /// `/oauth/userinfo` with this access token.
+    Userinfo(Zeroizing<String>),
+    /// The public keys.
+    Keys,
+}
+
+/// What it is told.
+#[derive(Debug)]
+pub(crate) enum Said {
+    /// The answer.
+    Now(Reply),
+    /// Nothing has been decided: the page as it is, for when nobody wants to wait.
+    Waiting(Reply),
+}
+
+/// An answer, and what must be saved before it is given.
+#[derive(Debug)]
+pub(crate) struct Outcome {
+    pub(crate) said: Said,
+    pub(crate) changes: Vec<Change>,
+}
+
+/// A change of the families.
+#[derive(Debug)]
+pub(crate) enum Change {
+    /// A family is new or has its next refresh token; it was got with this code.
+    Save(Family, Option<IssuedCode>),
+    /// A family has ended.
+    End(String),
+}
+
+/// The state.
+#[derive(Debug)]
+pub(crate) struct Core {
+    pub(super) settings: Settings,
+    pub(super) issuer: String,
+    /// What the person is called on this machine.
+    pub(super) user: Option<String>,
+    pub(super) holdings: Option<Holdings>,
+    pub(super) pending: Vec<Pending>,
+    pub(super) codes: Vec<IssuedCode>,
+}
+
+/// What the vault holds for the issuer, while it is open.
+#[derive(Debug)]
+pub(crate) struct Holdings {
+    pub(crate) key: SigningKey,
+    /// The `sub` of everything: the one person of this vault.
+    pub(crate) subject: String,
+    pub(crate) families: HashMap<String, Family>,
+}
+
+impl Outcome {
+    pub(crate) fn reply(reply: Reply) -> Self {
+        Self { said: Said::Now(reply), changes: Vec::new() }
+    }
+
+    pub(crate) fn after(self, change: Change) -> Self {
+        Self { changes: vec![change], ..self }
+    }
+}
+
+impl Core {
+    pub(crate) fn new(settings: Settings, user: Option<String>) -> Self {
+        let issuer = settings.issuer();
+        Self { settings, issuer, user, holdings: None, pending: Vec::new(), codes: Vec::new() }
+    }
+
+    /// The config has changed: what is under way was asked under the old one.
+    pub(crate) fn adopt(&mut self, settings: Settings) {
+        self.issuer = settings.issuer();
+        self.settings = settings;
+        self.pending.clear();
+        self.codes.clear();
+    }
+
+    /// The vault was opened, or closed.
+    pub(crate) fn hold(&mut self, holdings: Option<Holdings>) {
+        if holdings.is_none() {
+            self.pending.clear();
+            self.codes.clear();
+        }
+        self.holdings = holdings;
+    }
+
+    /// Answers.
+    pub(crate) fn handle(&mut self, ask: Ask, now: Now, random: Random<'_>) -> Outcome {
+        self.forget_old(now);
+        match ask {
+            Ask::Authorize(params) => self.authorize(&params, now, random),
+            Ask::Poll(id) => self.poll(&id, now, random),
+            Ask::Press(params) => self.press(&params, now, random),
+            Ask::Token(client, params) => self.token(&client, &params, now, random).unwrap_or_else(|refusal| self.refused(refusal)),
+            Ask::Revoke(client, params) => self.revoke(&client, &params).unwrap_or_else(|refusal| self.refused(refusal)),
+            Ask::Userinfo(token) => Outcome::reply(self.userinfo(&token, now)),
+            Ask::Keys => match &self.holdings {
+                Some(holdings) => Outcome::reply(Reply::json(200, &holdings.key.jwks())),
+                None => self.refused(LOCKED),
+            },
+        }
+    }
+
+    /// A change is on disk. An end counts even when it is not.
+    pub(crate) fn apply(&mut self, change: Change) {
+        let Some(holdings) = &mut self.holdings else { return };
+        match change {
+            Change::Save(family, code) => {
+                self.codes.extend(code);
+                holdings.families.insert(family.id.clone(), family);
+            }
+            Change::End(id) => {
+                holdings.families.remove(&id);
+            }
+        }
+    }
+
+    /// Families whose refresh token nobody has used for too long.
+    pub(crate) fn stale(&self, now: Now) -> Vec<String> {
+        let families = self.holdings.iter().flat_map(|holdings| holdings.families.values());
+        families.filter(|family| family.is_stale(now.wall)).map(|family| family.id.clone()).collect()
+    }
+
+    /// A refusal as the token endpoint gives it.
+    pub(super) fn refused(&self, refusal: Refusal) -> Outcome {
+        Outcome::reply(Reply::refusal(refusal, &self.issuer))
+    }
+
+    pub(super) fn holdings(&self) -> Result<&Holdings, Refusal> {
+        self.holdings.as_ref().ok_or(LOCKED)
+    }
+
+    fn forget_old(&mut self, now: Now) {
+        self.pending.retain(|pending| now.boot < pending.until + AFTERLIFE);
+        self.codes.retain(|code| now.boot < code.until + AFTERLIFE);
+    }
+}
+
+impl From<KeyError> for Refusal {
+    fn from(_: KeyError) -> Self {
+        Self::new(Code::TemporarilyUnavailable, "the token cannot be signed")
+    }
+}
+
+/// The vault gives no key.
+pub(crate) const LOCKED: Refusal =
+    Refusal { code: Code::TemporarilyUnavailable, description: "the vault of mcp-authd is locked: mcp-authctl unlock" };
+/// The disk did not take a change.
+pub(crate) const NOT_SAVED: Refusal =
+    Refusal { code: Code::TemporarilyUnavailable, description: "mcp-authd cannot write to its vault: mcp-authctl status" };
+
+/// How long what has ended is remembered: a page asks once more, a code is sent again.
+const AFTERLIFE: Duration = Duration::from_secs(600);

@@ -1,0 +1,103 @@
+//! Whose the other end of a loopback connection is. Loopback TCP is open to every user of the machine, and a TCP socket has no
+//! peer credentials: on Linux the kernel's table of connections tells.
+
+use std::net::SocketAddr;
+
+/// Whether this platform tells.
+pub(super) const IS_TOLD: bool = cfg!(target_os = "linux");
+
+/// Whether the client's end of a connection belongs to our own user. Where the system does not tell, everybody passes: nothing
+/// is given without an approval on the Unix socket all the same.
+///
+/// # Errors
+/// When the kernel's tables cannot be read.
+#[cfg(target_os = "linux")]
+pub(super) fn is_ours(client: SocketAddr, server: SocketAddr) -> std::io::Result<bool> {
+    for table in ["/proc/net/tcp", "/proc/net/tcp6"] {
+        match std::fs::read_to_string(table) {
+            Ok(text) => {
+                if let Some(owner) = owner(&text, client, server) {
+                    return Ok(owner == crate::platform::own_uid());
+                }
+            }
+            // A kernel without IPv6.
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(false)
+}
+
+#[cfg(not(target_os = "linux"))]
+pub(super) fn is_ours(_client: SocketAddr, _server: SocketAddr) -> std::io::Result<bool> {
+    Ok(true)
+}
+
+/// The user of the socket that is `client` on its own side, from the text of `/proc/net/tcp` or `tcp6` (proc(5)).
+#[cfg(target_os = "linux")]
+fn owner(table: &str, client: SocketAddr, server: SocketAddr) -> Option<u32> {
+    let ends = [client, server].map(forms);
+    let lines = table.lines().skip(1).map(|line| line.split_ascii_whitespace().collect::<Vec<_>>());
+    let ours = |line: &Vec<&str>| {
+        let at = |column: usize| line.get(column).copied().unwrap_or_default().to_owned();
+        // A socket that its process has let go of has no inode, and its user is shown as root.
+        ends[0].contains(&at(1)) && ends[1].contains(&at(2)) && line.get(9).is_some_and(|inode| *inode != "0")
+    };
+    lines.into_iter().find(ours)?.get(7)?.parse().ok()
+}
+
+/// An address as the tables write it: 32-bit words in the machine's own byte order. A client may have connected to an IPv4
+/// address through an IPv6 socket.
+#[cfg(target_os = "linux")]
+fn forms(address: SocketAddr) -> Vec<String> {
+    use std::net::IpAddr;
+    let hex = |octets: &[u8]| {
+        let words = octets.chunks_exact(4).map(|word| u32::from_ne_bytes([word[0], word[1], word[2], word[3]]));
+        format!("{}:{:04X}", words.map(|word| format!("{word:08X}")).collect::<String>(), address.port())
+    };
+    match address.ip() {
+        IpAddr::V4(ip) => vec![hex(&ip.octets()), hex(&ip.to_ipv6_mapped().octets())],
+        IpAddr::V6(ip) => vec![hex(&ip.octets())],
+    }
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use std::net::{TcpListener, TcpStream};
+
+    use super::*;
+
+    /// As on a little-endian machine.
+    const TABLE: &str = "\
+  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode
+   0: 0100007F:221B 00000000:0000 0A 00000000:00000000 00:00000000 00000000  1000        0 11 1 0 100 0 0 10 0
+   1: 0100007F:9C40 0100007F:221B 01 00000000:00000000 00:00000000 00000000  1001        0 12 1 0 20 4 30 10 -1
+   2: 0100007F:221B 0100007F:9C40 01 00000000:00000000 00:00000000 00000000  1000        0 13 1 0 20 4 30 10 -1
+   3: 0100007F:9C41 0100007F:221B 06 00000000:00000000 03:00001234 00000000     0        0 0 3 0
+   4: 0000000000000000FFFF00000100007F:9C42 0000000000000000FFFF00000100007F:221B 01 0:0 00:0 0  1002 0 14 1 0
+";
+
+    #[test]
+    #[cfg(target_endian = "little")]
+    fn the_row_of_the_clients_own_end_counts_and_no_other() {
+        let server: SocketAddr = "127.0.0.1:8731".parse().unwrap();
+        let of = |port| owner(TABLE, SocketAddr::new(server.ip(), port), server);
+        assert_eq!(of(40000), Some(1001));
+        assert_eq!(of(40001), None, "a socket that nobody holds");
+        assert_eq!(of(40002), Some(1002), "through an IPv6 socket");
+        assert_eq!(of(8731), None);
+        assert_eq!(of(1), None);
+    }
+
+    #[test]
+    fn a_connection_of_this_very_process_is_ours_until_it_is_closed() {
+        for address in ["127.0.0.1:0", "[::1]:0"] {
+            let Ok(listener) = TcpListener::bind(address) else { continue };
+            let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+            let (ours, theirs) = (listener.local_addr().unwrap(), client.local_addr().unwrap());
+            assert!(is_ours(theirs, ours).unwrap(), "{address}");
+            drop(client);
+            assert!(!is_ours(theirs, ours).unwrap(), "{address}: nobody's");
+        }
+    }
+}

@@ -208,6 +208,11 @@ impl Broker {
         Feed { settings: self.issuer_settings.clone(), records: self.issuer_records.clone(), vault, clock }
     }
 
+    /// Waits for a vault that is being opened, as every question about grants does.
+    pub async fn vault_opened(&self) -> Result<(), ErrorBody> {
+        self.ask(|core, reply| core.when_open(reply, |_, reply| core::answer(reply, Ok(())))).await
+    }
+
     /// How the issuer is, for `GET /v1/status`; `None`: switched off.
     pub fn issuer_is(&self, status: Option<wire::IssuerStatus>) {
         // A core that has gone tells nobody.

@@ -53,6 +53,7 @@ pub(crate) type Random<'a> = &'a mut dyn FnMut(&mut [u8]);
 pub struct Issuer {
     mailbox: mpsc::UnboundedSender<Message>,
     decisions: watch::Receiver<u64>,
+    broker: Broker,
 }
 
 /// What the issuer learns from the broker.
@@ -93,7 +94,7 @@ impl Issuer {
         let feed = broker.issuer_feed();
         let (mailbox, inbox) = mpsc::unbounded_channel();
         let (decided, decisions) = watch::channel(0);
-        let issuer = Self { mailbox, decisions };
+        let issuer = Self { mailbox, decisions, broker: broker.clone() };
         tokio::spawn(keep_door(feed.settings.clone(), issuer.clone(), broker.clone()));
         tokio::spawn(Task { core: None, feed, decided }.run(inbox));
         issuer
@@ -101,7 +102,14 @@ impl Issuer {
 
     /// `GET /issuer/keys`: a JWK Set (RFC 7517).
     pub async fn keys(&self) -> Result<Value, ErrorBody> {
-        self.put(Message::Keys).await.unwrap_or_else(|| Err(stopping()))
+        let keys = async || self.put(Message::Keys).await.unwrap_or_else(|| Err(stopping()));
+        match keys().await {
+            Err(error) if error.error == ErrorCode::VaultLocked => {
+                self.broker.vault_opened().await?;
+                keys().await
+            }
+            answer => answer,
+        }
     }
 
     /// `/v1/issuer/approvals/CODE`: what waits under a code, and with `allow` its end.
@@ -110,6 +118,8 @@ impl Issuer {
     }
 
     async fn ask(&self, ask: Ask) -> Said {
+        // A vault that stays locked is told in the answer.
+        let _ = self.broker.vault_opened().await;
         let gone = || Said::Now(Reply::text(503, "mcp-authd is stopping\n"));
         self.put(|reply| Message::Ask(ask, reply)).await.unwrap_or_else(gone)
     }

@@ -13,6 +13,7 @@ mod browse;
 mod events;
 mod git;
 mod http;
+pub mod issuer;
 mod keyring;
 mod leak;
 mod listing;

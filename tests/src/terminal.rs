@@ -1,7 +1,7 @@
 //! A program on a terminal: a pseudo-terminal that changes no byte, so that what is captured is what the program wrote.
 
 use std::fs::{File, OpenOptions};
-use std::io::Read as _;
+use std::io::{Read as _, Write as _};
 use std::process::Command;
 use std::thread::JoinHandle;
 
@@ -16,6 +16,7 @@ pub struct OnTerminal {
     /// The program. Its output is on the terminal and not in its files.
     pub running: Running,
     screen: JoinHandle<Vec<u8>>,
+    keyboard: File,
 }
 
 impl OnTerminal {
@@ -35,13 +36,21 @@ impl OnTerminal {
         let running = Running::attached(&mut command, label);
         // The command holds the terminal's side too, and its end would never be seen.
         drop(command);
+        let mut master = File::from(master);
+        let keyboard = master.try_clone().unwrap();
         let screen = std::thread::spawn(move || {
-            let (mut master, mut screen) = (File::from(master), Vec::new());
+            let mut screen = Vec::new();
             // EIO: nobody has the terminal open any more.
             let _ = master.read_to_end(&mut screen);
             screen
         });
-        Self { running, screen }
+        Self { running, screen, keyboard }
+    }
+
+    /// Types a line; the terminal keeps it until somebody asks.
+    #[track_caller]
+    pub fn type_line(&mut self, line: &str) {
+        self.keyboard.write_all(format!("{line}\n").as_bytes()).unwrap();
     }
 
     /// Waits for its end: the exit code and every byte that it wrote.

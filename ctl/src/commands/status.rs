@@ -137,6 +137,10 @@ fn problems(status: &Status) -> Vec<String> {
         lines.push(format!("config: {path}{}", field(error)));
         lines.push(format!("  hint: {MEND_CONFIG}"));
     }
+    if let Some(error) = status.issuer.as_ref().and_then(|issuer| issuer.error.as_deref()) {
+        lines.push(format!("issuer: {}", field(error)));
+        lines.push("  hint: end the program that has the port, or change `listen` in [issuer], then `mcp-authctl reload`".to_owned());
+    }
     lines.extend(not_durable(status).map(|told| format!("disk: {told}")));
     lines.extend(status.paused.iter().map(|it| format!("{} does not answer, next attempt in {}", field(&it.issuer), span(it.retry_after))));
     lines

@@ -17,7 +17,10 @@ impl Core {
             (_, None) => {}
             (Verdict::Open, Some(true)) => pending.verdict = Verdict::Allowed,
             (Verdict::Open, Some(false)) => pending.verdict = Verdict::Refused,
-            (_, Some(_)) => return Err(ErrorBody::new(ErrorCode::Conflict, "this request was decided before")),
+            (_, Some(_)) => {
+                return Err(ErrorBody::new(ErrorCode::Conflict, "this request was decided before")
+                    .hint("start it again in the program, for a new code"));
+            }
         }
         Ok(shown(pending, self.settings.client(&pending.request.client_id).map(|client| client.shown().to_owned()), now))
     }
@@ -35,8 +38,8 @@ fn shown(pending: &Pending, client: Option<String>, now: Now) -> Approval {
         expires_in: pending.until.since(now.boot).as_secs(),
         state: match pending.verdict {
             Verdict::Open => ApprovalState::Waiting,
-            Verdict::Refused => ApprovalState::Refused,
-            Verdict::Allowed | Verdict::Sent(_) => ApprovalState::Approved,
+            Verdict::Refused | Verdict::Sent(_, false) => ApprovalState::Refused,
+            Verdict::Allowed | Verdict::Sent(_, true) => ApprovalState::Approved,
         },
     }
 }

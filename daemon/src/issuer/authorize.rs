@@ -51,8 +51,8 @@ pub(crate) enum Verdict {
     Open,
     Allowed,
     Refused,
-    /// The browser has been sent there. A browser may ask twice, and is sent to the same place.
-    Sent(Zeroizing<String>),
+    /// The browser has been sent there, with a code or with an error. A browser may ask twice, and is sent to the same place.
+    Sent(Zeroizing<String>, bool),
 }
 
 /// An authorization code that was issued.
@@ -109,7 +109,7 @@ impl Core {
     /// The page asks by itself, again and again.
     pub(super) fn poll(&mut self, id: &str, now: Now, random: Random<'_>) -> Outcome {
         match self.settle(id, now, random) {
-            Some(to) => Outcome::reply(Reply::redirect(&to)),
+            Some((to, _)) => Outcome::reply(Reply::redirect(&to)),
             None => self.waiting(id, None),
         }
     }
@@ -126,27 +126,32 @@ impl Core {
         }
         match self.settle(id, now, random) {
             // A page and not a redirect: a form may lead only to us (CSP form-action).
-            Some(to) => Outcome::reply(Reply::page(200, page::done(&to))),
+            Some((to, allowed)) => Outcome::reply(Reply::page(200, page::done(&to, allowed))),
             None => self.waiting(id, Some("Not approved yet: type the command in a terminal first.")),
         }
     }
 
-    /// Where the browser goes, once the request is decided.
-    fn settle(&mut self, id: &str, now: Now, random: Random<'_>) -> Option<Zeroizing<String>> {
+    /// Where the browser goes, once the request is decided, and whether with a code.
+    fn settle(&mut self, id: &str, now: Now, random: Random<'_>) -> Option<(Zeroizing<String>, bool)> {
         let at = self.pending.iter().position(|pending| same(&pending.id, id))?;
-        let pending = &self.pending[at];
-        let request = pending.request.clone();
-        let refused = |description| Refusal::new(ErrorCode::AccessDenied, description);
-        let back = |refusal| Some(Zeroizing::new(self.way_back(&request.redirect_uri, Some(&request.state), refusal)));
-        let to = match &pending.verdict {
-            Verdict::Sent(to) => return Some(to.clone()),
-            Verdict::Refused => back(refused("the person refused"))?,
-            Verdict::Open if now.boot >= pending.until => back(refused("nobody approved the request in time"))?,
-            Verdict::Open => return None,
-            Verdict::Allowed => self.issue(request, now, random),
+        let Pending { request, verdict, until, .. } = &self.pending[at];
+        let description = match verdict {
+            Verdict::Sent(to, allowed) => return Some((to.clone(), *allowed)),
+            Verdict::Open if now.boot < *until => return None,
+            Verdict::Open => Some("nobody approved the request in time"),
+            Verdict::Refused => Some("the person refused"),
+            Verdict::Allowed => None,
         };
-        self.pending[at].verdict = Verdict::Sent(to.clone());
-        Some(to)
+        let request = request.clone();
+        let to = match description {
+            Some(description) => {
+                let refusal = Refusal::new(ErrorCode::AccessDenied, description);
+                Zeroizing::new(self.way_back(&request.redirect_uri, Some(&request.state), refusal))
+            }
+            None => self.issue(request, now, random),
+        };
+        self.pending[at].verdict = Verdict::Sent(to.clone(), description.is_none());
+        Some((to, description.is_none()))
     }
 
     /// Makes a code, and the URL that takes it to the client.
@@ -183,6 +188,7 @@ impl Core {
         let client = self.settings.client(&request.client_id);
         Facts {
             client: client.map_or(request.client_id.as_str(), |client| client.shown()),
+            client_id: &request.client_id,
             redirect_uri: &request.redirect_uri,
             resource: Some(request.audience.as_str()).filter(|audience| *audience != self.issuer),
             scopes: &request.scopes,

@@ -12,7 +12,9 @@ use super::error::Code;
 /// What the person is asked about.
 #[derive(Debug)]
 pub(crate) struct Facts<'a> {
+    /// What people call the client, and its id.
     pub(crate) client: &'a str,
+    pub(crate) client_id: &'a str,
     pub(crate) redirect_uri: &'a str,
     /// The MCP server; `None`: the issuer itself.
     pub(crate) resource: Option<&'a str>,
@@ -40,10 +42,12 @@ pub(crate) fn consent(facts: &Facts<'_>, notice: Option<&str>) -> String {
     let scopes = if scopes.is_empty() { "nothing but to know that you approved".to_owned() } else { format!("<ul>{scopes}</ul>") };
     let notice = notice.map(|notice| format!("<p class=\"notice\" role=\"status\">{}</p>\n", escaped(notice))).unwrap_or_default();
     let (pending, csrf, code) = (escaped(facts.pending), escaped(facts.csrf), escaped(facts.code));
-    let rows = [row("Goes back to", &escaped(&host(facts.redirect_uri))), resource, row("It may", &scopes)].concat();
-    let head = format!("<meta http-equiv=\"refresh\" content=\"1; url=/oauth/authorize?pending={pending}\">\n");
+    let id =
+        if facts.client == facts.client_id { String::new() } else { row("Program", &format!("<code>{}</code>", escaped(facts.client_id))) };
+    let rows = [id, row("Goes back to", &escaped(&host(facts.redirect_uri))), resource, row("It may", &scopes)].concat();
+    let head = format!("<meta http-equiv=\"refresh\" content=\"3; url=/oauth/authorize?pending={pending}\">\n");
     let body = format!(
-        "<h1>Allow {client} to act for you?</h1>\n{notice}<dl>\n{rows}</dl>\n\
+        "<h1>{client} asks for access</h1>\n{notice}<dl>\n{rows}</dl>\n\
          <h2>To allow it, type this in a terminal</h2>\n\
          <code class=\"command\">mcp-authctl approve <b>{code}</b></code>\n\
          <p class=\"soft\">This page goes on by itself then. The code is good for 5 minutes. If you did not just start this in \
@@ -59,14 +63,18 @@ pub(crate) fn consent(facts: &Facts<'_>, notice: Option<&str>) -> String {
 }
 
 /// The page after the last button: on to the client, by itself or by hand.
-pub(crate) fn done(to: &str) -> String {
+pub(crate) fn done(to: &str, allowed: bool) -> String {
+    let (mark, title, sentence) = match allowed {
+        true => ("<div class=\"mark\" aria-hidden=\"true\">&#10003;</div>", "Approved", "You are taken back to"),
+        false => ("<div class=\"mark none\" aria-hidden=\"true\">&#215;</div>", "Nothing was allowed", "This is told to"),
+    };
     let (host, to) = (escaped(&host(to)), escaped(to));
     let head = format!("<meta http-equiv=\"refresh\" content=\"0; url='{to}'\">\n");
     let body = format!(
-        "<div class=\"mark\" aria-hidden=\"true\">&#10003;</div>\n<h1>That is all here</h1>\n\
-         <p>You are taken back to {host}. If nothing happens:</p>\n<p><a class=\"button\" href=\"{to}\">Go back to the program</a></p>\n"
+        "{mark}\n<h1>{title}</h1>\n<p>{sentence} {host}. If nothing happens:</p>\n\
+         <p class=\"last\"><a class=\"button\" href=\"{to}\">Go back to the program</a></p>\n"
     );
-    whole("Back to the program", &head, &body)
+    whole(title, &head, &body)
 }
 
 /// A request that leads nowhere.
@@ -150,6 +158,7 @@ mod tests {
         let scopes = [HOSTILE.to_owned()];
         let facts = Facts {
             client: HOSTILE,
+            client_id: "'><script>",
             redirect_uri: "http://127.0.0.1/cb",
             resource: Some(HOSTILE),
             scopes: &scopes,
@@ -157,11 +166,11 @@ mod tests {
             pending: HOSTILE,
             csrf: HOSTILE,
         };
-        for page in [consent(&facts, Some(HOSTILE)), done(HOSTILE), error(HOSTILE)] {
+        for page in [consent(&facts, Some(HOSTILE)), done(HOSTILE, true), error(HOSTILE)] {
             assert!(!page.contains("<script") && !page.contains("\" onload") && !page.contains("' onload"), "{page}");
         }
         let page = consent(&facts, None);
-        assert_eq!(page.matches("&lt;script&gt;").count(), 9, "{page}");
+        assert_eq!(page.matches("&lt;script&gt;").count(), 10, "{page}");
     }
 
     #[test]

@@ -244,8 +244,10 @@ impl Task {
         for change in changes {
             let is_saved = self.save(&change).await;
             saved &= is_saved;
-            if is_saved || matches!(change, Change::End(_)) {
-                self.apply(change);
+            match &mut self.core {
+                Some(core) if is_saved || matches!(change, Change::End(_)) => core.apply(change),
+                Some(core) => core.undo(change),
+                None => {}
             }
         }
         match &self.core {

@@ -18,6 +18,7 @@ use crate::broker::{Broker, Edges};
 use crate::clock::SystemClock;
 use crate::config::{Config, Network};
 use crate::fuzzing::{MARK, is_hidden};
+use crate::issuer::Issuer;
 use crate::policy::Peer;
 use crate::transport::{Exchange, Request, Transport, TransportError};
 use crate::vault::{Places, Vault};
@@ -78,14 +79,15 @@ impl House {
         let config = "[providers.work]\nissuer = 'https://as.example'\nclient_id = 'c'\n";
         std::fs::write(&path, config).expect("a file");
         let config = Config::load(&path).expect("a good config");
-        let broker = runtime.block_on(async {
+        let (broker, issuer) = runtime.block_on(async {
             let broker = Broker::start(edges, config, path).expect("a broker");
             let token = serde_json::json!({ "access_token": "s3cret-of-github" });
             let name: GrantName = "github".parse().expect("a name");
             broker.add_token(name, serde_json::from_value(token).expect("a token")).await.expect("an open vault");
-            broker
+            let issuer = Issuer::start(&broker);
+            (broker, issuer)
         });
-        let answer = harmless(routes::answerer(broker.clone(), crate::issuer::Issuer::start(&broker)));
+        let answer = harmless(routes::answerer(broker.clone(), issuer));
         Self { runtime, broker, answer, visits: 0, _folder: folder }
     }
 

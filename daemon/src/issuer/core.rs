@@ -55,7 +55,7 @@ pub(crate) struct Outcome {
 #[derive(Debug)]
 pub(crate) enum Change {
     /// A family is new or has its next refresh token; it was got with this code.
-    Save(Family, Option<IssuedCode>),
+    Save(Box<Family>, Option<Box<IssuedCode>>),
     /// A family has ended.
     End(String),
 }
@@ -136,12 +136,19 @@ impl Core {
         let Some(holdings) = &mut self.holdings else { return };
         match change {
             Change::Save(family, code) => {
-                self.codes.extend(code);
-                holdings.families.insert(family.id.clone(), family);
+                self.codes.extend(code.map(|code| *code));
+                holdings.families.insert(family.id.clone(), *family);
             }
             Change::End(id) => {
                 holdings.families.remove(&id);
             }
+        }
+    }
+
+    /// A change did not reach the disk: a code that was to be spent on it may be tried again.
+    pub(crate) fn undo(&mut self, change: Change) {
+        if let Change::Save(_, Some(code)) = change {
+            self.codes.push(IssuedCode { spent: None, ..*code });
         }
     }
 

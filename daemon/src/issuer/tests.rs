@@ -8,11 +8,11 @@ use serde_json::{Value, json};
 use url::Url;
 
 use super::clients::{Client, DEFAULT_LISTEN, Resource, Settings};
-use super::core::{Ask, Change, Core, Holdings, Said};
+use super::core::{Ask, Change, Core, Holdings, NOT_SAVED, Said};
 use super::keys::{ACCESS_TOKEN, ID_TOKEN, SigningKey};
 use super::params::Params;
 use super::reply::Reply;
-use super::testing::counting;
+use super::testing::{Bytes, counting};
 use crate::clock::{Boot, Now, Wall};
 
 const ISSUER: &str = "http://127.0.0.1:8731";
@@ -26,8 +26,9 @@ const CHALLENGE: &str = "E9Melhoa2OwvFrEMTJguCHaoeK1t8URWbuGJSstw-cM";
 struct Bench {
     core: Core,
     now: Now,
-    random: Box<dyn FnMut(&mut [u8])>,
+    random: Bytes,
     saves: Vec<&'static str>,
+    disk_is_full: bool,
 }
 
 impl Bench {
@@ -49,7 +50,7 @@ impl Bench {
         let key = SigningKey::generate().unwrap();
         core.hold(Some(Holdings { key, subject: "subject-1".into(), families: HashMap::new() }));
         let now = Now { boot: Boot::from_start(Duration::from_secs(1_000)), wall: Wall(1_800_000_000_000) };
-        Self { core, now, random: Box::new(counting()), saves: Vec::new() }
+        Self { core, now, random: counting(), saves: Vec::new(), disk_is_full: false }
     }
 
     fn pass(&mut self, seconds: u64) {
@@ -61,6 +62,10 @@ impl Bench {
         let outcome = self.core.handle(ask, self.now, &mut *self.random);
         for change in outcome.changes {
             self.saves.push(if matches!(change, Change::Save(..)) { "save" } else { "end" });
+            if self.disk_is_full {
+                self.core.undo(change);
+                return Reply::refusal(NOT_SAVED, ISSUER);
+            }
             self.core.apply(change);
         }
         match outcome.said {
@@ -500,4 +505,18 @@ fn a_month_old_refresh_token_is_refused() {
     assert_eq!(bench.core.stale(bench.now).len(), 1);
     assert_eq!(bench.refresh(&token, &[]), Err("invalid_grant".into()));
     assert!(bench.core.stale(bench.now).is_empty());
+}
+
+#[test]
+fn what_the_disk_did_not_take_is_as_it_was() {
+    let mut bench = Bench::new();
+    let code = bench.code(&[]);
+    bench.disk_is_full = true;
+    assert_eq!(bench.exchange(&code, &[]), Err("temporarily_unavailable".into()));
+    bench.disk_is_full = false;
+    let token = bench.exchange(&code, &[]).unwrap();
+    bench.disk_is_full = true;
+    assert_eq!(bench.refresh(&token, &[]), Err("temporarily_unavailable".into()));
+    bench.disk_is_full = false;
+    assert!(bench.refresh(&token, &[]).is_ok(), "the refresh token was not used up");
 }

@@ -65,10 +65,11 @@ impl Core {
         same_resource(params, &request.audience)?;
         let wanted = Wanted { scopes: request.scopes.clone(), nonce: request.nonce };
         let birth = Birth { client_id: request.client_id, audience: request.audience, scopes: request.scopes, approved_at };
-        let (family, refresh_token) = Family::new(birth, now.wall, random);
-        let reply = self.tokens(&family, &wanted, &refresh_token, now, random)?;
+        let born = Family::new(birth, now.wall, random);
+        let reply = self.tokens(&born, &wanted, now, random)?;
+        let family = born.0;
         let spent = IssuedCode { spent: Some(family.id.clone()), ..issued };
-        Ok(Outcome::reply(reply).after(Change::Save(family, Some(spent))))
+        Ok(Outcome::reply(reply).after(Change::Save(Box::new(family), Some(Box::new(spent)))))
     }
 
     fn by_refresh_token(&mut self, client: &str, params: &Params, now: Now, random: Random<'_>) -> Result<Outcome, Refusal> {
@@ -86,9 +87,9 @@ impl Core {
         }
         same_resource(params, &family.audience)?;
         let scopes = self.narrowed(family, params)?;
-        let (family, refresh_token) = family.rotated(now.wall, random);
-        let reply = self.tokens(&family, &Wanted { scopes, nonce: None }, &refresh_token, now, random)?;
-        Ok(Outcome::reply(reply).after(Change::Save(family, None)))
+        let next = family.rotated(now.wall, random);
+        let reply = self.tokens(&next, &Wanted { scopes, nonce: None }, now, random)?;
+        Ok(Outcome::reply(reply).after(Change::Save(Box::new(next.0), None)))
     }
 
     /// The scopes of a refresh: those asked for, else all, as far as the config still allows them.
@@ -107,7 +108,9 @@ impl Core {
         Ok(asked.into_iter().filter(|scope| self.settings.may_have(client, &family.audience, scope)).collect())
     }
 
-    fn tokens(&self, family: &Family, wanted: &Wanted, refresh_token: &str, now: Now, random: Random<'_>) -> Result<Reply, Refusal> {
+    /// The answer for a family and its new refresh token.
+    fn tokens(&self, new: &(Family, Zeroizing<String>), wanted: &Wanted, now: Now, random: Random<'_>) -> Result<Reply, Refusal> {
+        let (family, refresh_token) = new;
         let scope = wanted.scopes.join(" ");
         let access_token = self.access_token(family, &scope, now, random)?;
         let openid = wanted.scopes.iter().any(|scope| scope == "openid");
@@ -197,7 +200,7 @@ impl Core {
         if claims["iss"] != self.issuer || !claims["aud"].as_str().is_some_and(|audience| self.settings.serves(audience)) {
             return Err(invalid("the access token is for another audience"));
         }
-        if !claims["exp"].as_i64().is_some_and(|exp| exp > now.wall.0.div_euclid(1000)) {
+        if claims["exp"].as_i64().is_none_or(|exp| exp <= now.wall.0.div_euclid(1000)) {
             return Err(invalid("the access token has expired"));
         }
         if !holdings.families.values().any(|family| claims["sid"] == family.sid) {

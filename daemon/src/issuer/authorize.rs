@@ -206,10 +206,14 @@ fn gone() -> Outcome {
 /// Checks a request: first whose it is and where the answer may go, then the rest.
 fn read(settings: &Settings, params: &Params) -> Result<Request, Wrong> {
     let client_id = params.get("client_id").ok_or(Wrong::Here("the request names no client (client_id)"))?;
-    let client = settings.client(client_id).ok_or(Wrong::Here("the client of this request is not known here"))?;
+    let client = settings
+        .client(client_id)
+        .ok_or(Wrong::Here("the client of this request is not known here: it must be one of [[issuer.clients]] in config.toml"))?;
     let redirect_uri = params.get("redirect_uri").ok_or(Wrong::Here("the request does not say where to go back to (redirect_uri)"))?;
     if !client.accepts(redirect_uri) {
-        return Err(Wrong::Here("the redirect URI of this request is not one of the client's"));
+        return Err(Wrong::Here(
+            "the redirect URI of this request is not one of the client's: compare redirect_uris in [[issuer.clients]] of config.toml",
+        ));
     }
     let state = params.get("state");
     let back = |code, description| Wrong::Back(Refusal::new(code, description), redirect_uri.to_owned(), state.map(str::to_owned));

@@ -154,4 +154,32 @@ mod tests {
             assert_eq!(key.verify(ACCESS_TOKEN, &attack), Err(Forged), "{attack}");
         }
     }
+
+    #[test]
+    fn a_header_of_another_kind_is_refused_though_this_key_signed_it() {
+        let key = SigningKey::generate().unwrap();
+        let claims = json!({ "sub": "x" });
+        let good = json!({ "alg": "ES256", "typ": ACCESS_TOKEN, "kid": key.id });
+        let signed = |changes: &[(&str, Value)]| {
+            let mut header = good.clone();
+            changes.iter().for_each(|(name, value)| header[*name] = value.clone());
+            let signed = format!("{}.{}", encoded(&header), encoded(&claims));
+            let signature = key.pair.sign(&SystemRandom::new(), signed.as_bytes()).unwrap();
+            format!("{signed}.{}", URL_SAFE_NO_PAD.encode(signature))
+        };
+        assert_eq!(key.verify(ACCESS_TOKEN, &signed(&[])), Ok(claims.clone()));
+        for (name, value) in [
+            ("alg", json!("none")),
+            ("alg", json!("HS256")),
+            ("alg", json!("es256")),
+            ("alg", Value::Null),
+            ("typ", json!("JWT")),
+            ("typ", Value::Null),
+            ("kid", json!("other")),
+            ("kid", Value::Null),
+            ("crit", json!(["exp"])),
+        ] {
+            assert_eq!(key.verify(ACCESS_TOKEN, &signed(&[(name, value.clone())])), Err(Forged), "{name}: {value}");
+        }
+    }
 }

@@ -128,7 +128,8 @@ impl Door {
         let token = token.to_str().ok().and_then(|text| text.split_once(' ')).filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"));
         let (_, token) = token.ok_or(Refusal::Unauthorized(None))?;
         let keys: JwkSet = self.broker.call("/issuer/keys", None::<&()>).await.map_err(|error| Refusal::NoKeys(error.to_string()))?;
-        let claims = Claims::of(token, &keys, &self.resource.issuer, &self.resource.uri).map_err(|invalid| Refusal::Unauthorized(Some(invalid)))?;
+        let claims =
+            Claims::of(token, &keys, &self.resource.issuer, &self.resource.uri).map_err(|invalid| Refusal::Unauthorized(Some(invalid)))?;
         if claims.allows(SCOPE) { Ok(claims.caller) } else { Err(Refusal::InsufficientScope) }
     }
 
@@ -136,9 +137,13 @@ impl Door {
     fn refuse(&self, refusal: Refusal) -> Response {
         let (status, error) = match refusal {
             Refusal::Unauthorized(None) => (StatusCode::UNAUTHORIZED, String::new()),
-            Refusal::Unauthorized(Some(why)) => (StatusCode::UNAUTHORIZED, format!(r#"error="invalid_token", error_description="{why}", "#)),
+            Refusal::Unauthorized(Some(why)) => {
+                (StatusCode::UNAUTHORIZED, format!(r#"error="invalid_token", error_description="{why}", "#))
+            }
             Refusal::InsufficientScope => (StatusCode::FORBIDDEN, r#"error="insufficient_scope", "#.to_owned()),
-            Refusal::NoKeys(why) => return (StatusCode::SERVICE_UNAVAILABLE, format!("the issuer's keys cannot be had: {why}")).into_response(),
+            Refusal::NoKeys(why) => {
+                return (StatusCode::SERVICE_UNAVAILABLE, format!("the issuer's keys cannot be had: {why}")).into_response();
+            }
         };
         let metadata = format!("http://{}/.well-known/oauth-protected-resource/mcp", self.resource.authority);
         let challenge = format!(r#"Bearer {error}resource_metadata="{metadata}", scope="{SCOPE}""#);

@@ -9,9 +9,11 @@ use mcp_auth_proto::{ClientError, Secret, TokenRequest};
 use rmcp::handler::server::tool::{InputResponses, IntoCallToolResult};
 use rmcp::handler::server::wrapper::{Json, Parameters};
 // Sampling is on its way out of MCP (SEP-2577), but every client that has it still speaks it.
+use rmcp::model::{
+    CallToolResponse, CallToolResult, ContentBlock, ErrorCode, ErrorData, InputRequest, InputRequiredResult, ProtocolVersion,
+};
 #[allow(deprecated)]
 use rmcp::model::{CreateMessageRequest, CreateMessageRequestParams, CreateMessageResult, SamplingMessage};
-use rmcp::model::{CallToolResponse, CallToolResult, ContentBlock, ErrorCode, ErrorData, InputRequest, InputRequiredResult, ProtocolVersion};
 use rmcp::service::RequestContext;
 use rmcp::{RoleServer, ServerHandler, tool, tool_handler, tool_router};
 use schemars::JsonSchema;

@@ -31,6 +31,14 @@ pub fn node() -> PathBuf {
     require("node", "nodejs (20 or newer)")
 }
 
+/// The Python of the folder with the official MCP clients, which has the Python SDK.
+#[track_caller]
+pub fn mcp_python() -> PathBuf {
+    let python = source_folder().join("mcp/venv/bin/python");
+    assert!(python.exists(), "the MCP Python SDK is not installed: run tests/mcp/install");
+    python
+}
+
 /// Chromium.
 #[track_caller]
 pub fn chromium() -> PathBuf {

@@ -64,6 +64,13 @@ impl Connection {
         Ok(Self { stream: BufReader::new(Box::new(stream)), host: format!("{host}:{port}") })
     }
 
+    /// Names another host in every request, as a page does whose name was made to resolve to this machine.
+    #[must_use]
+    pub fn naming_host(mut self, host: &str) -> Self {
+        host.clone_into(&mut self.host);
+        self
+    }
+
     /// Sends a request and reads the whole answer.
     pub fn request(&mut self, method: &str, target: &str, headers: &[(&str, &str)], body: &str) -> std::io::Result<HttpAnswer> {
         self.send(method, target, headers, body)?;
@@ -94,6 +101,11 @@ impl Connection {
         text.push_str("\r\n");
         text.push_str(body);
         self.stream.get_mut().write_all(text.as_bytes())
+    }
+
+    /// The status of an answer whose body is not waited for.
+    pub fn status(&mut self) -> std::io::Result<u16> {
+        Ok(self.read_head()?.0)
     }
 
     pub(crate) fn read_head(&mut self) -> std::io::Result<(u16, Vec<(String, String)>)> {

@@ -11,7 +11,7 @@ use mcp_auth_tests::{Daemon, Finding, Git, LeakSearch, Person, Room, Server, kep
 use rustix::process::Signal;
 use serde_json::json;
 
-const SUITES: [&str; 17] = [
+const SUITES: [&str; 19] = [
     "login",
     "device",
     "serve",
@@ -29,6 +29,8 @@ const SUITES: [&str; 17] = [
     "private_key",
     "presets",
     "revocation",
+    "model_server",
+    "resource_server",
 ];
 
 fn report(findings: &[Finding]) -> String {

@@ -2,22 +2,41 @@
 //
 //   node client.mjs '{"command": PROGRAM, "args": [...]}'        over stdio
 //   node client.mjs '{"url": URL}'                               over HTTP, with the token on the first line of stdin
+//   node client.mjs '{"url": URL, "client_id": ID, "redirect_uri": URI}'
+//     over HTTP with a login: it prints `open AUTHORIZATION_URL` to stderr, and reads from stdin where the browser was sent
 //
 // Lists the tools, calls each of the model server's, and prints what came as one JSON object. Its "model" repeats what it is asked.
+import { randomUUID } from "node:crypto";
 import { createInterface } from "node:readline";
+import { UnauthorizedError } from "@modelcontextprotocol/sdk/client/auth.js";
 import { Client } from "@modelcontextprotocol/sdk/client/index.js";
 import { StdioClientTransport } from "@modelcontextprotocol/sdk/client/stdio.js";
 import { StreamableHTTPClientTransport } from "@modelcontextprotocol/sdk/client/streamableHttp.js";
 import { CreateMessageRequestSchema } from "@modelcontextprotocol/sdk/types.js";
 
-const { url, command, args = [] } = JSON.parse(process.argv[2]);
+const { url, client_id, redirect_uri, command, args = [] } = JSON.parse(process.argv[2]);
 
 const firstLine = async () => {
   for await (const line of createInterface({ input: process.stdin })) return line;
 };
-const transport = url
-  ? new StreamableHTTPClientTransport(new URL(url), { requestInit: { headers: { authorization: `Bearer ${await firstLine()}` } } })
-  : new StdioClientTransport({ command, args, env: process.env, stderr: "inherit" });
+const kept = {};
+const login = {
+  redirectUrl: redirect_uri,
+  clientMetadata: { redirect_uris: [redirect_uri] },
+  state: () => (kept.state = randomUUID()),
+  clientInformation: () => ({ client_id }),
+  tokens: () => kept.tokens,
+  saveTokens: (tokens) => { kept.tokens = tokens; },
+  codeVerifier: () => kept.verifier,
+  saveCodeVerifier: (verifier) => { kept.verifier = verifier; },
+  redirectToAuthorization: (page) => console.error(`open ${page}`),
+};
+const overHttp = (options) => new StreamableHTTPClientTransport(new URL(url), options);
+const transport = async () => {
+  if (command) return new StdioClientTransport({ command, args, env: process.env, stderr: "inherit" });
+  if (client_id) return overHttp({ authProvider: login });
+  return overHttp({ requestInit: { headers: { authorization: `Bearer ${await firstLine()}` } } });
+};
 
 const client = new Client({ name: "typescript-sdk", version: "1.0.0" }, { capabilities: { sampling: {} } });
 client.setRequestHandler(CreateMessageRequestSchema, ({ params }) => ({
@@ -29,7 +48,14 @@ client.setRequestHandler(CreateMessageRequestSchema, ({ params }) => ({
 const call = (name, args) =>
   client.callTool({ name, arguments: args }).catch(({ code, message, data }) => ({ error: { code, message, data } }));
 
-await client.connect(transport);
+const first = await transport();
+await client.connect(first).catch(async (error) => {
+  if (!(error instanceof UnauthorizedError)) throw error;
+  const { searchParams: redirected } = new URL(await firstLine());
+  if (redirected.get("state") !== kept.state) throw new Error("this is the end of another login");
+  await first.finishAuth(redirected.get("code"));
+  await client.connect(await transport());
+});
 const tools = (await client.listTools()).tools.map((tool) => tool.name).sort();
 const answers = {};
 if (tools.includes("get_github_user_info")) {

@@ -2,6 +2,8 @@
 
     python client.py '{"command": PROGRAM, "args": [...], "mode": "auto"}'    over stdio
     python client.py '{"url": URL, "mode": "legacy"}'                         over HTTP, the token on the first line of stdin
+    python client.py '{"url": URL, "mode": "auto", "client_id": ID, "redirect_uri": URI}'
+        over HTTP with a login: it prints `open AUTHORIZATION_URL` to stderr, and reads from stdin where the browser was sent
 
 Lists the tools, calls each of the model server's, and prints what came as one JSON object. Its "model" repeats what it is asked.
 """
@@ -10,10 +12,13 @@ import asyncio
 import json
 import os
 import sys
+from urllib.parse import parse_qsl, urlsplit
 
 import httpx2
 from mcp import Client, MCPError, StdioServerParameters
+from mcp.client.auth import OAuthClientProvider
 from mcp.client.streamable_http import streamable_http_client
+from mcp.shared.auth import AuthorizationCodeResult, OAuthClientInformationFull, OAuthClientMetadata
 from mcp_types import CreateMessageResult, TextContent
 
 asked = json.loads(sys.argv[1])
@@ -44,9 +49,42 @@ async def talk(server):
         print(json.dumps(answers))
 
 
+class Memory:
+    """What the SDK keeps of a login, for as long as this program runs."""
+
+    tokens = None
+
+    async def get_tokens(self):
+        return self.tokens
+
+    async def set_tokens(self, tokens):
+        self.tokens = tokens
+
+    async def get_client_info(self):
+        return OAuthClientInformationFull(client_id=asked["client_id"], token_endpoint_auth_method="none")
+
+    async def set_client_info(self, client_info):
+        raise AssertionError("the client is registered already")
+
+
+async def show(page):
+    print(f"open {page}", file=sys.stderr, flush=True)
+
+
+async def redirected():
+    return AuthorizationCodeResult(**dict(parse_qsl(urlsplit(sys.stdin.readline().strip()).query)))
+
+
+def identity():
+    if "client_id" not in asked:
+        return {"headers": {"authorization": f"Bearer {sys.stdin.readline().strip()}"}}
+    metadata = OAuthClientMetadata(redirect_uris=[asked["redirect_uri"]])
+    return {"auth": OAuthClientProvider(asked["url"], metadata, Memory(), show, redirected)}
+
+
 async def main():
     if "url" in asked:
-        async with httpx2.AsyncClient(headers={"authorization": f"Bearer {sys.stdin.readline().strip()}"}) as http:
+        async with httpx2.AsyncClient(**identity()) as http:
             await talk(streamable_http_client(asked["url"], http_client=http))
     else:
         await talk(StdioServerParameters(command=asked["command"], args=asked.get("args", []), env=dict(os.environ)))

@@ -22,11 +22,20 @@ pub struct ModelServer {
 }
 
 impl ModelServer {
-    /// Starts it and waits until it listens.
+    /// Starts it on a free port, for the tokens of a [`Signer`], and waits until it listens.
     #[track_caller]
     pub fn start(room: &Room, signer: &Signer) -> Self {
+        Self::launch(
+            room,
+            &[("MODEL_SERVER_LISTEN", "127.0.0.1:0"), ("MODEL_SERVER_ISSUER", ISSUER), ("MCP_AUTHD_SOCKET", signer.socket())],
+        )
+    }
+
+    /// Starts it with these variables besides the room's, and waits until it listens.
+    #[track_caller]
+    pub fn launch(room: &Room, variables: &[(&str, &str)]) -> Self {
         let mut command = room.command(&binary("mcp-auth-model-server"));
-        command.env("MODEL_SERVER_LISTEN", "127.0.0.1:0").env("MODEL_SERVER_ISSUER", ISSUER).env("MCP_AUTHD_SOCKET", signer.socket());
+        command.envs(variables.iter().copied());
         let mut running = Running::start(command, "model-server", false);
         let configuration: Value = running.wait_for("its configuration", |said| {
             serde_json::from_str(said.lines().find_map(|line| line.split_once("OAuth configuration: "))?.1).ok()

@@ -62,7 +62,7 @@ async fn run(mut settings: Settings) -> Result<(), Box<dyn Error>> {
         server.serve(rmcp::transport::stdio()).await?.waiting().await?;
         return Ok(());
     };
-    let listener = TcpListener::bind(address).await?;
+    let listener = TcpListener::bind(address).await.map_err(|error| format!("cannot listen on {address}: {error}"))?;
     // Port 0 takes any.
     let address = listener.local_addr()?;
     settings.listen = Some(address);

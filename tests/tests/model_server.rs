@@ -210,6 +210,9 @@ fn what_is_wrong_with_an_argument_is_said() {
         );
     }
     assert!(place.github.seen().is_empty());
+    let call = ["--method", "tools/call", "--tool-name", "analyze_code_with_llm", "--tool-args-json", r#"{"code":"x","max_tokens":0}"#];
+    let output = inspector(&place.room, &server, &call);
+    assert!(output.code != 0 && output.stdout.contains("nonzero"), "{output:?}");
     daemon.stop();
     let call = ["--method", "tools/call", "--tool-name", "get_github_user_info"];
     inspector(&place.room, &server, &call).says("mcp-authd is not running");

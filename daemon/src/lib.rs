@@ -8,6 +8,7 @@
 pub mod broker;
 pub mod clock;
 pub mod config;
+pub mod ephemeral;
 mod failpoint;
 #[cfg(all(unix, any(test, feature = "fuzzing")))]
 pub mod fuzzing;

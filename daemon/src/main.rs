@@ -2,14 +2,16 @@
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::pin::Pin;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use mcp_auth_proto::SocketPathError;
 use mcp_authd::broker::Broker;
 use mcp_authd::config::Config;
+use mcp_authd::ephemeral::{self, Ephemeral};
 use mcp_authd::places::Places;
-use mcp_authd::platform::{self, BindError, LockError, LockFile, NotPrivate, Notice, Signal, Signals};
+use mcp_authd::platform::{self, BindError, Bound, LockError, LockFile, NotPrivate, Notice, Signal, Signals};
 use mcp_authd::vault::Vault;
 use mcp_authd::{logging, run, system_edges};
 
@@ -17,10 +19,8 @@ fn main() -> ExitCode {
     let arguments: Vec<_> = std::env::args_os().skip(1).collect();
     let arguments: Vec<_> = arguments.iter().map(|argument| argument.to_string_lossy()).collect();
     match arguments.iter().map(AsRef::as_ref).collect::<Vec<_>>()[..] {
-        [] => match daemon() {
-            Ok(()) => ExitCode::SUCCESS,
-            Err(error) => complain(&error.to_string(), &error.hint(), error.code()),
-        },
+        [] => end(daemon(None)),
+        ["--ephemeral"] => end(ephemeral()),
         ["--check"] => match check() {
             Ok(found) => say(&found),
             Err(error) => complain(&error.to_string(), &error.hint(), error.code()),
@@ -31,12 +31,22 @@ fn main() -> ExitCode {
     }
 }
 
+fn end(outcome: Result<(), StartError>) -> ExitCode {
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => complain(&error.to_string(), &error.hint(), error.code()),
+    }
+}
+
 const HELP: &str = "\
 mcp-authd: the daemon that owns your OAuth grants and serves fresh access tokens on a local socket
 
-Usage: mcp-authd [--check | --help | --version]
+Usage: mcp-authd [--check | --ephemeral | --help | --version]
 
-  --check   read the config and say where everything is, without starting
+  --check       read the config and say where everything is, without starting
+  --ephemeral   for demos and tests: keep everything in a new temporary folder, which is printed
+                once the socket mcp-authd.sock in it answers; end with standard input, and
+                leave nothing
 
 It runs in the foreground and logs to standard error. Log in and ask with mcp-authctl:
   mcp-authctl setup            choose once where the vault's key lies
@@ -126,13 +136,18 @@ fn config(places: &Places) -> Result<Config, StartError> {
     })
 }
 
-fn daemon() -> Result<(), StartError> {
+/// A daemon in a folder of its own, which goes when it ends, however it does.
+fn ephemeral() -> Result<(), StartError> {
+    daemon(Some(&Ephemeral::new()?))
+}
+
+fn daemon(ephemeral: Option<&Ephemeral>) -> Result<(), StartError> {
     platform::harden()?;
     platform::raise_fd_limit()?;
     if platform::is_nameless() {
         return Err(StartError::Nameless);
     }
-    let places = places()?;
+    let places = ephemeral.map_or_else(places, |ephemeral| Ok(ephemeral.places()))?;
     logging::start(places.log.as_deref());
     let config = config(&places)?;
     // Before the runtime: it changes the environment, which is for a single thread only.
@@ -146,21 +161,32 @@ fn daemon() -> Result<(), StartError> {
         let (listener, own) = match activated {
             // Never bound again, nor removed: the socket is the service manager's.
             Some(listener) => (listener, None),
-            None => {
-                let path = mcp_auth_proto::socket_path()?;
-                (platform::bind(&path)?, Some(path))
-            }
+            None => bind(ephemeral)?,
         };
         let listener = platform::listen(listener)?;
         tracing::info!(version = env!("CARGO_PKG_VERSION"), "ready");
         platform::notify(Notice::Ready);
-        run(listener, broker.clone(), until_end(&mut signals, &broker)).await;
+        let input = lifeline(ephemeral)?;
+        run(listener, broker.clone(), until_end(&mut signals, &broker, input)).await;
         // The lock is still held, so it is no other daemon's. What cannot be removed the next daemon replaces.
         if let Some(path) = own {
             let _ = std::fs::remove_file(path);
         }
         Ok(())
     })
+}
+
+/// Our socket, and its path.
+fn bind(ephemeral: Option<&Ephemeral>) -> Result<(Bound, Option<PathBuf>), StartError> {
+    let path = ephemeral.map_or_else(mcp_auth_proto::socket_path, |ephemeral| Ok(ephemeral.socket()))?;
+    Ok((platform::bind(&path)?, Some(path)))
+}
+
+/// What ends an ephemeral daemon, which tells its folder now: whoever started it may come. Others have no such end.
+fn lifeline(ephemeral: Option<&Ephemeral>) -> std::io::Result<Pin<Box<dyn Future<Output = ()>>>> {
+    let Some(ephemeral) = ephemeral else { return Ok(Box::pin(std::future::pending())) };
+    say(&format!("{}\n", ephemeral.folder().display()));
+    Ok(Box::pin(ephemeral::input_ended()?))
 }
 
 /// The lock that keeps a second daemon away from the vault.
@@ -170,8 +196,17 @@ fn lock(vault: &Path, activated: bool) -> Result<LockFile, StartError> {
     Ok(platform::lock_file_within(&vault.join("daemon.lock"), patience)?)
 }
 
-/// Carries out what signals ask for, until one asks for the end.
-async fn until_end(signals: &mut Signals, broker: &Broker) {
+/// Carries out what signals ask for, until one asks for the end, or `input` ends.
+async fn until_end(signals: &mut Signals, broker: &Broker, input: impl Future<Output = ()>) {
+    tokio::select! {
+        () = until_end_signal(signals, broker) => {}
+        () = input => {}
+    }
+    tracing::info!("ending");
+    platform::notify(Notice::Stopping);
+}
+
+async fn until_end_signal(signals: &mut Signals, broker: &Broker) {
     while signals.next().await == Signal::Reload {
         platform::notify(Notice::Reloading);
         match broker.reload().await {
@@ -183,8 +218,6 @@ async fn until_end(signals: &mut Signals, broker: &Broker) {
         }
         platform::notify(Notice::Ready);
     }
-    tracing::info!("ending");
-    platform::notify(Notice::Stopping);
 }
 
 fn say(text: &str) -> ExitCode {

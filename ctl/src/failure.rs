@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use mcp_auth_proto::{ClientError, ErrorBody, ErrorCode, SocketPathError};
 
+use crate::commands::demo::DemoError;
 use crate::commands::service::ServiceError;
 
 /// Why a verb failed.
@@ -30,6 +31,9 @@ pub(crate) enum Failure {
     /// The daemon is not, or cannot be, a service.
     #[error(transparent)]
     Service(#[from] ServiceError),
+    /// The demo did not come about.
+    #[error(transparent)]
+    Demo(#[from] DemoError),
     /// The daemon ended before what was waited for came.
     #[error("mcp-authd went away before {0}")]
     Gone(&'static str),
@@ -183,6 +187,7 @@ impl Failure {
             Self::Usage { hint, .. } => Some(hint.clone()),
             Self::Client(ClientError::NotRunning { .. }) => Some(start_hint()),
             Self::Service(error) => error.hint(),
+            Self::Demo(error) => Some(error.hint()),
             Self::Client(ClientError::NotOurDaemon { path, .. }) => {
                 Some(format!("look who owns it with `ls -l {}`, or set {} to your own", path.display(), mcp_auth_proto::SOCKET_ENV))
             }

@@ -14,8 +14,8 @@ use clap::{CommandFactory, Parser, Subcommand};
 use mcp_auth_proto::{Client, socket_path};
 
 use crate::commands::{
-    add_token, approve, completions, doctor, env, events, exec, git_credential, headers, lock, login, logout, man, pkce, provider, refresh,
-    reload, service, setup, status, token, unlock, use_grant, vault,
+    add_token, approve, completions, demo, doctor, env, events, exec, git_credential, headers, lock, login, logout, man, pkce, provider,
+    refresh, reload, service, setup, status, token, unlock, use_grant, vault,
 };
 use crate::failure::Failure;
 
@@ -32,6 +32,7 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Verb {
+    Demo(demo::Args),
     Login(login::Args),
     Logout(logout::Args),
     Use(use_grant::Args),
@@ -60,6 +61,7 @@ enum Verb {
 
 const EXAMPLES: &str = "\
 Examples:
+  mcp-authctl demo                  see the whole job in a minute, without an account
   mcp-authctl setup                 choose where the vault's key is kept, once
   mcp-authctl login github          log in with the browser
   mcp-authctl token github          print a fresh access token
@@ -123,6 +125,7 @@ fn usage(error: &clap::Error) -> ExitCode {
 
 fn dispatch(verb: Verb, json: bool) -> Result<(), Failure> {
     match verb {
+        Verb::Demo(args) => demo::run(&args, json),
         Verb::Login(args) => login::run(args, connect()?, json),
         Verb::Use(args) => use_grant::run(&args, &connect()?, json),
         Verb::Logout(args) => logout::run(&args, &connect()?, json),

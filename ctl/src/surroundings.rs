@@ -45,13 +45,19 @@ pub(crate) fn holds_password(proxy: &str) -> bool {
     rest.contains('@')
 }
 
-/// mcp-authd beside us, by the name that we were called by (a link that outlives an update) or the real one, or on PATH.
+/// The daemon's program.
 pub(crate) fn daemon_program() -> Option<PathBuf> {
-    let name = if cfg!(windows) { "mcp-authd.exe" } else { "mcp-authd" };
+    program("mcp-authd")
+}
+
+/// One of our programs: beside us, by the name that we were called by (a link that outlives an update) or the real one, or on
+/// PATH.
+pub(crate) fn program(name: &str) -> Option<PathBuf> {
+    let name = format!("{name}{}", env::consts::EXE_SUFFIX);
     let called = env::args_os().next().map(PathBuf::from);
     let called = called.and_then(|called| if called.components().count() > 1 { Some(called) } else { on_path(&called) });
-    let beside = [called, env::current_exe().ok()].into_iter().flatten().map(|own| own.with_file_name(name));
-    beside.filter(|path| is_program(path)).chain(on_path(Path::new(name))).find_map(|path| whole(&path))
+    let beside = [called, env::current_exe().ok()].into_iter().flatten().map(|own| own.with_file_name(&name));
+    beside.filter(|path| is_program(path)).chain(on_path(Path::new(&name))).find_map(|path| whole(&path))
 }
 
 /// Whether this runs in a container.

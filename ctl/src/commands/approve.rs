@@ -47,7 +47,7 @@ pub(crate) fn run(args: &Args, client: &Client, json: bool) -> Result<(), Failur
     Ok(())
 }
 
-fn describe(asked: &Approval) {
+pub(super) fn describe(asked: &Approval) {
     let id = if asked.client == asked.client_id { String::new() } else { format!(" ({})", field(&asked.client_id)) };
     output::note(&format!("{}{id} asks for access", field(&asked.client)));
     output::note(&format!("  goes back to  {}", field(&asked.redirect_host)));

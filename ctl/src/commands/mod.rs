@@ -5,6 +5,7 @@ pub(crate) mod add_token;
 pub(crate) mod approve;
 mod assignment;
 pub(crate) mod completions;
+pub(crate) mod demo;
 pub(crate) mod doctor;
 pub(crate) mod env;
 pub(crate) mod events;

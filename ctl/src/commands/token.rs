@@ -149,8 +149,12 @@ impl<'a> ExecCredential<'a> {
     }
 }
 
+/// The first 8 hex digits of its SHA-256: tells tokens apart, and reveals none.
+pub(super) fn fingerprint(token: &Secret) -> String {
+    Sha256::digest(token.expose()).iter().take(4).map(|byte| format!("{byte:02x}")).collect()
+}
+
 fn show_fingerprint(answer: &TokenAnswer, json: bool) -> Result<(), Failure> {
-    let digest = Sha256::digest(answer.access_token.expose());
-    let fingerprint: String = digest.iter().take(4).map(|byte| format!("{byte:02x}")).collect();
+    let fingerprint = fingerprint(&answer.access_token);
     if json { output::json(&serde_json::json!({ "grant": answer.grant, "fingerprint": fingerprint })) } else { output::line(&fingerprint) }
 }

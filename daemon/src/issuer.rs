@@ -1,8 +1,8 @@
 //! Our own authorization server (OAuth 2.1, OpenID Connect Core) for MCP servers on this machine: a port on loopback, where a
 //! browser brings a request, and a person who approves it by `mcp-authctl approve CODE` on the Unix socket, never by a click.
 //!
-//! This file is the edge: one task owns the state ([`core`]), saves what changes before it answers, and hears of the config
-//! and of the vault; another keeps the port ([`door`]). What a request means is decided in the pure files below.
+//! This file is the edge: one task owns the state (`core`), saves what changes before it answers, and hears of the config
+//! and of the vault; another keeps the port (`door`). What a request means is decided in the pure files below.
 
 mod approval;
 mod authorize;

@@ -11,7 +11,7 @@ use mcp_auth_tests::{Daemon, Finding, Git, LeakSearch, Person, Room, Server, kep
 use rustix::process::Signal;
 use serde_json::json;
 
-const SUITES: [&str; 19] = [
+const SUITES: [&str; 20] = [
     "login",
     "device",
     "serve",
@@ -31,6 +31,7 @@ const SUITES: [&str; 19] = [
     "revocation",
     "model_server",
     "resource_server",
+    "issued",
 ];
 
 fn report(findings: &[Finding]) -> String {

@@ -1,0 +1,161 @@
+//! One login, from its start to its end: `/v1/logins`.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{ErrorBody, GrantName, GrantSummary, Secret};
+
+/// `POST /v1/logins`: start a login, or join the one in flight for the same grant and scopes.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LoginRequest {
+    /// The provider's name, or the name of a grant (`github`, `github:work`).
+    pub provider: String,
+    /// The account label: the grant becomes `PROVIDER:LABEL`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub account: Option<String>,
+    /// The scopes to ask for; absent: the provider's default ones.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scopes: Option<Vec<String>>,
+    /// The port of the loopback redirect; absent: the provider's, else any free one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub callback_port: Option<u16>,
+    /// The flow; absent: the code flow, or the device flow where that suits better.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub flow: Option<LoginFlow>,
+    /// The person's browser is on another machine: the device flow suits better where the provider has one.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub headless: bool,
+    /// Who will log in, told to the provider; absent: the account that the grant holds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub login_hint: Option<String>,
+    /// Do not ask for the scopes that bring expiring tokens and a refresh token (`refresh_scopes` in the config).
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub without_refresh_scopes: bool,
+    /// If another account logs in than the grant holds, it takes its place unasked.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub replace: bool,
+    /// Whether this subscriber can ask the person: see [`LoginEvent::OtherAccount`].
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub asks: bool,
+    /// Finishes an exchange that the person began by hand.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exchange: Option<CodeExchange>,
+    /// Whether this subscriber can open a browser.
+    #[serde(default)]
+    pub browser: bool,
+    /// Whether the login ends when this subscriber goes and nobody else waits.
+    #[serde(default)]
+    pub interactive: bool,
+}
+
+/// The code and verifier of an authorization request that a person made by hand (RFC 6749 section 4.1.3, RFC 7636 section 4.5).
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CodeExchange {
+    /// The code of the redirect.
+    pub code: Secret,
+    /// The verifier whose challenge was sent.
+    pub code_verifier: Secret,
+    /// The redirect URI that was sent, byte for byte.
+    pub redirect_uri: String,
+}
+
+/// `POST /v1/logins/ID/decision`: what becomes of a login after [`LoginEvent::OtherAccount`]. Neither: the new login is revoked
+/// and forgotten.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LoginDecision {
+    /// It takes the place of the one that is held.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub replace: bool,
+    /// It becomes `PROVIDER:LABEL`; both are kept.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub account: Option<String>,
+}
+
+/// How a person logs in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LoginFlow {
+    /// With a browser that is sent back to this machine (RFC 6749 section 4.1, RFC 7636, RFC 8252).
+    Code,
+    /// With a code that is typed at a page on any machine (RFC 8628).
+    Device,
+    /// Without a person: the client asks with its own credentials (RFC 6749 section 4.4).
+    ClientCredentials,
+}
+
+/// One event of a login: a JSON line of the answer to `POST /v1/logins`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+pub enum LoginEvent {
+    /// The login runs.
+    Started {
+        /// The login's id, for `/v1/logins/ID`.
+        id: String,
+        /// The grant that it will make or replace.
+        grant: GrantName,
+        /// Whether it was running already.
+        joined: bool,
+    },
+    /// The person must open this URL.
+    OpenUrl {
+        /// The authorization URL.
+        url: String,
+        /// The host that it leads to, in ASCII (punycode).
+        host: String,
+        /// The redirect URI that it carries, as it must be registered.
+        redirect_uri: String,
+        /// Whether this subscriber shall open the browser.
+        open: bool,
+    },
+    /// The person must type this code at this page, on any machine.
+    EnterCode {
+        /// The code: visible ASCII.
+        user_code: String,
+        /// The page.
+        verification_uri: String,
+        /// The page with the code in it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        verification_uri_complete: Option<String>,
+        /// The host of both, in ASCII (punycode).
+        host: String,
+        /// The seconds that the code is good.
+        expires_in: u64,
+        /// Whether this subscriber shall open the browser.
+        open: bool,
+    },
+    /// The redirect has come; the code is being exchanged.
+    Exchanging,
+    /// Another account has logged in than the grant holds. Nothing was changed; the new login waits for
+    /// [`LoginDecision`]s of those who said that they ask, and is revoked when they go or after 5 minutes.
+    OtherAccount {
+        /// The grant.
+        grant: GrantName,
+        /// Whose login it holds.
+        held: String,
+        /// Who has logged in.
+        new: String,
+    },
+    /// The login is done and durable.
+    Done {
+        /// The grant as it is now.
+        grant: Box<GrantSummary>,
+        /// Other grants of the provider that hold the same account.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        same_account: Vec<GrantName>,
+    },
+    /// The login has failed; nothing was changed.
+    Failed {
+        /// Why.
+        error: ErrorBody,
+    },
+}
+
+/// `POST /v1/logins/ID/redirect`: the URL that the browser was sent to, pasted by a person.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PastedRedirect {
+    /// The whole redirect URL.
+    pub url: Secret,
+}

@@ -30,6 +30,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use self::core::Core;
 use self::holders::Keeper;
+use crate::caller::Caller;
 use crate::clock::Clock;
 use crate::config::{Config, Network};
 use crate::grant::Asker;
@@ -82,11 +83,11 @@ impl Broker {
         Ok(Self { mailbox, askers: Arc::default(), edges, issuer_settings, issuer_records })
     }
 
-    /// `POST /v1/token`, from the process `pid`. Dropping the future withdraws the question; a refresh that it started
+    /// `POST /v1/token` of `caller`. Dropping the future withdraws the question; a refresh that it started
     /// goes on.
-    pub async fn token(&self, request: wire::TokenRequest, pid: Option<u32>) -> Result<wire::TokenAnswer, ErrorBody> {
+    pub async fn token(&self, request: wire::TokenRequest, caller: Arc<Caller>) -> Result<wire::TokenAnswer, ErrorBody> {
         let mut asking = Asking { broker: self, asker: self.askers.fetch_add(1, Ordering::Relaxed), answered: false };
-        let (asker, keeper) = (asking.asker, Keeper::of(&request, pid));
+        let (asker, keeper) = (asking.asker, Keeper::of(&request, caller.peer().pid));
         let answer = self.ask(move |core, reply| core.token(asker, request, keeper, reply)).await;
         asking.answered = true;
         answer

@@ -19,7 +19,7 @@ pub use body::{Answer, read};
 use bytes::Bytes;
 use hyper::{Method, Uri};
 
-use crate::policy::Peer;
+use crate::caller::Caller;
 
 /// What a connection may take. Over a limit there is a clear answer and the connection is closed; nobody else notices.
 #[derive(Clone, Debug)]
@@ -72,7 +72,7 @@ pub enum Stage {
 #[derive(Debug)]
 pub struct Call {
     /// Who asks.
-    pub peer: Peer,
+    pub caller: Arc<Caller>,
     /// The method.
     pub method: Method,
     /// The path and, where there is one, the query.

@@ -6,6 +6,7 @@
 //! `platform`, `transport`, `vault`, `clock`.
 
 pub mod broker;
+pub mod caller;
 pub mod clock;
 pub mod config;
 pub mod ephemeral;

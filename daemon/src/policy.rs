@@ -1,6 +1,8 @@
 //! PURE: may this peer have this? The one place that every route asks. There are no rules yet, so that the user's own
 //! processes may do everything.
 
+use std::path::PathBuf;
+
 /// Who asks: the process at the other end of a connection, as the kernel noted it when the connection was made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Peer {
@@ -8,6 +10,26 @@ pub struct Peer {
     pub uid: u32,
     /// Its process, where the system tells and our process namespace shows it.
     pub pid: Option<u32>,
+}
+
+/// What is known of whoever asks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Who {
+    /// Its user and process.
+    pub peer: Peer,
+    /// What runs there; `None` where the system does not tell, or the process is no longer the one that connected.
+    pub program: Option<Program>,
+}
+
+/// A program, as the system shows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Program {
+    /// The path of its executable.
+    pub executable: PathBuf,
+    /// The path of the script, where the executable is an interpreter.
+    pub script: Option<PathBuf>,
+    /// The systemd unit that it runs in.
+    pub unit: Option<String>,
 }
 
 /// What a route needs.

@@ -4,6 +4,7 @@
 mod grants;
 mod issuer;
 mod logins;
+mod policy;
 mod providers;
 mod status;
 mod token;
@@ -12,6 +13,7 @@ mod vault;
 pub use grants::*;
 pub use issuer::*;
 pub use logins::*;
+pub use policy::*;
 pub use providers::*;
 pub use status::*;
 pub use token::*;

@@ -35,6 +35,11 @@ thread_local! {
     static WAY: RefCell<Option<Arc<dyn Transport>>> = const { RefCell::new(None) };
 }
 
+/// The other end of a connection of this process.
+fn process(pid: u32) -> Arc<Caller> {
+    Caller::new(crate::policy::Peer { uid: crate::platform::own_uid(), pid: Some(pid) })
+}
+
 struct House {
     broker: Broker,
     vault: Vault,
@@ -123,7 +128,7 @@ impl House {
 }
 
 async fn token(broker: Broker, name: &'static str) -> Result<String, ErrorCode> {
-    let answer = broker.token(wire::TokenRequest::for_grant(name), None).await;
+    let answer = broker.token(wire::TokenRequest::for_grant(name), process(1)).await;
     answer.map(|token| token.access_token.expose().to_owned()).map_err(|error| error.error)
 }
 
@@ -356,7 +361,7 @@ async fn a_grant_that_panics_over_its_new_tokens_has_them_on_disk() {
 async fn whoever_has_never_logged_in_gets_an_error_that_an_mcp_server_passes_on_as_it_is() {
     let scopes = format!("{CONFIG}scopes = ['read', 'write']\n");
     let house = House::with_config(&scopes, &[]).await;
-    let error = house.broker.token(wire::TokenRequest::for_grant("corp:work"), None).await.unwrap_err();
+    let error = house.broker.token(wire::TokenRequest::for_grant("corp:work"), process(1)).await.unwrap_err();
     let expected = r#"{
   "error": "login_required",
   "error_description": "nobody is logged in to `corp:work`",

@@ -19,8 +19,8 @@ use tokio::sync::watch;
 use super::body::{Answer, AnswerBody, BodyError, collect, refusal};
 use super::io::{Gate, Phase, Timed, Timer};
 use super::{Answerer, Call, Limits, Stage, guard};
+use crate::caller::Caller;
 use crate::platform::Stream;
-use crate::policy::Peer;
 
 /// What all connections share.
 #[derive(Clone)]
@@ -31,13 +31,14 @@ pub(super) struct Shared {
 }
 
 /// Serves a connection until either side closes it or a time limit passes.
-pub(super) async fn serve(stream: Stream, peer: Peer, shared: Shared) {
+pub(super) async fn serve(stream: Stream, caller: Arc<Caller>, shared: Shared) {
+    let pid = caller.peer().pid;
     let gate = Gate::new(shared.limits.clone());
     let mut stage = shared.stage.clone();
     let answer = |request: Request<Incoming>| {
         // Not when the future is first polled: the end of the peer's sending half may be read before.
         gate.enter(if request.body().is_end_stream() { Phase::Waiting } else { Phase::Body });
-        answer(request, peer, shared.clone(), gate.clone())
+        answer(request, caller.clone(), shared.clone(), gate.clone())
     };
     let mut connection = http1::Builder::new()
         .auto_date_header(false)
@@ -51,7 +52,7 @@ pub(super) async fn serve(stream: Stream, peer: Peer, shared: Shared) {
             biased;
             ended = &mut connection => break ended,
             () = std::future::poll_fn(|cx| timer.poll_expired(&gate, cx)) => {
-                tracing::debug!(pid = peer.pid, phase = ?gate.phase(), "connection closed: time limit");
+                tracing::debug!(pid, phase = ?gate.phase(), "connection closed: time limit");
                 return;
             }
             changed = stage.changed() => {
@@ -62,7 +63,7 @@ pub(super) async fn serve(stream: Stream, peer: Peer, shared: Shared) {
         }
     };
     if let Err(error) = &ended {
-        tracing::debug!(pid = peer.pid, %error, "connection closed");
+        tracing::debug!(pid, %error, "connection closed");
     }
     if !gate.peer_closed() && *stage.borrow() == Stage::Open {
         linger(connection.into_parts().io.into_inner().into_inner()).await;
@@ -86,21 +87,27 @@ const LINGER: Duration = Duration::from_secs(1);
 /// At the daemon's end, how long a connection may take to send the request that it was made for.
 const LAST_CALL: Duration = Duration::from_millis(250);
 
-async fn answer(request: Request<Incoming>, peer: Peer, shared: Shared, gate: Arc<Gate>) -> Result<Response<AnswerBody>, Infallible> {
+async fn answer(
+    request: Request<Incoming>,
+    caller: Arc<Caller>,
+    shared: Shared,
+    gate: Arc<Gate>,
+) -> Result<Response<AnswerBody>, Infallible> {
     let (head, incoming) = request.into_parts();
+    let pid = caller.peer().pid;
     let received = receive(&head, incoming, &gate).await;
     // The rest of what is refused unread is not waited for.
     let close = received.is_err();
     let answer = match received {
         Ok(body) => {
             gate.enter(Phase::Waiting);
-            tracing::debug!(pid = peer.pid, method = %head.method, path = head.uri.path(), "request");
-            (shared.answer)(Call { peer, method: head.method, uri: head.uri, body }).await
+            tracing::debug!(pid, method = %head.method, path = head.uri.path(), "request");
+            (shared.answer)(Call { caller, method: head.method, uri: head.uri, body }).await
         }
         Err(error) => Answer::Error(Box::new(error)),
     };
     if let Answer::Error(error) = &answer {
-        tracing::debug!(pid = peer.pid, status = error.error.status(), %error, "refused");
+        tracing::debug!(pid, status = error.error.status(), %error, "refused");
     }
     let mut response = answer.into_response(gate);
     if close || *shared.stage.borrow() != Stage::Open {

@@ -15,6 +15,7 @@ use tokio::sync::watch;
 use super::connection::{Shared, serve};
 use super::{Answer, Answerer, Call, Limits, Stage, read, routes};
 use crate::broker::{Broker, Edges};
+use crate::caller::Caller;
 use crate::clock::SystemClock;
 use crate::config::{Config, Network};
 use crate::fuzzing::{MARK, is_hidden};
@@ -109,7 +110,7 @@ async fn exchange(input: &[u8], answer: Answerer) -> Vec<u8> {
     // The end of a client that sends half a body is only known by the clock.
     let limits = Limits { body_time: Duration::from_millis(10), ..Limits::default() };
     let (_stages, stage) = watch::channel(Stage::Open);
-    let serving = serve(stream, Peer { uid: 1000, pid: Some(7) }, Shared { answer, limits, stage });
+    let serving = serve(stream, Caller::new(Peer { uid: 1000, pid: Some(7) }), Shared { answer, limits, stage });
     let asking = async {
         let (mut from, mut to) = client.split();
         let mut replied = Vec::new();

@@ -10,6 +10,7 @@ use tokio::sync::{Notify, watch};
 use super::connection::{self, Shared};
 use super::peer::{Standing, standing};
 use super::{Answerer, Limits, Stage};
+use crate::caller::Caller;
 use crate::platform::{self, Listener, Stream};
 
 /// Serves the socket until the stage is no longer open, then waits until the last connection is gone.
@@ -69,7 +70,7 @@ fn admit(stream: Stream, shared: &Shared, seats: &Arc<Seats>) {
         Ok(seat) => {
             let shared = shared.clone();
             tokio::spawn(async move {
-                connection::serve(stream, peer, shared).await;
+                connection::serve(stream, Caller::new(peer), shared).await;
                 drop(seat);
             });
         }

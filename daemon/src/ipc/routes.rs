@@ -77,7 +77,7 @@ const TABLE: &[Route] = &[
 async fn token(broker: Broker, call: Call) -> Result<Answer, ErrorBody> {
     let request: mcp_auth_proto::TokenRequest = read(&call.body)?;
     permitted(&call, Right::Token, request.grant.as_deref().or(request.resource.as_deref()))?;
-    Answer::json(&broker.token(request, call.peer.pid).await?)
+    Answer::json(&broker.token(request, call.caller).await?)
 }
 
 async fn grants(broker: Broker, call: Call) -> Result<Answer, ErrorBody> {
@@ -205,7 +205,7 @@ fn grant_name(text: &str) -> Result<GrantName, ErrorBody> {
 }
 
 fn permitted(call: &Call, right: Right, grant: Option<&str>) -> Result<(), ErrorBody> {
-    match policy::allow(&call.peer, right, grant) {
+    match policy::allow(&call.caller.peer(), right, grant) {
         Decision::Allow => Ok(()),
         Decision::Deny => Err(ErrorBody::new(ErrorCode::AccessDenied, "the policy does not allow this program to do that")),
     }
@@ -251,11 +251,12 @@ fn hex(digit: u8) -> Option<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::caller::Caller;
     use crate::policy::Peer;
 
     fn call(method: &str, target: &str) -> Call {
-        let peer = Peer { uid: 1, pid: None };
-        Call { peer, method: method.parse().unwrap(), uri: target.parse().unwrap(), body: bytes::Bytes::new() }
+        let caller = Caller::new(Peer { uid: 1, pid: None });
+        Call { caller, method: method.parse().unwrap(), uri: target.parse().unwrap(), body: bytes::Bytes::new() }
     }
 
     fn found(method: &str, target: &str) -> Result<(&'static str, String), ErrorCode> {

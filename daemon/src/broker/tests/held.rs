@@ -21,7 +21,7 @@ async fn holders(house: &House) -> Vec<wire::Holder> {
 async fn take(house: &mut House, pid: u32) {
     let asking = house.aside(move |broker| async move {
         let request = wire::TokenRequest { holder: Some("a\u{1b}[31m server".into()), ..wire::TokenRequest::for_grant("corp") };
-        broker.token(request, Some(pid)).await.unwrap()
+        broker.token(request, process(pid)).await.unwrap()
     });
     let asking = asking.await;
     house.requests.recv().await.unwrap().1.send(tokens("at-2", "rt-2")).unwrap();
@@ -75,7 +75,7 @@ async fn who_keeps_a_token_is_forgotten_with_the_process_and_with_the_login_and_
 
     let mut child = program();
     let request = wire::TokenRequest { holder: Some(String::new()), ..wire::TokenRequest::for_grant("corp") };
-    house.broker.token(request, Some(child.id())).await.unwrap();
+    house.broker.token(request, process(child.id())).await.unwrap();
     assert_eq!(holders(&house).await[0].program, "a program");
     let leaving = house.aside(async |broker| broker.logout("corp".parse().unwrap(), wire::LogoutRequest::default()).await).await;
     assert!(leaving.await.unwrap().is_ok());

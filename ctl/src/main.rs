@@ -5,6 +5,7 @@ mod ask;
 mod browser;
 mod commands;
 mod failure;
+mod file;
 mod output;
 mod surroundings;
 

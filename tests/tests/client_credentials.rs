@@ -27,6 +27,12 @@ fn outlive(server: &Server, token: &str) {
     wait_until("the end of the token", PATIENCE, || (now_ms() > issued + 2000 && !server.is_active(token)).then_some(()));
 }
 
+/// Stores the client's secret and logs it in.
+fn log_in(room: &Room) {
+    room.ctl_typing(&["provider", "set-secret", "machine"], CLIENT_SECRET).ok();
+    room.ctl(&["login", "machine"]).ok();
+}
+
 #[test]
 fn the_command_logs_a_client_in_without_a_person() {
     let server = Server::with_lifetime(300);
@@ -57,8 +63,7 @@ fn a_client_has_a_token_whenever_somebody_asks_and_asks_for_none_before() {
     let server = Server::with_lifetime(2);
     let room = room_at(&server, "flow = \"client_credentials\"");
     let daemon = room.start();
-    room.ctl_typing(&["provider", "set-secret", "machine"], CLIENT_SECRET).ok();
-    room.ctl(&["login", "machine"]).ok();
+    log_in(&room);
     let first = daemon.token("machine");
     outlive(&server, &first);
     let summary = daemon.show("/v1/grants/machine");
@@ -80,8 +85,7 @@ fn a_client_needs_nobody_after_a_restart() {
     let server = Server::with_lifetime(2);
     let room = room_at(&server, "flow = \"client_credentials\"");
     let mut daemon = room.start();
-    room.ctl_typing(&["provider", "set-secret", "machine"], CLIENT_SECRET).ok();
-    room.ctl(&["login", "machine"]).ok();
+    log_in(&room);
     for round in 1..=3 {
         let old = daemon.token("machine");
         daemon.kill();
@@ -97,8 +101,7 @@ fn a_secret_that_was_changed_costs_no_login() {
     let server = Server::with_lifetime(2);
     let room = room_at(&server, "flow = \"client_credentials\"");
     let daemon = room.start();
-    room.ctl_typing(&["provider", "set-secret", "machine"], CLIENT_SECRET).ok();
-    room.ctl(&["login", "machine"]).ok();
+    log_in(&room);
     outlive(&server, &daemon.token("machine"));
     room.ctl_typing(&["provider", "set-secret", "machine"], "zQcS9qz-a-wrong-secret-zQcS9qz").ok();
     let told = room.ctl(&["token", "machine"]).fails_with(3);
@@ -116,8 +119,7 @@ fn a_provider_that_is_down_is_no_reason_for_a_login() {
     let server = Server::with_lifetime(2);
     let room = room_at(&server, "flow = \"client_credentials\"");
     let daemon = room.start();
-    room.ctl_typing(&["provider", "set-secret", "machine"], CLIENT_SECRET).ok();
-    room.ctl(&["login", "machine"]).ok();
+    log_in(&room);
     let token = daemon.token("machine");
     outlive(&server, &token);
     server.tell("down", &json!({ "on": true, "mode": "closed" }));

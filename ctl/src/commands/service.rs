@@ -24,6 +24,7 @@ use self::state::{Found, Wanted};
 use self::step::{Action, Step};
 use self::systemd::{SERVICE, SOCKET, Systemd, systemctl};
 use crate::failure::Failure;
+use crate::file;
 use crate::output::{self, field};
 
 /// Run the daemon as a service of your user (systemd, launchd)
@@ -151,7 +152,7 @@ impl Supervisor {
     /// Carries out one step.
     fn carry_out(&self, step: &Step) -> Result<(), Failure> {
         match (&step.action, self) {
-            (Action::Write { path, text }, _) => step::write(path, text),
+            (Action::Write { path, text }, _) => file::replace(path, text).map_err(|source| Failure::File { path: path.clone(), source }),
             (Action::Remove { .. } | Action::RemoveFolder { .. }, _) => step::remove(&step.action),
             (Action::Run { argv }, Self::Systemd(systemd)) => Ok(systemd.run(argv)?),
             (Action::Run { argv }, Self::Launchd(_)) => {

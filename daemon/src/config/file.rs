@@ -55,23 +55,11 @@ pub(super) fn replace(path: &Path, text: &str) -> io::Result<()> {
     if read_only(&target) || read_only(folder) {
         return Err(io::Error::new(io::ErrorKind::PermissionDenied, "it is read-only"));
     }
-    let temporary = folder.join(format!(".config.toml.{:016x}", fastrand::u64(..)));
-    let written = write_new(&temporary, text).and_then(|()| fs::rename(&temporary, &target));
-    if written.is_err() {
-        let _ = fs::remove_file(&temporary);
-    }
-    written?;
+    let mut fresh = tempfile::Builder::new().prefix(".config.toml.").tempfile_in(folder)?;
+    fresh.write_all(text.as_bytes())?;
+    fresh.as_file().sync_all()?;
+    fresh.persist(&target)?;
     sync_folder(folder)
-}
-
-fn write_new(path: &Path, text: &str) -> io::Result<()> {
-    let mut options = OpenOptions::new();
-    options.write(true).create_new(true);
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    let mut file = options.open(path)?;
-    file.write_all(text.as_bytes())?;
-    file.sync_all()
 }
 
 /// The path that is left when links are followed; its last part may not exist yet.

@@ -60,19 +60,6 @@ impl Step {
     }
 }
 
-/// Writes a file whole or not at all, and its folder where there is none.
-///
-/// # Errors
-/// When the disk refuses.
-pub(super) fn write(path: &Path, text: &str) -> Result<(), Failure> {
-    let failed = |source| Failure::File { path: path.to_owned(), source };
-    let folder = path.parent().unwrap_or(Path::new("."));
-    std::fs::create_dir_all(folder).map_err(failed)?;
-    // A name that neither systemd nor launchd takes for one of theirs.
-    let fresh = folder.join(".mcp-authd.new");
-    std::fs::write(&fresh, text).and_then(|()| std::fs::rename(&fresh, path)).map_err(failed)
-}
-
 /// Removes a file, or an empty folder; what is not there is gone, and what others have put into a folder stays.
 ///
 /// # Errors

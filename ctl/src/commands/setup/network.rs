@@ -2,14 +2,15 @@
 //! variables. The file is written here and not over the socket, so that nobody on the socket leads tokens elsewhere.
 
 use std::fs;
-use std::io::{self, Write};
-use std::path::{Path, PathBuf};
+use std::io;
+use std::path::Path;
 
 use mcp_auth_proto::{ClientError, NetworkStatus, Status};
 use toml_edit::{Array, DocumentMut, Item, Table, Value};
 
 use super::Setup;
 use crate::failure::Failure;
+use crate::file;
 use crate::output::field;
 use crate::surroundings::{Network, holds_password};
 
@@ -117,34 +118,7 @@ fn with(text: &str, keys: Vec<(&'static str, Value)>) -> Option<String> {
 
 /// Replaces the file whole, through a symbolic link if it is one.
 fn replace(path: &Path, text: &str) -> io::Result<()> {
-    let target = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
-    let folder = target.parent().ok_or(io::ErrorKind::InvalidInput)?;
-    make_folder(folder)?;
-    let fresh: PathBuf = folder.join(format!(".config.toml.{}", std::process::id()));
-    let written = write_new(&fresh, text).and_then(|()| fs::rename(&fresh, &target));
-    if written.is_err() {
-        // It may not even be there.
-        let _ = fs::remove_file(&fresh);
-    }
-    written
-}
-
-fn make_folder(folder: &Path) -> io::Result<()> {
-    let mut builder = fs::DirBuilder::new();
-    builder.recursive(true);
-    #[cfg(unix)]
-    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
-    builder.create(folder)
-}
-
-fn write_new(path: &Path, text: &str) -> io::Result<()> {
-    let mut options = fs::OpenOptions::new();
-    options.write(true).create_new(true);
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    let mut file = options.open(path)?;
-    file.write_all(text.as_bytes())?;
-    file.sync_all()
+    file::replace(&fs::canonicalize(path).unwrap_or_else(|_| path.to_owned()), text)
 }
 
 #[cfg(test)]

@@ -113,6 +113,11 @@ impl Client {
         self.call(&build(Call::post("/v1/token", request))?)
     }
 
+    /// `GET /v1/who`: what the daemon takes this program for.
+    pub fn who(&self) -> Result<Program, ClientError> {
+        self.call(&Call::get("/v1/who"))
+    }
+
     /// `GET /v1/grants`.
     pub fn grants(&self) -> Result<Vec<GrantSummary>, ClientError> {
         self.call(&Call::get("/v1/grants"))

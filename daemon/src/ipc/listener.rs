@@ -69,8 +69,9 @@ fn admit(stream: Stream, shared: &Shared, seats: &Arc<Seats>) {
     match seats.take(peer.pid) {
         Ok(seat) => {
             let shared = shared.clone();
+            let caller = Caller::of(&stream, peer, None);
             tokio::spawn(async move {
-                connection::serve(stream, Caller::new(peer), shared).await;
+                connection::serve(stream, caller, shared).await;
                 drop(seat);
             });
         }

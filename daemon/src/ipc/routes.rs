@@ -48,6 +48,7 @@ type Outcome = Pin<Box<dyn Future<Output = Result<Answer, ErrorBody>> + Send>>;
 #[rustfmt::skip]
 const TABLE: &[Route] = &[
     Route { method: "POST", path: "/v1/token", right: Right::Token, answer: |b, c, _| Box::pin(token(b.broker, c)) },
+    Route { method: "GET", path: "/v1/who", right: Right::Look, answer: |_, c, _| Box::pin(who(c)) },
     Route { method: "GET", path: "/v1/grants", right: Right::Look, answer: |b, c, _| Box::pin(grants(b.broker, c)) },
     Route { method: "GET", path: "/v1/grants/*", right: Right::Look, answer: |b, c, n| Box::pin(grant(b.broker, c, n)) },
     Route { method: "PUT", path: "/v1/grants/*", right: Right::Change, answer: |b, c, n| Box::pin(add_token(b.broker, c, n)) },
@@ -78,6 +79,12 @@ async fn token(broker: Broker, call: Call) -> Result<Answer, ErrorBody> {
     let request: mcp_auth_proto::TokenRequest = read(&call.body)?;
     permitted(&call, Right::Token, request.grant.as_deref().or(request.resource.as_deref()))?;
     Answer::json(&broker.token(request, call.caller).await?)
+}
+
+/// What the daemon takes the caller for.
+async fn who(call: Call) -> Result<Answer, ErrorBody> {
+    nothing(&call)?;
+    Answer::json(&call.caller.who().await.shown())
 }
 
 async fn grants(broker: Broker, call: Call) -> Result<Answer, ErrorBody> {
@@ -205,9 +212,11 @@ fn grant_name(text: &str) -> Result<GrantName, ErrorBody> {
 }
 
 fn permitted(call: &Call, right: Right, grant: Option<&str>) -> Result<(), ErrorBody> {
-    match policy::allow(&call.caller.peer(), right, grant) {
-        Decision::Allow => Ok(()),
-        Decision::Deny => Err(ErrorBody::new(ErrorCode::AccessDenied, "the policy does not allow this program to do that")),
+    let only = call.caller.only();
+    match (policy::allow(&call.caller.peer(), only, right, grant), only) {
+        (Decision::Allow, _) => Ok(()),
+        (Decision::Deny, Some(only)) => Err(only.denial()),
+        (Decision::Deny, None) => Err(ErrorBody::new(ErrorCode::AccessDenied, "the policy does not allow this program to do that")),
     }
 }
 

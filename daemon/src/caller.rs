@@ -10,7 +10,7 @@ mod tests;
 #[cfg(target_os = "linux")]
 mod unit;
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak as WeakArc};
 
 use crate::platform::{Process, Stream};
 use crate::policy::{Only, Peer, Program, Weak, Who};
@@ -20,7 +20,9 @@ use crate::policy::{Only, Peer, Program, Weak, Who};
 pub struct Caller {
     peer: Peer,
     only: Option<Only>,
-    process: Option<Arc<Process>>,
+    /// The connection: it holds on to the process, and to nothing else of ours.
+    stream: WeakArc<Mutex<Stream>>,
+    process: OnceLock<Arc<Process>>,
     #[cfg(target_os = "linux")]
     seen: tokio::sync::OnceCell<looking::Seen>,
 }
@@ -28,22 +30,20 @@ pub struct Caller {
 impl Caller {
     /// Somebody of whom nothing but this is known.
     pub fn new(peer: Peer) -> Arc<Self> {
-        Self::with(peer, None, None)
+        Self::with(WeakArc::new(), peer, None)
     }
 
-    /// Whoever made this connection, through a capability socket for `only`. Keeps hold of its process, which costs a file
-    /// descriptor.
-    pub fn of(stream: &Stream, peer: Peer, only: Option<Only>) -> Arc<Self> {
-        let process = peer.pid.and_then(|pid| Process::of_peer(stream, pid));
-        Self::with(peer, only, process)
+    /// Whoever made this connection, through a capability socket for `only`.
+    pub fn of(stream: &Arc<Mutex<Stream>>, peer: Peer, only: Option<Only>) -> Arc<Self> {
+        Self::with(Arc::downgrade(stream), peer, only)
     }
 
-    fn with(peer: Peer, only: Option<Only>, process: Option<Process>) -> Arc<Self> {
-        let process = process.map(Arc::new);
+    fn with(stream: WeakArc<Mutex<Stream>>, peer: Peer, only: Option<Only>) -> Arc<Self> {
         Arc::new(Self {
             peer,
             only,
-            process,
+            stream,
+            process: OnceLock::new(),
             #[cfg(target_os = "linux")]
             seen: tokio::sync::OnceCell::new(),
         })
@@ -59,9 +59,15 @@ impl Caller {
         self.only.as_ref()
     }
 
-    /// Its process, where the system keeps hold of it.
+    /// The process that connected, as long as the connection lasts and the system keeps hold of the process. The first
+    /// question costs a file descriptor: that is why it is not asked of every connection.
     pub fn process(&self) -> Option<&Arc<Process>> {
-        self.process.as_ref()
+        if let Some(process) = self.process.get() {
+            return Some(process);
+        }
+        let stream = self.stream.upgrade()?;
+        let found = Process::of_peer(&stream.lock().unwrap_or_else(PoisonError::into_inner), self.peer.pid?)?;
+        Some(self.process.get_or_init(|| Arc::new(found)))
     }
 
     /// What is known of it now. Looked up at the first question, which takes up to a second; later ones only see whether
@@ -81,7 +87,7 @@ impl Caller {
         if self.peer.pid.is_none() {
             return Err(Weak::Elsewhere);
         }
-        let process = self.process.as_ref().ok_or(Weak::Gone)?;
+        let process = self.process().ok_or(Weak::Gone)?;
         // What was not found is looked for again.
         let seen = self.seen.get_or_try_init(|| looking::look(process.clone())).await?;
         seen.holds(process)?;

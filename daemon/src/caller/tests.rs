@@ -62,18 +62,20 @@ fn sh() -> PathBuf {
 }
 
 /// A connection of this very process.
-async fn own_connection() -> (tempfile::TempDir, UnixStream, Arc<Caller>) {
+async fn own_connection() -> (tempfile::TempDir, UnixStream, Arc<Mutex<Stream>>, Arc<Caller>) {
     let folder = tempfile::tempdir().unwrap();
     let listener = UnixListener::bind(folder.path().join("s")).unwrap();
     let client = UnixStream::connect(folder.path().join("s")).await.unwrap();
     let (stream, _) = listener.accept().await.unwrap();
     let peer = crate::platform::peer(&stream).unwrap();
-    (folder, client, Caller::of(&stream, peer, None))
+    let stream = Arc::new(Mutex::new(stream));
+    let caller = Caller::of(&stream, peer, None);
+    (folder, client, stream, caller)
 }
 
 #[tokio::test]
 async fn whoever_connects_is_known_by_the_file_that_it_runs() {
-    let (_folder, _client, caller) = own_connection().await;
+    let (_folder, _client, stream, caller) = own_connection().await;
     for _ in 0..2 {
         let who = caller.who().await;
         assert_eq!(who.peer.pid, Some(std::process::id()));
@@ -82,6 +84,15 @@ async fn whoever_connects_is_known_by_the_file_that_it_runs() {
         assert_eq!((program.interpreter, program.script), (false, None));
         assert!(who.weak.iter().all(|weak| *weak == Weak::Reused), "{:?}", who.weak);
     }
+    assert_eq!(Arc::strong_count(&stream), 1, "whoever knows the caller does not keep the connection open");
+}
+
+#[tokio::test]
+async fn nobody_is_looked_for_once_the_connection_is_gone() {
+    let (_folder, _client, stream, caller) = own_connection().await;
+    drop(stream);
+    let who = caller.who().await;
+    assert_eq!((who.program, who.weak), (None, vec![Weak::Gone]));
 }
 
 #[tokio::test]

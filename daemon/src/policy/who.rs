@@ -54,7 +54,7 @@ pub enum Weak {
     #[error("its process is in another process namespace")]
     Elsewhere,
     /// Nobody can say any more what ran there.
-    #[error("the process that connected has ended")]
+    #[error("the process that connected has ended, or cannot be held on to")]
     Gone,
     /// It ran one program when it was looked at first, and another one later.
     #[error("its process has become another program since it connected")]

@@ -7,6 +7,7 @@
 mod accounts;
 mod aside;
 mod attempt;
+mod capabilities;
 mod core;
 mod doctor;
 mod gate;
@@ -65,6 +66,7 @@ pub struct Broker {
     edges: Edges,
     issuer_settings: watch::Receiver<Option<Settings>>,
     issuer_records: watch::Receiver<Option<Arc<Vec<Record>>>>,
+    capabilities: watch::Receiver<Arc<Vec<Record>>>,
 }
 
 /// One thing for the core to do.
@@ -79,8 +81,9 @@ impl Broker {
         let (mailbox, messages) = mpsc::unbounded_channel();
         let core = Core::new(edges.clone(), config, config_path, mailbox.clone());
         let (issuer_settings, issuer_records) = core.issuer.subscribe();
+        let capabilities = core.capabilities.subscribe();
         tokio::spawn(run(core, messages, Alarm::new()?));
-        Ok(Self { mailbox, askers: Arc::default(), edges, issuer_settings, issuer_records })
+        Ok(Self { mailbox, askers: Arc::default(), edges, issuer_settings, issuer_records, capabilities })
     }
 
     /// `POST /v1/token` of `caller`. Dropping the future withdraws the question; a refresh that it started
@@ -88,7 +91,10 @@ impl Broker {
     pub async fn token(&self, request: wire::TokenRequest, caller: Arc<Caller>) -> Result<wire::TokenAnswer, ErrorBody> {
         let mut asking = Asking { broker: self, asker: self.askers.fetch_add(1, Ordering::Relaxed), answered: false };
         let (asker, keeper) = (asking.asker, Keeper::of(&request, caller.peer().pid));
-        let answer = self.ask(move |core, reply| core.token(asker, request, keeper, reply)).await;
+        let answer = match caller.only() {
+            None => self.ask(move |core, reply| core.token(asker, request, keeper, reply)).await,
+            Some(_) => self.ask(move |core, reply| core.confined_token((asker, request, keeper), &caller, reply)).await,
+        };
         asking.answered = true;
         answer
     }

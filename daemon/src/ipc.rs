@@ -2,6 +2,7 @@
 //! the limits, and turns requests into calls of the broker; it knows nothing of grants.
 
 mod body;
+pub mod capability;
 mod connection;
 #[cfg(all(unix, any(test, feature = "fuzzing")))]
 pub(crate) mod fuzz;

@@ -27,12 +27,14 @@ pub mod secret;
 pub mod transport;
 pub mod vault;
 
-use std::time::Duration;
-
+use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use broker::{Broker, Edges};
 use clock::SystemClock;
+use ipc::capability::Capabilities;
+use ipc::listener::Doors;
 use ipc::{Limits, Stage};
 use issuer::Issuer;
 use vault::Vault;
@@ -61,11 +63,15 @@ fn network_of(config: &config::Network) -> transport::network::NetworkConfig {
 
 /// Serves `listener` until `shutdown` is ready, then ends in order: nobody is accepted, what runs is finished and saved,
 /// and what still streams is cut off. Takes little more than 11 seconds for that.
-pub async fn run(listener: platform::Listener, broker: Broker, shutdown: impl Future<Output = ()>) {
+///
+/// `path` is where the socket is, beside which there may be others for single programs; `None`: there are none.
+pub async fn run(listener: platform::Listener, path: Option<PathBuf>, broker: Broker, shutdown: impl Future<Output = ()>) {
     let (stage, stages) = tokio::sync::watch::channel(Stage::Open);
+    let (capabilities, wishes) = Capabilities::new();
+    let doors = Doors { main: listener, private: path.map(|path| (wishes, broker.capability_memory(), path)) };
     // It serves until the last refresh has ended: some of them may be its own clients.
-    let answerer = ipc::routes::answerer(broker.clone(), Issuer::start(&broker));
-    let mut serving = tokio::spawn(ipc::listener::serve(listener, answerer, Limits::default(), stages));
+    let answerer = ipc::routes::answerer(broker.clone(), Issuer::start(&broker), capabilities);
+    let mut serving = tokio::spawn(ipc::listener::serve(doors, answerer, Limits::default(), stages));
     shutdown.await;
     stage.send_replace(Stage::Draining);
     // What is on its way still comes to a broker that answers, and the answer is none about our end.

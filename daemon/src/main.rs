@@ -158,18 +158,24 @@ fn daemon(ephemeral: Option<&Ephemeral>) -> Result<(), StartError> {
         let mut signals = Signals::new()?;
         let vault = Vault::start(places.for_vault());
         let broker = Broker::start(system_edges(vault), config, places.config)?;
-        let (listener, own) = match activated {
+        let (listener, path, own) = match activated {
             // Never bound again, nor removed: the socket is the service manager's.
-            Some(listener) => (listener, None),
-            None => bind(ephemeral)?,
+            Some(listener) => {
+                let path = platform::path_of(&listener);
+                (listener, path, false)
+            }
+            None => {
+                let (listener, path) = bind(ephemeral)?;
+                (listener, Some(path), true)
+            }
         };
         let listener = platform::listen(listener)?;
         tracing::info!(version = env!("CARGO_PKG_VERSION"), "ready");
         platform::notify(Notice::Ready);
         let input = lifeline(ephemeral)?;
-        run(listener, broker.clone(), until_end(&mut signals, &broker, input)).await;
+        run(listener, path.clone(), broker.clone(), until_end(&mut signals, &broker, input)).await;
         // The lock is still held, so it is no other daemon's. What cannot be removed the next daemon replaces.
-        if let Some(path) = own {
+        if let Some(path) = path.filter(|_| own) {
             let _ = std::fs::remove_file(path);
         }
         Ok(())
@@ -177,9 +183,9 @@ fn daemon(ephemeral: Option<&Ephemeral>) -> Result<(), StartError> {
 }
 
 /// Our socket, and its path.
-fn bind(ephemeral: Option<&Ephemeral>) -> Result<(Bound, Option<PathBuf>), StartError> {
+fn bind(ephemeral: Option<&Ephemeral>) -> Result<(Bound, PathBuf), StartError> {
     let path = ephemeral.map_or_else(mcp_auth_proto::socket_path, |ephemeral| Ok(ephemeral.socket()))?;
-    Ok((platform::bind(&path)?, Some(path)))
+    Ok((platform::bind(&path)?, path))
 }
 
 /// What ends an ephemeral daemon, which tells its folder now: whoever started it may come. Others have no such end.

@@ -13,6 +13,8 @@ mod alarm_naps;
 mod ffi;
 mod files;
 mod process;
+#[cfg(target_os = "linux")]
+mod program_linux;
 mod supervisor;
 #[cfg(unix)]
 mod unix;
@@ -35,11 +37,13 @@ use windows as system;
 pub use files::NotPrivate;
 pub use files::private_folder;
 pub(crate) use files::{create_new, make_folder, open_existing, private_file, sync_folder};
-pub use process::Process;
+pub use process::{Process, Watch};
+#[cfg(target_os = "linux")]
+pub(crate) use program_linux::{Folder, Image, resolved};
 pub use supervisor::{Notice, Signal, Signals, notify};
 pub use system::{
-    Bound, Listener, LockFile, Stream, accept, activated, bind, boot_time, harden, hung_up, is_nameless, listen, lock_file, own_uid, peer,
-    poll_disturbed, raise_fd_limit,
+    Bound, Listener, LockFile, Stream, accept, activated, bind, boot_time, harden, hung_up, is_nameless, listen, lock_file, own_uid,
+    path_of, peer, poll_disturbed, raise_fd_limit,
 };
 
 /// Why the alarm rang.

@@ -1,36 +1,9 @@
 //! PURE: may this peer have this? The one place that every route asks. There are no rules yet, so that the user's own
 //! processes may do everything.
 
-use std::path::PathBuf;
+mod who;
 
-/// Who asks: the process at the other end of a connection, as the kernel noted it when the connection was made.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Peer {
-    /// Its user. On Windows always 0: the pipe lets nobody else in.
-    pub uid: u32,
-    /// Its process, where the system tells and our process namespace shows it.
-    pub pid: Option<u32>,
-}
-
-/// What is known of whoever asks.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Who {
-    /// Its user and process.
-    pub peer: Peer,
-    /// What runs there; `None` where the system does not tell, or the process is no longer the one that connected.
-    pub program: Option<Program>,
-}
-
-/// A program, as the system shows it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Program {
-    /// The path of its executable.
-    pub executable: PathBuf,
-    /// The path of the script, where the executable is an interpreter.
-    pub script: Option<PathBuf>,
-    /// The systemd unit that it runs in.
-    pub unit: Option<String>,
-}
+pub use who::{Only, Peer, Program, Weak, Who};
 
 /// What a route needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,6 +22,8 @@ pub enum Right {
     Vault,
     /// To approve or refuse what a program asks the issuer for.
     Approve,
+    /// To open a capability socket.
+    Capability,
 }
 
 /// The answer.
@@ -60,20 +35,41 @@ pub enum Decision {
     Deny,
 }
 
-/// Whether `peer` has `right`, on `grant` where the request names one.
-pub fn allow(_peer: &Peer, _right: Right, _grant: Option<&str>) -> Decision {
-    Decision::Allow
+/// Whether a peer has `right`, on `grant` where the request names one. Whoever came through a capability socket has the
+/// tokens that it is for (`only`), and nothing else.
+pub fn allow(_peer: &Peer, only: Option<&Only>, right: Right, grant: Option<&str>) -> Decision {
+    match (only, right) {
+        (None, _) => Decision::Allow,
+        // A grant that the request does not name is known once it is found, and asked for again then.
+        (Some(only), Right::Token) if grant.is_none_or(|grant| only.meant(grant).is_some()) => Decision::Allow,
+        (Some(_), _) => Decision::Deny,
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    const ALL: [Right; 8] =
+        [Right::Token, Right::Look, Right::Change, Right::Login, Right::Configure, Right::Vault, Right::Approve, Right::Capability];
+    const PEER: Peer = Peer { uid: 1000, pid: Some(7) };
+
     #[test]
     fn a_process_of_the_user_may_do_everything_while_there_are_no_rules() {
-        let peer = Peer { uid: 1000, pid: Some(7) };
-        for right in [Right::Token, Right::Look, Right::Change, Right::Login, Right::Configure, Right::Vault, Right::Approve] {
-            assert_eq!(allow(&peer, right, Some("github")), Decision::Allow);
+        for right in ALL {
+            assert_eq!(allow(&PEER, None, right, Some("github")), Decision::Allow);
+        }
+    }
+
+    #[test]
+    fn whoever_came_through_a_capability_socket_has_its_tokens_and_nothing_else() {
+        let github: mcp_auth_proto::GrantName = "github".parse().unwrap();
+        let only = Only::new(vec![(github.clone(), github)]);
+        for right in ALL {
+            let expected = if right == Right::Token { Decision::Allow } else { Decision::Deny };
+            assert_eq!(allow(&PEER, Some(&only), right, Some("github")), expected, "{right:?}");
+            assert_eq!(allow(&PEER, Some(&only), right, None), expected, "{right:?}");
+            assert_eq!(allow(&PEER, Some(&only), right, Some("gitlab")), Decision::Deny, "{right:?}");
         }
     }
 }

@@ -53,11 +53,13 @@ pub enum RecordKind {
     Policy,
     /// Keys and families of the issuer.
     Issuer,
+    /// The socket of a single program.
+    Capability,
 }
 
 impl RecordKind {
     /// All kinds.
-    pub const ALL: [Self; 5] = [Self::Grant, Self::Registration, Self::ProviderSecret, Self::Policy, Self::Issuer];
+    pub const ALL: [Self; 6] = [Self::Grant, Self::Registration, Self::ProviderSecret, Self::Policy, Self::Issuer, Self::Capability];
 
     /// The word for it inside a sealed record; never changed once released.
     pub fn as_str(self) -> &'static str {
@@ -67,6 +69,7 @@ impl RecordKind {
             Self::ProviderSecret => "provider-secret",
             Self::Policy => "policy",
             Self::Issuer => "issuer",
+            Self::Capability => "capability",
         }
     }
 }

@@ -113,6 +113,16 @@ impl Client {
         self.call(&build(Call::post("/v1/token", request))?)
     }
 
+    /// `POST /v1/capabilities`: a socket for this process and what it starts, for these grants and nothing else.
+    pub fn capability(&self, request: &CapabilityRequest) -> Result<Capability, ClientError> {
+        self.call(&build(Call::post("/v1/capabilities", request))?)
+    }
+
+    /// `GET /v1/who`: what the daemon takes this program for.
+    pub fn who(&self) -> Result<Program, ClientError> {
+        self.call(&Call::get("/v1/who"))
+    }
+
     /// `GET /v1/grants`.
     pub fn grants(&self) -> Result<Vec<GrantSummary>, ClientError> {
         self.call(&Call::get("/v1/grants"))

@@ -11,7 +11,7 @@ use mcp_auth_tests::{Daemon, Finding, Git, LeakSearch, Person, Room, Server, kep
 use rustix::process::Signal;
 use serde_json::json;
 
-const SUITES: [&str; 20] = [
+const SUITES: [&str; 21] = [
     "login",
     "device",
     "serve",
@@ -32,6 +32,7 @@ const SUITES: [&str; 20] = [
     "model_server",
     "resource_server",
     "issued",
+    "capability",
 ];
 
 fn report(findings: &[Finding]) -> String {

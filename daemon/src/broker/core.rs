@@ -63,6 +63,8 @@ pub(crate) struct Core {
     pub(super) logins: Logins,
     pub(super) doctor: Doctor,
     pub(super) issuer: IssuerSide,
+    /// What the vault held of capability sockets when it was opened last.
+    pub(super) capabilities: watch::Sender<Arc<Vec<Record>>>,
     /// Who waits for a static token to be stored.
     pub(super) storing: Vec<(GrantName, Reply<wire::GrantSummary>)>,
     /// Refreshes that were in flight when their grant was logged out.
@@ -96,6 +98,7 @@ impl Core {
         Self {
             transports: Transports::new(edges.connect, &config),
             issuer: IssuerSide::new(config.issuer.clone()),
+            capabilities: watch::Sender::default(),
             edges,
             config,
             config_path,

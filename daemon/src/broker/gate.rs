@@ -166,6 +166,8 @@ impl Core {
         self.undeleted.clear();
         let (issuers, records): (Vec<_>, Vec<_>) = opened.records.into_iter().partition(|record| record.id.kind == RecordKind::Issuer);
         self.issuer.opened(issuers);
+        let (capabilities, records): (Vec<_>, Vec<_>) = records.into_iter().partition(|record| record.id.kind == RecordKind::Capability);
+        self.capabilities_opened(capabilities);
         for record in records {
             match record.id.kind {
                 RecordKind::Grant => match GrantRecord::from_plaintext(&record.plaintext) {
@@ -189,7 +191,7 @@ impl Core {
                         self.secrets.insert(record.id.name, secret);
                     }
                 }
-                RecordKind::Registration | RecordKind::Policy | RecordKind::Issuer => {}
+                RecordKind::Registration | RecordKind::Policy | RecordKind::Issuer | RecordKind::Capability => {}
             }
         }
         self.announce("vault_unlocked", None, None);

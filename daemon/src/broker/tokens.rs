@@ -219,7 +219,7 @@ impl Core {
     }
 
     /// The grant that a request means: by name, by resource, or both.
-    fn find(&self, request: &wire::TokenRequest) -> Result<GrantName, ErrorBody> {
+    pub(super) fn find(&self, request: &wire::TokenRequest) -> Result<GrantName, ErrorBody> {
         match (&request.grant, &request.resource) {
             (Some(name), resource) => {
                 let name: GrantName =

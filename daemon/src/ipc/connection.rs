@@ -3,7 +3,7 @@
 
 use std::convert::Infallible;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use hyper::body::{Body, Incoming};
@@ -31,7 +31,7 @@ pub(super) struct Shared {
 }
 
 /// Serves a connection until either side closes it or a time limit passes.
-pub(super) async fn serve(stream: Stream, caller: Arc<Caller>, shared: Shared) {
+pub(super) async fn serve(stream: Arc<Mutex<Stream>>, caller: Arc<Caller>, shared: Shared) {
     let pid = caller.peer().pid;
     let gate = Gate::new(shared.limits.clone());
     let mut stage = shared.stage.clone();
@@ -65,8 +65,11 @@ pub(super) async fn serve(stream: Stream, caller: Arc<Caller>, shared: Shared) {
     if let Err(error) = &ended {
         tracing::debug!(pid, %error, "connection closed");
     }
-    if !gate.peer_closed() && *stage.borrow() == Stage::Open {
-        linger(connection.into_parts().io.into_inner().into_inner()).await;
+    if !gate.peer_closed()
+        && *stage.borrow() == Stage::Open
+        && let Some(stream) = connection.into_parts().io.into_inner().into_inner()
+    {
+        linger(stream).await;
     }
 }
 

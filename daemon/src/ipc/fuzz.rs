@@ -12,6 +12,7 @@ use tokio::net::UnixStream;
 use tokio::runtime::Runtime;
 use tokio::sync::watch;
 
+use super::capability::Capabilities;
 use super::connection::{Shared, serve};
 use super::{Answer, Answerer, Call, Limits, Stage, read, routes};
 use crate::broker::{Broker, Edges};
@@ -88,7 +89,7 @@ impl House {
             let issuer = Issuer::start(&broker);
             (broker, issuer)
         });
-        let answer = harmless(routes::answerer(broker.clone(), issuer));
+        let answer = harmless(routes::answerer(broker.clone(), issuer, Capabilities::new().0));
         Self { runtime, broker, answer, visits: 0, _folder: folder }
     }
 
@@ -110,7 +111,11 @@ async fn exchange(input: &[u8], answer: Answerer) -> Vec<u8> {
     // The end of a client that sends half a body is only known by the clock.
     let limits = Limits { body_time: Duration::from_millis(10), ..Limits::default() };
     let (_stages, stage) = watch::channel(Stage::Open);
-    let serving = serve(stream, Caller::new(Peer { uid: 1000, pid: Some(7) }), Shared { answer, limits, stage });
+    let serving = serve(
+        std::sync::Arc::new(std::sync::Mutex::new(stream)),
+        Caller::new(Peer { uid: 1000, pid: Some(7) }),
+        Shared { answer, limits, stage },
+    );
     let asking = async {
         let (mut from, mut to) = client.split();
         let mut replied = Vec::new();
@@ -175,6 +180,7 @@ fn judge(status: u16, body: &[u8]) {
 fn bodies(body: &[u8]) {
     let named = serde_json::from_slice(body).is_ok_and(|value| has_name(&value));
     body_of::<wire::TokenRequest>(body, named);
+    body_of::<wire::CapabilityRequest>(body, named);
     body_of::<wire::StaticToken>(body, named);
     body_of::<wire::LoginRequest>(body, named);
     body_of::<wire::PastedRedirect>(body, named);

@@ -6,8 +6,8 @@
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -169,19 +169,25 @@ impl Timer {
 /// A stream that tells its [`Gate`] what passes.
 #[derive(Debug)]
 pub(super) struct Timed {
-    stream: Stream,
+    stream: Arc<Mutex<Stream>>,
     gate: Arc<Gate>,
     /// The end was read and not told.
     end_held: bool,
 }
 
 impl Timed {
-    pub(super) fn new(stream: Stream, gate: Arc<Gate>) -> Self {
+    pub(super) fn new(stream: Arc<Mutex<Stream>>, gate: Arc<Gate>) -> Self {
         Self { stream, gate, end_held: false }
     }
 
-    pub(super) fn into_inner(self) -> Stream {
-        self.stream
+    /// The stream itself, once nobody looks at it any more.
+    pub(super) fn into_inner(self) -> Option<Stream> {
+        Arc::try_unwrap(self.stream).ok().map(|stream| stream.into_inner().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Never waits: whoever else looks at the stream does so in this task.
+    fn stream(&self) -> MutexGuard<'_, Stream> {
+        self.stream.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn note_write(&self, polled: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
@@ -193,10 +199,10 @@ impl Timed {
 impl AsyncRead for Timed {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let before = buf.filled().len();
-        ready!(Pin::new(&mut self.stream).poll_read(cx, buf))?;
+        ready!(Pin::new(&mut *self.stream()).poll_read(cx, buf))?;
         let received = buf.filled().len() - before;
         self.gate.received(received);
-        if received == 0 && self.gate.is_answering() && !platform::hung_up(&self.stream) {
+        if received == 0 && self.gate.is_answering() && !platform::hung_up(&self.stream()) {
             // The peer has only closed its sending half, and still wants its answer, after which the end is read again.
             // hyper would take it for gone.
             self.end_held = true;
@@ -207,25 +213,25 @@ impl AsyncRead for Timed {
 }
 
 impl AsyncWrite for Timed {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        let polled = Pin::new(&mut self.stream).poll_write(cx, buf);
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        let polled = Pin::new(&mut *self.stream()).poll_write(cx, buf);
         self.note_write(polled)
     }
 
-    fn poll_write_vectored(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bufs: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
-        let polled = Pin::new(&mut self.stream).poll_write_vectored(cx, bufs);
+    fn poll_write_vectored(self: Pin<&mut Self>, cx: &mut Context<'_>, bufs: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
+        let polled = Pin::new(&mut *self.stream()).poll_write_vectored(cx, bufs);
         self.note_write(polled)
     }
 
     fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
+        self.stream().is_write_vectored()
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        ready!(Pin::new(&mut self.stream).poll_flush(cx))?;
+        ready!(Pin::new(&mut *self.stream()).poll_flush(cx))?;
         self.gate.flushed();
         // hyper looks for the peer's end only where it has read nothing past the request.
-        if self.gate.phase() == Phase::Streaming && platform::poll_disturbed(&self.stream, cx) {
+        if self.gate.phase() == Phase::Streaming && platform::poll_disturbed(&self.stream(), cx) {
             return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
         }
         if self.end_held && !self.gate.is_answering() {
@@ -236,7 +242,7 @@ impl AsyncWrite for Timed {
         Poll::Ready(Ok(()))
     }
 
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut *self.stream()).poll_shutdown(cx)
     }
 }

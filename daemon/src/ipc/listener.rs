@@ -1,28 +1,88 @@
 //! Accepts connections: who is there, is there a seat left, then off into a task of its own. Also the seats themselves.
 
 use std::collections::HashMap;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use mcp_auth_proto::{ErrorBody, ErrorCode};
 use tokio::sync::{Notify, watch};
 
+use super::capability::{House, Memory, Wishes};
 use super::connection::{self, Shared};
 use super::peer::{Standing, standing};
 use super::{Answerer, Limits, Stage};
 use crate::caller::Caller;
 use crate::platform::{self, Listener, Stream};
+use crate::policy::{Only, Peer};
 
-/// Serves the socket until the stage is no longer open, then waits until the last connection is gone.
-pub async fn serve(listener: Listener, answer: Answerer, limits: Limits, stage: watch::Receiver<Stage>) {
+/// The ways in.
+#[derive(Debug)]
+pub struct Doors {
+    /// The daemon's own socket.
+    pub main: Listener,
+    /// What is asked for and remembered of capability sockets, and where the daemon's own is; `None` where there are none.
+    pub private: Option<(Wishes, Memory, PathBuf)>,
+}
+
+/// Serves the sockets until the stage is no longer open, then waits until the last connection is gone.
+pub async fn serve(doors: Doors, answer: Answerer, limits: Limits, stage: watch::Receiver<Stage>) {
     let seats = Arc::new(Seats::new(&limits));
-    let shared = Shared { answer, limits, stage: stage.clone() };
+    let hall = Hall { shared: Shared { answer, limits, stage }, seats };
+    let private = doors.private.map(|(wishes, Memory { records, vault }, path)| {
+        let house = House::new(&path, hall.clone(), vault);
+        tokio::spawn(house.serve(wishes, records))
+    });
     tokio::select! {
-        () = closing(stage) => {}
-        () = accept_all(&listener, &shared, &seats) => {}
+        () = hall.closing() => {}
+        () = accept_all(&doors.main, &hall, &Entrance::Main) => {}
     }
-    drop(listener);
-    seats.all_free().await;
+    drop(doors.main);
+    hall.seats.all_free().await;
+    if let Some(private) = private {
+        // A panic there is in the log.
+        let _ = private.await;
+    }
+}
+
+/// Where a connection came in.
+#[derive(Clone, Debug)]
+pub(super) enum Entrance {
+    /// By the daemon's own socket.
+    Main,
+    /// By a capability socket, whose connections are cut off when the sender of `until` goes.
+    Private { only: Only, until: watch::Receiver<()> },
+}
+
+impl Entrance {
+    fn only(&self) -> Option<Only> {
+        if let Self::Private { only, .. } = self { Some(only.clone()) } else { None }
+    }
+
+    async fn shut(self) {
+        match self {
+            Self::Main => std::future::pending().await,
+            Self::Private { mut until, .. } => while until.changed().await.is_ok() {},
+        }
+    }
+}
+
+/// What the connections of all sockets share.
+#[derive(Clone)]
+pub(super) struct Hall {
+    shared: Shared,
+    seats: Arc<Seats>,
+}
+
+impl Hall {
+    /// Returns when nobody is accepted any more.
+    pub(super) fn closing(&self) -> impl Future<Output = ()> + use<> {
+        let mut stage = self.shared.stage.clone();
+        async move {
+            // A sender that is gone ends the serving too.
+            let _ = stage.wait_for(|stage| *stage != Stage::Open).await;
+        }
+    }
 }
 
 /// How long the loop rests when there is no file descriptor left.
@@ -31,18 +91,14 @@ const REST: Duration = Duration::from_millis(100);
 /// How many refused connections may wait at a time to take their sentence.
 const REFUSALS: usize = 64;
 
-async fn closing(mut stage: watch::Receiver<Stage>) {
-    // A sender that is gone ends the serving too.
-    let _ = stage.wait_for(|stage| *stage != Stage::Open).await;
-}
-
-async fn accept_all(listener: &Listener, shared: &Shared, seats: &Arc<Seats>) {
+/// Takes in whoever comes.
+pub(super) async fn accept_all(listener: &Listener, hall: &Hall, entrance: &Entrance) {
     let mut failing = false;
     loop {
         match platform::accept(listener).await {
             Ok(stream) => {
                 failing = false;
-                admit(stream, shared, seats);
+                admit(stream, hall, entrance);
             }
             Err(error) => {
                 if !failing {
@@ -56,7 +112,8 @@ async fn accept_all(listener: &Listener, shared: &Shared, seats: &Arc<Seats>) {
 }
 
 /// Decides before a byte is read.
-fn admit(stream: Stream, shared: &Shared, seats: &Arc<Seats>) {
+fn admit(stream: Stream, hall: &Hall, entrance: &Entrance) {
+    let seats = &hall.seats;
     let peer = match standing(&stream) {
         Ok(Standing::Ours(peer)) => peer,
         Ok(Standing::Root) => {
@@ -67,18 +124,24 @@ fn admit(stream: Stream, shared: &Shared, seats: &Arc<Seats>) {
         Err(error) => return tracing::debug!(%error, "connection closed: the system does not say whose it is"),
     };
     match seats.take(peer.pid) {
-        Ok(seat) => {
-            let shared = shared.clone();
-            tokio::spawn(async move {
-                connection::serve(stream, Caller::new(peer), shared).await;
-                drop(seat);
-            });
-        }
+        Ok(seat) => receive((stream, peer, seat), hall.shared.clone(), entrance.clone()),
         Err(full) => {
             tracing::debug!(pid = peer.pid, full, "connection refused");
             refuse(stream, seats, ErrorBody::new(ErrorCode::TooManyRequests, full).hint("reuse connections, or close them after use"));
         }
     }
+}
+
+fn receive((stream, peer, seat): (Stream, Peer, Seat), shared: Shared, entrance: Entrance) {
+    let stream = Arc::new(Mutex::new(stream));
+    let caller = Caller::of(&stream, peer, entrance.only());
+    tokio::spawn(async move {
+        tokio::select! {
+            () = connection::serve(stream, caller, shared) => {}
+            () = entrance.shut() => {}
+        }
+        drop(seat);
+    });
 }
 
 fn refuse(stream: Stream, seats: &Arc<Seats>, error: ErrorBody) {

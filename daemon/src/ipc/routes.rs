@@ -7,14 +7,15 @@ use std::sync::Arc;
 use mcp_auth_proto::{ErrorBody, ErrorCode, GrantName};
 use serde::Deserialize;
 
+use super::capability::Capabilities;
 use super::{Answer, Answerer, Call, read};
 use crate::broker::Broker;
 use crate::issuer::Issuer;
 use crate::policy::{self, Decision, Right};
 
 /// Answers calls by the table.
-pub fn answerer(broker: Broker, issuer: Issuer) -> Answerer {
-    let behind = Behind { broker, issuer };
+pub fn answerer(broker: Broker, issuer: Issuer, capabilities: Capabilities) -> Answerer {
+    let behind = Behind { broker, issuer, capabilities };
     Arc::new(move |call| {
         let found = find(&call);
         let behind = behind.clone();
@@ -41,6 +42,7 @@ struct Route {
 struct Behind {
     broker: Broker,
     issuer: Issuer,
+    capabilities: Capabilities,
 }
 
 type Outcome = Pin<Box<dyn Future<Output = Result<Answer, ErrorBody>> + Send>>;
@@ -48,6 +50,8 @@ type Outcome = Pin<Box<dyn Future<Output = Result<Answer, ErrorBody>> + Send>>;
 #[rustfmt::skip]
 const TABLE: &[Route] = &[
     Route { method: "POST", path: "/v1/token", right: Right::Token, answer: |b, c, _| Box::pin(token(b.broker, c)) },
+    Route { method: "POST", path: "/v1/capabilities", right: Right::Capability, answer: |b, c, _| Box::pin(capability(b, c)) },
+    Route { method: "GET", path: "/v1/who", right: Right::Look, answer: |_, c, _| Box::pin(who(c)) },
     Route { method: "GET", path: "/v1/grants", right: Right::Look, answer: |b, c, _| Box::pin(grants(b.broker, c)) },
     Route { method: "GET", path: "/v1/grants/*", right: Right::Look, answer: |b, c, n| Box::pin(grant(b.broker, c, n)) },
     Route { method: "PUT", path: "/v1/grants/*", right: Right::Change, answer: |b, c, n| Box::pin(add_token(b.broker, c, n)) },
@@ -76,8 +80,23 @@ const TABLE: &[Route] = &[
 
 async fn token(broker: Broker, call: Call) -> Result<Answer, ErrorBody> {
     let request: mcp_auth_proto::TokenRequest = read(&call.body)?;
-    permitted(&call, Right::Token, request.grant.as_deref().or(request.resource.as_deref()))?;
+    // Which grant a resource means the broker finds out.
+    permitted(&call, Right::Token, request.grant.as_deref())?;
     Answer::json(&broker.token(request, call.caller).await?)
+}
+
+async fn capability(behind: Behind, call: Call) -> Result<Answer, ErrorBody> {
+    let only = behind.broker.capability(read(&call.body)?).await?;
+    let grants = only.grants().cloned().collect();
+    let path = behind.capabilities.open(&call.caller, only).await?;
+    let unspeakable = || ErrorBody::new(ErrorCode::Conflict, "the path of the daemon's socket is not UTF-8");
+    Answer::json(&mcp_auth_proto::Capability { socket: path.to_str().ok_or_else(unspeakable)?.to_owned(), grants })
+}
+
+/// What the daemon takes the caller for.
+async fn who(call: Call) -> Result<Answer, ErrorBody> {
+    nothing(&call)?;
+    Answer::json(&call.caller.who().await.shown())
 }
 
 async fn grants(broker: Broker, call: Call) -> Result<Answer, ErrorBody> {
@@ -205,9 +224,11 @@ fn grant_name(text: &str) -> Result<GrantName, ErrorBody> {
 }
 
 fn permitted(call: &Call, right: Right, grant: Option<&str>) -> Result<(), ErrorBody> {
-    match policy::allow(&call.caller.peer(), right, grant) {
-        Decision::Allow => Ok(()),
-        Decision::Deny => Err(ErrorBody::new(ErrorCode::AccessDenied, "the policy does not allow this program to do that")),
+    let only = call.caller.only();
+    match (policy::allow(&call.caller.peer(), only, right, grant), only) {
+        (Decision::Allow, _) => Ok(()),
+        (Decision::Deny, Some(only)) => Err(only.denial()),
+        (Decision::Deny, None) => Err(ErrorBody::new(ErrorCode::AccessDenied, "the policy does not allow this program to do that")),
     }
 }
 

@@ -136,6 +136,11 @@ pub fn listen(bound: Bound) -> io::Result<Listener> {
     Listener::from_std(bound)
 }
 
+/// Where a socket was bound; `None` where that is in no folder.
+pub fn path_of(bound: &Bound) -> Option<PathBuf> {
+    bound.local_addr().ok()?.as_pathname().map(Path::to_owned)
+}
+
 /// Waits for the next connection.
 ///
 /// # Errors

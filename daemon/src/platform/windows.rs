@@ -92,6 +92,11 @@ pub fn listen(bound: Bound) -> io::Result<Listener> {
     Ok(bound)
 }
 
+/// A pipe is in no folder.
+pub fn path_of(_bound: &Bound) -> Option<std::path::PathBuf> {
+    None
+}
+
 /// Waits for the next connection.
 ///
 /// # Errors

@@ -19,6 +19,29 @@ pub struct Program {
     /// Its process.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pid: Option<u32>,
+    /// The grants of the capability socket that it came through.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub only: Vec<GrantName>,
+    /// What is not known of it, or not for sure, each as a clause without a subject.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub weak: Vec<String>,
+}
+
+/// `POST /v1/capabilities`: a socket of its own for the process that asks, for the tokens of some grants and nothing else.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CapabilityRequest {
+    /// The grants, 1 to 16.
+    pub grants: Vec<GrantName>,
+}
+
+/// The answer to `POST /v1/capabilities`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Capability {
+    /// The path of the socket. It is there until the process that asked ends.
+    pub socket: String,
+    /// The grants by their own names.
+    pub grants: Vec<GrantName>,
 }
 
 /// What a program asks a person for: `GET /v1/consents/ID`.

@@ -37,7 +37,7 @@ impl Socket {
         let (tell, waits) = mpsc::unbounded_channel();
         let (events, source) = mpsc::channel(8);
         let answer = test_answers(release.clone(), tell, source);
-        let serving = tokio::spawn(serve(listener, answer, limits, stages));
+        let serving = tokio::spawn(serve(Doors { main: listener, private: None }, answer, limits, stages));
         Self { _folder: folder, path, stage, serving, release, waits, events }
     }
 

@@ -1,0 +1,137 @@
+//! One look at what runs in a process, on a thread of its own: a hostile process can make it last for ever. How many such
+//! threads there are, and how long anybody waits for one, is bounded.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{Semaphore, oneshot};
+
+use super::command_line;
+use super::unit::unit;
+use crate::platform::{Folder, Image, Process, resolved};
+use crate::policy::{Program, Weak};
+
+/// What was found.
+#[derive(Debug)]
+pub(super) struct Seen {
+    pub(super) program: Program,
+    pub(super) weak: Vec<Weak>,
+    image: Image,
+}
+
+impl Seen {
+    /// Whether the same executable runs in the process still. Never blocks.
+    pub(super) fn holds(&self, process: &Process) -> Result<(), Weak> {
+        let path = Folder::open(process.pid()).and_then(|folder| folder.executable_path());
+        // Asked last: while it lives, what was read under its number is its own.
+        if !process.is_alive() {
+            return Err(Weak::Gone);
+        }
+        match path {
+            Ok(path) if path == self.image.path => Ok(()),
+            Ok(_) => Err(Weak::Changed),
+            Err(_) => Err(Weak::Hidden),
+        }
+    }
+}
+
+/// How many looks there are at a time; those that somebody holds up count too.
+static SEATS: Semaphore = Semaphore::const_new(8);
+
+/// How long a look may take, the wait for a seat included.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// Looks what runs there.
+pub(super) async fn look(process: Arc<Process>) -> Result<Seen, Weak> {
+    if !process.is_alive() {
+        return Err(Weak::Gone);
+    }
+    aside(&SEATS, move || look_now(&process)).await
+}
+
+/// Does what may never end on a thread of its own, which keeps its seat until it does.
+async fn aside<T: Send + 'static>(seats: &'static Semaphore, look: impl FnOnce() -> Result<T, Weak> + Send + 'static) -> Result<T, Weak> {
+    let looking = async {
+        let seat = seats.acquire().await.ok()?;
+        let (tell, told) = oneshot::channel();
+        let thread = std::thread::Builder::new().name("look".into()).spawn(move || {
+            // Whoever asked may have given up.
+            let _ = tell.send(look());
+            drop(seat);
+        });
+        thread.ok()?;
+        told.await.ok()
+    };
+    tokio::time::timeout(PATIENCE, looking).await.ok().flatten().unwrap_or(Err(Weak::Slow))
+}
+
+fn look_now(process: &Process) -> Result<Seen, Weak> {
+    let folder = Folder::open(process.pid());
+    // The number is its own as long as it lives, so the folder is too.
+    if !process.is_alive() {
+        return Err(Weak::Gone);
+    }
+    let folder = folder.map_err(|_| Weak::Hidden)?;
+    // Once more where it became another program meanwhile.
+    look_through(&folder, process).or_else(|weak| if weak == Weak::Changed { look_through(&folder, process) } else { Err(weak) })
+}
+
+fn look_through(folder: &Folder, process: &Process) -> Result<Seen, Weak> {
+    let unseen = |_| if process.is_alive() { Weak::Hidden } else { Weak::Gone };
+    let image = folder.executable().map_err(unseen)?;
+    let name = image.path.file_name().unwrap_or_default();
+    let interpreter = command_line::is_interpreter(name);
+    let script = if interpreter { script(folder, name).map_err(unseen)? } else { None };
+    let unit = folder.control_groups().ok().and_then(|text| unit(&text).map(str::to_owned));
+    let there = image.is_at_its_path();
+    if folder.executable().map_err(unseen)? != image {
+        return Err(Weak::Changed);
+    }
+    if !process.is_alive() {
+        return Err(Weak::Gone);
+    }
+    if !there {
+        return Err(Weak::OtherFile);
+    }
+    let mut weak = Vec::new();
+    if interpreter {
+        weak.push(if script.is_some() { Weak::OwnWord } else { Weak::NoScript });
+    }
+    if !process.is_certain() {
+        weak.push(Weak::Reused);
+    }
+    Ok(Seen { program: Program { executable: image.path.clone(), interpreter, script, unit }, weak, image })
+}
+
+/// The script of an interpreter, where there is one.
+fn script(folder: &Folder, interpreter: &std::ffi::OsStr) -> std::io::Result<Option<std::path::PathBuf>> {
+    let Some(named) = command_line::script(interpreter, &folder.arguments()?) else { return Ok(None) };
+    Ok(resolved(&folder.working_folder()?, &named))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn looks_that_never_end_hold_up_nobody_for_longer_than_the_patience() {
+        let seats: &'static Semaphore = Box::leak(Box::new(Semaphore::new(2)));
+        let (release, held) = mpsc::channel::<()>();
+        let held = Arc::new(std::sync::Mutex::new(held));
+        let stuck = |_| {
+            let held = held.clone();
+            tokio::spawn(aside(seats, move || held.lock().unwrap().recv().map_err(|_| Weak::Hidden)))
+        };
+        for look in (0..3).map(stuck).collect::<Vec<_>>() {
+            assert_eq!(look.await.unwrap(), Err(Weak::Slow));
+        }
+        assert_eq!(seats.available_permits(), 0, "what hangs keeps its seat");
+        assert_eq!(aside(seats, || Ok(())).await, Err(Weak::Slow), "and nobody starts a thread for more");
+        drop(release);
+        let both = seats.acquire_many(2).await.unwrap();
+        drop(both);
+        assert_eq!(aside(seats, || Ok(7)).await, Ok(7));
+    }
+}

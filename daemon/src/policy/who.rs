@@ -1,0 +1,169 @@
+//! PURE: what is known of whoever asks: its process, what runs there, the capability that it came through, and how far
+//! each of them can be believed. How it becomes known is `caller`'s business.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use mcp_auth_proto as wire;
+use mcp_auth_proto::{ErrorBody, ErrorCode, GrantName};
+
+use crate::oauth::text::clean;
+
+/// Who asks: the process at the other end of a connection, as the kernel noted it when the connection was made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Peer {
+    /// Its user. On Windows always 0: the pipe lets nobody else in.
+    pub uid: u32,
+    /// Its process, where the system tells and our process namespace shows it.
+    pub pid: Option<u32>,
+}
+
+/// What is known of whoever asks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Who {
+    /// Its user and process.
+    pub peer: Peer,
+    /// What runs there; `None` where nothing is known that may count, for the reason that `weak` says.
+    pub program: Option<Program>,
+    /// What the capability socket that it came through is for; `None` on the daemon's own socket.
+    pub only: Option<Only>,
+    /// What is not known of it, or not for sure.
+    pub weak: Vec<Weak>,
+}
+
+/// A program, as the system shows it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Program {
+    /// The path of its executable, which is the very file that runs.
+    pub executable: PathBuf,
+    /// Whether it runs what others wrote. It says nothing by itself then.
+    pub interpreter: bool,
+    /// The path of the script, where the executable is an interpreter: the program's own word.
+    pub script: Option<PathBuf>,
+    /// The systemd unit that it runs in.
+    pub unit: Option<String>,
+}
+
+/// What is not known of whoever asks, or not for sure. Each shows as one clause without a subject.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Weak {
+    /// Not Linux.
+    #[error("this system does not tell which program asks")]
+    Untold,
+    /// Its process has no number here.
+    #[error("its process is in another process namespace")]
+    Elsewhere,
+    /// Nobody can say any more what ran there.
+    #[error("the process that connected has ended, or cannot be held on to")]
+    Gone,
+    /// It ran one program when it was looked at first, and another one later.
+    #[error("its process has become another program since it connected")]
+    Changed,
+    /// It is undumpable, or /proc is not that of our process namespace.
+    #[error("the system does not show its executable")]
+    Hidden,
+    /// Deleted, replaced, or only in a mount namespace of its own.
+    #[error("its executable is not the file that is at that path now")]
+    OtherFile,
+    /// Somebody holds up its /proc entry, or too many are looked at.
+    #[error("the system did not show its executable in time")]
+    Slow,
+    /// Linux before 6.5 names the process by its number alone.
+    #[error("this kernel cannot rule out that its process number was another's when it connected")]
+    Reused,
+    /// It could run anything.
+    #[error("it is an interpreter without a script")]
+    NoScript,
+    /// A process may overwrite its own command line.
+    #[error("its script is what its own command line says")]
+    OwnWord,
+}
+
+/// The grants of a capability socket, fixed when it was opened.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Only(Arc<[(GrantName, GrantName)]>);
+
+impl Only {
+    /// Grants, each by the name that was asked for and by its own: `github` may mean `github:work`. Their order does not
+    /// matter.
+    pub fn new(mut grants: Vec<(GrantName, GrantName)>) -> Self {
+        grants.sort_unstable();
+        grants.dedup();
+        Self(grants.into())
+    }
+
+    /// The grant that a name means here, whatever it means on the daemon's own socket.
+    pub fn meant(&self, name: &str) -> Option<&GrantName> {
+        self.0.iter().find(|(asked, own)| asked.as_str() == name || own.as_str() == name).map(|(_, own)| own)
+    }
+
+    /// The grants by their own names.
+    pub fn grants(&self) -> impl Iterator<Item = &GrantName> {
+        self.0.iter().map(|(_, own)| own)
+    }
+
+    /// What everything else is answered with.
+    pub fn denial(&self) -> ErrorBody {
+        let names: Vec<_> = self.grants().map(|grant| format!("`{grant}`")).collect();
+        ErrorBody::new(ErrorCode::AccessDenied, format!("this socket is for access tokens of {} and nothing else", names.join(", ")))
+            .hint("what your program needs besides goes into its `mcp-authctl exec --only NAME`")
+    }
+
+    /// The grants as pairs: the name that was asked for, and its own.
+    pub fn pairs(&self) -> &[(GrantName, GrantName)] {
+        &self.0
+    }
+}
+
+impl Who {
+    /// As it is shown: without control characters, cut where it is too long.
+    pub fn shown(&self) -> wire::Program {
+        let program = self.program.as_ref();
+        wire::Program {
+            executable: program.map(|program| text(&program.executable)),
+            script: program.and_then(|program| program.script.as_deref()).map(text),
+            unit: program.and_then(|program| program.unit.as_deref()).map(clean),
+            pid: self.peer.pid,
+            only: self.only.iter().flat_map(Only::grants).cloned().collect(),
+            weak: self.weak.iter().map(ToString::to_string).collect(),
+        }
+    }
+}
+
+fn text(path: &Path) -> String {
+    clean(&path.to_string_lossy())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn name(text: &str) -> GrantName {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn what_is_shown_of_a_program_holds_nothing_that_moves_a_cursor() {
+        let program = Program {
+            executable: "/opt/a\u{1b}[2J\nb".into(),
+            interpreter: true,
+            script: Some("/x\u{202e}y".into()),
+            ..Program::default()
+        };
+        let peer = Peer { uid: 1, pid: Some(7) };
+        let shown = Who { peer, program: Some(program), only: None, weak: vec![Weak::OwnWord] }.shown();
+        assert_eq!(shown.executable.as_deref(), Some("/opt/a[2J b"));
+        assert_eq!((shown.script.as_deref(), shown.pid), (Some("/xy"), Some(7)));
+        assert_eq!(shown.weak, ["its script is what its own command line says"]);
+    }
+
+    #[test]
+    fn a_name_means_in_a_capability_what_it_meant_when_that_was_opened() {
+        let only = Only::new(vec![(name("gitlab"), name("gitlab")), (name("github"), name("github:work"))]);
+        assert_eq!(only.meant("github"), Some(&name("github:work")));
+        assert_eq!(only.meant("github:work"), Some(&name("github:work")));
+        assert_eq!((only.meant("github:home"), only.meant(""), only.meant("git")), (None, None, None));
+        let other_order = Only::new(vec![(name("github"), name("github:work")), (name("gitlab"), name("gitlab"))]);
+        assert_eq!(only, other_order);
+    }
+}

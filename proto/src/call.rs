@@ -18,6 +18,10 @@ impl Call {
         Self { method: "GET", path: path.into(), body: Zeroizing::default() }
     }
 
+    pub(crate) fn get_with(path: impl Into<String>, body: &impl Serialize) -> Result<Self, serde_json::Error> {
+        Self::with_body("GET", path.into(), body)
+    }
+
     pub(crate) fn delete(path: impl Into<String>) -> Self {
         Self { method: "DELETE", path: path.into(), body: Zeroizing::default() }
     }

@@ -239,6 +239,18 @@ impl Client {
         self.stream(&Call::get("/v1/events"))
     }
 
+    /// `GET /v1/audit`: who got what, the oldest first. [`AuditRequest::follow`] is for [`Client::follow_audit`].
+    pub fn audit(&self, request: &AuditRequest) -> Result<Vec<AuditLine>, ClientError> {
+        let request = AuditRequest { follow: false, ..request.clone() };
+        self.call(&build(Call::get_with("/v1/audit", &request))?)
+    }
+
+    /// `GET /v1/audit`: the same, and what happens from now on.
+    pub fn follow_audit(&self, request: &AuditRequest) -> Result<Lines<AuditLine>, ClientError> {
+        let request = AuditRequest { follow: true, ..request.clone() };
+        self.stream(&build(Call::get_with("/v1/audit", &request))?)
+    }
+
     fn call<T: DeserializeOwned>(&self, call: &Call) -> Result<T, ClientError> {
         decode(&self.send(call)?)
     }

@@ -39,6 +39,26 @@ pub enum ErrorCode {
 }
 
 impl ErrorCode {
+    /// The code as it is written.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::InvalidRequest => "invalid_request",
+            Self::LoginRequired => "login_required",
+            Self::InsufficientScope => "insufficient_scope",
+            Self::ConsentRequired => "consent_required",
+            Self::AccessDenied => "access_denied",
+            Self::UnknownGrant => "unknown_grant",
+            Self::NotFound => "not_found",
+            Self::AmbiguousGrant => "ambiguous_grant",
+            Self::Conflict => "conflict",
+            Self::PayloadTooLarge => "payload_too_large",
+            Self::TooManyRequests => "too_many_requests",
+            Self::InternalError => "internal_error",
+            Self::ProviderUnreachable => "provider_unreachable",
+            Self::VaultLocked => "vault_locked",
+        }
+    }
+
     /// The HTTP status that goes with the code.
     pub fn status(self) -> u16 {
         match self {
@@ -104,3 +124,31 @@ impl fmt::Display for ErrorBody {
 }
 
 impl std::error::Error for ErrorBody {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_code_is_called_as_it_is_written() {
+        use ErrorCode::*;
+        for code in [
+            InvalidRequest,
+            LoginRequired,
+            InsufficientScope,
+            ConsentRequired,
+            AccessDenied,
+            UnknownGrant,
+            NotFound,
+            AmbiguousGrant,
+            Conflict,
+            PayloadTooLarge,
+            TooManyRequests,
+            InternalError,
+            ProviderUnreachable,
+            VaultLocked,
+        ] {
+            assert_eq!(serde_json::to_value(code).unwrap(), code.as_str());
+        }
+    }
+}

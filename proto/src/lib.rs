@@ -15,6 +15,7 @@ mod call;
 mod client;
 mod connection;
 mod error;
+pub mod event;
 mod name;
 mod secret;
 mod socket;

@@ -1,6 +1,7 @@
 //! Requests and answers, one type a route. Requests refuse unknown fields; clients ignore unknown fields of answers.
 //! Times are RFC 3339 in UTC, durations whole seconds.
 
+mod audit;
 mod grants;
 mod issuer;
 mod logins;
@@ -10,6 +11,7 @@ mod status;
 mod token;
 mod vault;
 
+pub use audit::*;
 pub use grants::*;
 pub use issuer::*;
 pub use logins::*;

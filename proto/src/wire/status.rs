@@ -110,8 +110,7 @@ pub struct ProviderReach {
 pub struct Event {
     /// When, RFC 3339.
     pub at: String,
-    /// What: `logged_in`, `logged_out`, `refreshed`, `refresh_failed`, `login_required`, `refresh_token_ending`,
-    /// `not_durable`, `durable`, `vault_locked`, `vault_unlocked`, `config_reloaded`, `config_error`.
+    /// What: one of [`crate::event`].
     pub event: String,
     /// The grant that it is about.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -52,7 +52,11 @@ impl std::fmt::Debug for Connection {
 impl Connection {
     /// To the daemon's socket.
     pub fn unix(path: &Path) -> std::io::Result<Self> {
-        let stream = UnixStream::connect(path)?;
+        Self::over(UnixStream::connect(path)?)
+    }
+
+    /// To the daemon, on a connection that is there.
+    pub fn over(stream: UnixStream) -> std::io::Result<Self> {
         stream.set_read_timeout(Some(PATIENCE))?;
         Ok(Self { stream: BufReader::new(Box::new(stream)), host: "mcp-authd".to_owned() })
     }

@@ -65,7 +65,8 @@ pub(super) fn is_name(name: &OsStr) -> bool {
     name.to_str().is_some_and(|name| name.len() == 32 && name.bytes().enumerate().all(|(at, byte)| hex(byte) || (at == 0 && byte == b'~')))
 }
 
-#[cfg(all(test, target_os = "linux"))]
+#[cfg(test)]
+#[cfg(target_os = "linux")]
 mod tests {
     use super::*;
 

@@ -7,8 +7,14 @@
 //! others have their answer, and prints `{"asked", "refused", "failed", "tokens", "slowest_ms", "p99_ms"}`: connections that
 //! were not accepted, what came instead of an answer of 200, and answers with a token.
 //! `probe listen SOCKET` listens and prints for each connection, at its end, how many bytes came.
+//! `probe who SOCKET [undumpable]` prints what the daemon takes it for, and again after every line of its input.
+//! `probe connect SOCKET [first] [PROGRAM]` connects its standard input, asks on it if told so, and ends or becomes PROGRAM.
+//! `probe reuse SOCKET N` tries N times to be taken for a program that has the number of a peer which has ended, and prints
+//! `{"asked", "number_led_to_another", "unknown", "wrong"}`. For a process namespace of its own, with the daemon in it.
 
 #![allow(clippy::unwrap_used, clippy::print_stdout)]
+
+mod peers;
 
 use std::io::{Read as _, Write as _};
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -26,7 +32,14 @@ fn main() {
         ["hold", socket, times] => hold(Path::new(socket), times.parse().unwrap()),
         ["steady", socket, rate, seconds] => steady(Path::new(socket), rate.parse().unwrap(), seconds.parse().unwrap()),
         ["listen", socket] => listen(Path::new(socket)),
-        _ => panic!("usage: probe ask|hold|steady|listen SOCKET [N] [SECONDS]"),
+        ["who", socket] => peers::who(Path::new(socket), false),
+        ["who", socket, "undumpable"] => peers::who(Path::new(socket), true),
+        ["connect", socket] => peers::connect(Path::new(socket), false, None),
+        ["connect", socket, "first"] => peers::connect(Path::new(socket), true, None),
+        ["connect", socket, "first", program] => peers::connect(Path::new(socket), true, Some(program)),
+        ["connect", socket, program] => peers::connect(Path::new(socket), false, Some(program)),
+        ["reuse", socket, times] => peers::reuse(Path::new(socket), times.parse().unwrap()),
+        _ => panic!("usage: probe ask|hold|steady|listen|who|connect|reuse SOCKET [N] [SECONDS]"),
     }
 }
 

@@ -117,6 +117,67 @@ fn a_request_that_waits_is_answered_by_the_persons_word() {
     assert_eq!(foo.ask(&test_token()).error(), "access_denied", "a no stands for a while");
 }
 
+/// What the script of an interpreter is told: it asks by itself.
+fn script_asks(room: &Room, script: &str, code: &str) -> String {
+    let python = mcp_auth_tests::require("python3", "python3");
+    let mut command = room.command(&python);
+    if script.is_empty() {
+        command.args(["-c", code])
+    } else {
+        command.arg(room.path(script))
+    };
+    let output = mcp_auth_tests::run(command, "asker", "", true).ok();
+    serde_json::from_str::<Value>(&output.stdout).unwrap()["error"].as_str().unwrap_or("token").to_owned()
+}
+
+#[test]
+fn a_script_is_known_by_its_path_and_an_interpreter_alone_by_nothing() {
+    const CODE: &str = "import http.client, os, socket\n\
+        daemon = http.client.HTTPConnection('mcp-authd')\n\
+        daemon.sock = socket.socket(socket.AF_UNIX)\n\
+        daemon.sock.connect(os.environ['MCP_AUTHD_SOCKET'])\n\
+        daemon.request('POST', '/v1/token', '{\"grant\":\"test\"}')\n\
+        print(daemon.getresponse().read().decode())\n";
+    let room = Room::with_config("");
+    let daemon = holding(&room, &["test"]);
+    for script in ["mine.py", "other.py"] {
+        std::fs::write(room.path(script), CODE).unwrap();
+    }
+    room.ctl(&["policy", "add", "test", "--script", room.path("mine.py").to_str().unwrap()]).ok();
+    assert_eq!(script_asks(&room, "mine.py", ""), "token");
+    assert_eq!(script_asks(&room, "other.py", ""), "consent_required");
+    let asked = daemon.show("/v1/consents")[0].clone();
+    assert!(asked["program"]["script"].as_str().unwrap().ends_with("/other.py") && asked["remember"] == true, "{asked}");
+    room.ctl(&["approve", asked["id"].as_str().unwrap(), "--yes"]).ok().says("its own command line");
+    assert_eq!(script_asks(&room, "other.py", ""), "token");
+    // Changed in its place: another program.
+    std::fs::write(room.path("other.py"), format!("{CODE}# more\n")).unwrap();
+    assert_eq!(script_asks(&room, "other.py", ""), "consent_required");
+    // What has no script is asked about, and never remembered.
+    assert_eq!(script_asks(&room, "", CODE), "consent_required");
+    let waiting = daemon.show("/v1/consents");
+    let nameless = waiting.as_array().unwrap().iter().find(|ask| ask["program"].get("script").is_none()).unwrap();
+    assert_eq!(nameless["remember"], false, "{nameless}");
+}
+
+#[test]
+fn a_capability_socket_of_a_closed_grant_serves_what_a_rule_or_the_person_lets_in() {
+    let room = Room::with_config("");
+    let daemon = holding(&room, &["test"]);
+    let foo = Asker::new(&room, "foo");
+    room.ctl(&["policy", "add", "test", "--unit", "nobody.service"]).ok();
+    let only = |arguments: &[&str]| {
+        let words = [&["exec", "--only", "test", "--"], arguments].concat();
+        room.ctl(&words)
+    };
+    only(&[mcp_auth_tests::binary("mcp-authctl").to_str().unwrap(), "token", "test", "--fingerprint"]).fails_with(6);
+    let added = room.ctl(&["policy", "add", "test", "--capability"]).ok().says("exec --only");
+    assert!(added.stdout.contains("exec --only"));
+    only(&[mcp_auth_tests::binary("mcp-authctl").to_str().unwrap(), "token", "test", "--fingerprint"]).ok();
+    foo.ask(&test_token()).consent();
+    drop(daemon);
+}
+
 #[test]
 fn what_a_rule_does_not_give_is_refused_with_the_way_to_get_it() {
     let room = Room::with_config("");

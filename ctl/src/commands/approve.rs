@@ -12,10 +12,10 @@ use crate::output::{self, field, span};
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
-  mcp-authctl approve                     shows what waits for your word
-  mcp-authctl approve 1234-5678           a token of a closed grant: shows who asks for what, then asks you
-  mcp-authctl approve WDJB-MJHT           a login at the issuer, by the code on its page
-  mcp-authctl approve 1234-5678 --no      refuses it
+  mcp-authctl approve                 shows what waits for your word
+  mcp-authctl approve 1234-5678       shows who wants a token, then asks you
+  mcp-authctl approve WDJB-MJHT       a login at the issuer, by its page's code
+  mcp-authctl approve 1234-5678 --no  refuses it
 
 Exactly what is shown is allowed. A question about a token ends as refused after a minute.")]
 pub(crate) struct Args {

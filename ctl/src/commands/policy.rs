@@ -21,8 +21,9 @@ Examples:
   mcp-authctl policy test github --program /usr/bin/curl
   mcp-authctl policy remove 1
 
-A grant that no rule names is open to every program of yours; its first rule closes it for all others, this command's
-own `token` too. Whoever is not named is asked about: `mcp-authctl approve`.")]
+A grant that no rule names is open to every program of yours. Its first rule closes
+it for all others, for `mcp-authctl token` too; whoever is not named is asked about:
+`mcp-authctl approve`.")]
 pub(crate) struct Args {
     #[command(subcommand)]
     verb: Verb,
@@ -231,7 +232,7 @@ fn add(wanted: Add, client: &Client, json: bool) -> Result<(), Failure> {
         expires_at,
         expires_in,
     };
-    warn_of_go_between(&rule);
+    warn_of_everybody(&rule);
     let closes = client.policy()?.rules.iter().all(|there| there.grant != rule.grant);
     if closes && !wanted.yes {
         let question = format!("this closes {} for every other program of yours; go on?", rule.grant);
@@ -250,11 +251,21 @@ fn add(wanted: Add, client: &Client, json: bool) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Our own command line prints tokens for whoever runs it.
-fn warn_of_go_between(rule: &NewRule) {
-    let RuleSubject::Program(RuleProgram { executable: Some(executable), .. }) = &rule.subject else { return };
-    if rule.answer == RuleAnswer::Allow && Path::new(executable).file_stem().is_some_and(|name| name == "mcp-authctl") {
-        output::warning(&format!("every program of yours can run mcp-authctl: this rule opens {} to all of them", rule.grant));
+/// Some rules are not as narrow as they look.
+fn warn_of_everybody(rule: &NewRule) {
+    if rule.answer != RuleAnswer::Allow {
+        return;
+    }
+    match &rule.subject {
+        RuleSubject::Program(RuleProgram { executable: Some(executable), .. })
+            if Path::new(executable).file_stem().is_some_and(|name| name == "mcp-authctl") =>
+        {
+            output::warning(&format!("every program of yours can run mcp-authctl: this rule opens {} to all of them", rule.grant));
+        }
+        RuleSubject::Capability => output::warning(
+            "every program of yours can start itself by `exec --only`: with `--ask once` you are asked about each program first",
+        ),
+        _ => {}
     }
 }
 

@@ -128,6 +128,17 @@ pub(crate) enum Failure {
     /// `approve`: there is no terminal, and no word on the command line.
     #[error("there is no terminal to ask on")]
     NobodyToAsk(String),
+    /// `policy test`: no.
+    #[error("{0}")]
+    NotAllowed(String),
+    /// A rule must name a file that is there.
+    #[error("cannot find the program {path}: {source}")]
+    NoProgram {
+        /// The path as it was given.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
     /// No provider of that name.
     #[error("there is no provider {0}")]
     NoProvider(String),
@@ -172,6 +183,7 @@ impl Failure {
             Self::Quiet(failure) => failure.exit_code(),
             Self::NotLoggedIn { .. } => 3,
             Self::NotRefreshed(_) => 5,
+            Self::NotAllowed(_) => 6,
             Self::BadConfig(_) => 78,
             Self::Cancelled => 130,
             // As a shell tells it.
@@ -211,6 +223,7 @@ impl Failure {
             Self::NobodyToAsk(code) => Some(format!("mcp-authctl approve {code} --yes, or --no")),
             Self::Empty(_) => Some("type it at the prompt, or pipe it in".into()),
             Self::NoProvider(_) => Some("mcp-authctl provider list".into()),
+            Self::NoProgram { .. } => Some("name the file itself, such as the path that `command -v NAME` prints".into()),
             Self::NoKeychain { credential: true, .. } => Some("mcp-authctl setup --key-source systemd-credential".into()),
             Self::NoKeychain { .. } => Some(
                 "mcp-authctl setup --key-source passphrase (typed, or from stdin), or --key-source key-file (no safer than the disk)"
@@ -242,6 +255,7 @@ impl Failure {
             Self::Client(ClientError::TooOld { .. }) => "too_old",
             Self::NotLoggedIn { .. } => "login_required",
             Self::NotRefreshed(_) => "provider_unreachable",
+            Self::NotAllowed(_) => "access_denied",
             Self::NoProvider(_) => "not_found",
             Self::WouldReplaceLogin(_) | Self::OtherClientId { .. } | Self::BareNameTaken(_) => "conflict",
             Self::BadConfig(_) => "bad_config",

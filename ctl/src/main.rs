@@ -15,8 +15,8 @@ use clap::{CommandFactory, Parser, Subcommand};
 use mcp_auth_proto::{Client, socket_path};
 
 use crate::commands::{
-    add_token, approve, completions, demo, doctor, env, events, exec, git_credential, headers, lock, login, logout, man, pkce, provider,
-    refresh, reload, service, setup, status, token, unlock, use_grant, vault,
+    add_token, approve, completions, demo, doctor, env, events, exec, git_credential, headers, lock, login, logout, man, pkce, policy,
+    provider, refresh, reload, service, setup, status, token, unlock, use_grant, vault,
 };
 use crate::failure::Failure;
 
@@ -45,6 +45,7 @@ enum Verb {
     Exec(exec::Args),
     Headers(headers::Args),
     GitCredential(git_credential::Args),
+    Policy(policy::Args),
     Approve(approve::Args),
     Events(events::Args),
     Provider(provider::Args),
@@ -138,6 +139,7 @@ fn dispatch(verb: Verb, json: bool) -> Result<(), Failure> {
         Verb::Exec(args) => exec::run(&args, &connect()?),
         Verb::Headers(args) => headers::run(&args, &connect()?.with_patience(headers::PATIENCE)),
         Verb::GitCredential(args) => git_credential::run(&args, &connect()?),
+        Verb::Policy(args) => policy::run(args, &connect()?, json),
         Verb::Approve(args) => approve::run(&args, &connect()?, json),
         Verb::Events(_) => events::run(&connect()?, json),
         Verb::Provider(args) => provider::run(args, &connect()?, json),

@@ -8,6 +8,7 @@ mod accounts;
 mod aside;
 mod attempt;
 mod capabilities;
+mod consents;
 mod core;
 mod doctor;
 mod gate;
@@ -15,6 +16,7 @@ mod holders;
 mod issuer;
 mod lane;
 mod logins;
+mod policy;
 mod providers;
 #[cfg(test)]
 mod tests;
@@ -30,7 +32,6 @@ use mcp_auth_proto::{ErrorBody, ErrorCode, GrantName};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use self::core::Core;
-use self::holders::Keeper;
 use crate::caller::Caller;
 use crate::clock::Clock;
 use crate::config::{Config, Network};
@@ -90,10 +91,10 @@ impl Broker {
     /// goes on.
     pub async fn token(&self, request: wire::TokenRequest, caller: Arc<Caller>) -> Result<wire::TokenAnswer, ErrorBody> {
         let mut asking = Asking { broker: self, asker: self.askers.fetch_add(1, Ordering::Relaxed), answered: false };
-        let (asker, keeper) = (asking.asker, Keeper::of(&request, caller.peer().pid));
+        let asker = asking.asker;
         let answer = match caller.only() {
-            None => self.ask(move |core, reply| core.token(asker, request, keeper, reply)).await,
-            Some(_) => self.ask(move |core, reply| core.confined_token((asker, request, keeper), &caller, reply)).await,
+            None => self.ask(move |core, reply| core.token(asker, request, caller, reply)).await,
+            Some(_) => self.ask(move |core, reply| core.confined_token(asker, request, caller, reply)).await,
         };
         asking.answered = true;
         answer
@@ -187,6 +188,52 @@ impl Broker {
     /// `POST /v1/vault/backup`.
     pub async fn vault_backup(&self, request: wire::VaultBackup) -> Result<wire::VaultStatus, ErrorBody> {
         self.ask(move |core, reply| core.vault_backup(request, reply)).await
+    }
+
+    /// `GET /v1/policy`.
+    pub async fn policy(&self) -> Result<wire::Policy, ErrorBody> {
+        self.ask(|core, reply| core.when_open(reply, |core, reply| core.show_policy(reply))).await
+    }
+
+    /// `POST /v1/policy`.
+    pub async fn add_rule(&self, rule: wire::NewRule) -> Result<wire::Rule, ErrorBody> {
+        self.ask(|core, reply| core.when_open(reply, move |core, reply| core.add_rule(rule, reply))).await
+    }
+
+    /// `DELETE /v1/policy/ID`.
+    pub async fn remove_rule(&self, id: u32) -> Result<wire::RuleRemoved, ErrorBody> {
+        self.ask(move |core, reply| core.when_open(reply, move |core, reply| core.remove_rule(id, reply))).await
+    }
+
+    /// `DELETE /v1/policy`.
+    pub async fn reset_policy(&self) -> Result<wire::Policy, ErrorBody> {
+        self.ask(|core, reply| core.when_open(reply, |core, reply| core.reset_policy(reply))).await
+    }
+
+    /// `POST /v1/policy/test`.
+    pub async fn test_policy(&self, question: wire::PolicyQuestion) -> Result<wire::PolicyAnswer, ErrorBody> {
+        self.ask(|core, reply| core.when_open(reply, move |core, reply| core.test_policy(&question, reply))).await
+    }
+
+    /// `GET /v1/consents`.
+    pub async fn consents(&self) -> Result<Vec<wire::Consent>, ErrorBody> {
+        self.ask(|core, reply| core.consents(reply)).await
+    }
+
+    /// `GET /v1/consents/ID`.
+    pub async fn consent(&self, id: String) -> Result<wire::Consent, ErrorBody> {
+        self.ask(move |core, reply| core.consent(&id, reply)).await
+    }
+
+    /// `POST /v1/consents/ID` of `caller`, who may not be the one that asks.
+    pub async fn decide_consent(
+        &self,
+        id: String,
+        decision: wire::ConsentDecision,
+        caller: Arc<Caller>,
+    ) -> Result<wire::Consent, ErrorBody> {
+        let pid = caller.peer().pid;
+        self.ask(move |core, reply| core.consent_decided_by(&id, decision.allow, pid, reply)).await
     }
 
     /// `POST /v1/reload` and SIGHUP.

@@ -2,8 +2,6 @@
 //! looked up only when somebody wants to know. What it may have is the policy's business.
 
 #[cfg(target_os = "linux")]
-mod command_line;
-#[cfg(target_os = "linux")]
 mod looking;
 #[cfg(test)]
 #[cfg(target_os = "linux")]

@@ -62,6 +62,13 @@ impl Wall {
         let seconds = self.0.div_euclid(1000).clamp(0, LAST);
         time::OffsetDateTime::from_unix_timestamp(seconds).ok().and_then(|at| at.format(&Rfc3339).ok()).unwrap_or_default()
     }
+
+    /// A time of RFC 3339, in whatever zone; `None` for anything else.
+    pub fn from_rfc3339(text: &str) -> Option<Self> {
+        use time::format_description::well_known::Rfc3339;
+        let at = time::OffsetDateTime::parse(text, &Rfc3339).ok()?;
+        i64::try_from(at.unix_timestamp_nanos() / 1_000_000).ok().map(Self)
+    }
 }
 
 impl std::ops::Add<Duration> for Wall {

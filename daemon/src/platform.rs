@@ -35,8 +35,8 @@ use unix as system;
 use windows as system;
 
 pub use files::NotPrivate;
-pub use files::private_folder;
 pub(crate) use files::{create_new, make_folder, open_existing, private_file, sync_folder};
+pub use files::{file_stamp, private_folder};
 pub use process::{Process, Watch};
 #[cfg(target_os = "linux")]
 pub(crate) use program_linux::{Folder, Image, resolved};

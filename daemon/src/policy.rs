@@ -1,6 +1,15 @@
-//! PURE: may this peer have this? The one place that every route asks. There are no rules yet, so that the user's own
-//! processes may do everything.
+//! PURE: may this peer have this? Here is who asks and what each route needs; [`decision`] is what the rules of a grant say,
+//! [`asks`] what a person is asked, [`record`] what is kept.
 
+pub mod asks;
+pub(crate) mod command_line;
+pub mod decision;
+#[cfg(test)]
+mod model;
+pub mod record;
+pub mod rule;
+#[cfg(test)]
+mod tests;
 mod who;
 
 pub use who::{Only, Peer, Program, Weak, Who};
@@ -20,10 +29,12 @@ pub enum Right {
     Configure,
     /// To set up, lock, unlock, rekey or back up the vault.
     Vault,
-    /// To approve or refuse what a program asks the issuer for.
+    /// To approve or refuse what a program asks for.
     Approve,
     /// To open a capability socket.
     Capability,
+    /// To change who may have which token.
+    Policy,
 }
 
 /// The answer.
@@ -47,11 +58,20 @@ pub fn allow(_peer: &Peer, only: Option<&Only>, right: Right, grant: Option<&str
 }
 
 #[cfg(test)]
-mod tests {
+mod right_tests {
     use super::*;
 
-    const ALL: [Right; 8] =
-        [Right::Token, Right::Look, Right::Change, Right::Login, Right::Configure, Right::Vault, Right::Approve, Right::Capability];
+    const ALL: [Right; 9] = [
+        Right::Token,
+        Right::Look,
+        Right::Change,
+        Right::Login,
+        Right::Configure,
+        Right::Vault,
+        Right::Approve,
+        Right::Capability,
+        Right::Policy,
+    ];
     const PEER: Peer = Peer { uid: 1000, pid: Some(7) };
 
     #[test]

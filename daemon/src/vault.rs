@@ -40,6 +40,13 @@ pub struct RecordId {
     pub name: String,
 }
 
+impl RecordId {
+    /// The one record of the policy.
+    pub fn policy() -> Self {
+        Self { kind: RecordKind::Policy, name: "policy".into() }
+    }
+}
+
 /// What a record is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum RecordKind {
@@ -112,6 +119,8 @@ pub struct Opened {
     /// How many records are not in `records`: put aside as corrupt, now or earlier, or left because a newer mcp-authd
     /// wrote them or the disk did not give them.
     pub quarantined: usize,
+    /// The policy's record is one of those, so that nobody knows what it said.
+    pub policy_lost: bool,
     /// Where the key came from.
     pub key_source: KeySourceKind,
 }

@@ -224,6 +224,46 @@ impl Client {
         self.call(&build(Call::post(approval_path(code), decision))?)
     }
 
+    /// `GET /v1/policy`.
+    pub fn policy(&self) -> Result<Policy, ClientError> {
+        self.call(&Call::get("/v1/policy"))
+    }
+
+    /// `POST /v1/policy`: one more rule.
+    pub fn add_rule(&self, rule: &NewRule) -> Result<Rule, ClientError> {
+        self.call(&build(Call::post("/v1/policy", rule))?)
+    }
+
+    /// `DELETE /v1/policy/ID`: takes a rule, or a remembered consent, away.
+    pub fn remove_rule(&self, id: u32) -> Result<RuleRemoved, ClientError> {
+        self.call(&Call::delete(format!("/v1/policy/{id}")))
+    }
+
+    /// `DELETE /v1/policy`: takes every rule and every remembered consent away.
+    pub fn reset_policy(&self) -> Result<Policy, ClientError> {
+        self.call(&Call::delete("/v1/policy"))
+    }
+
+    /// `POST /v1/policy/test`: what would happen if a program asked.
+    pub fn test_policy(&self, question: &PolicyQuestion) -> Result<PolicyAnswer, ClientError> {
+        self.call(&build(Call::post("/v1/policy/test", question))?)
+    }
+
+    /// `GET /v1/consents`: what waits for a person's word.
+    pub fn consents(&self) -> Result<Vec<Consent>, ClientError> {
+        self.call(&Call::get("/v1/consents"))
+    }
+
+    /// `GET /v1/consents/ID`.
+    pub fn consent(&self, id: &str) -> Result<Consent, ClientError> {
+        self.call(&Call::get(consent_path(id)))
+    }
+
+    /// `POST /v1/consents/ID`: decides it.
+    pub fn decide_consent(&self, id: &str, decision: &ConsentDecision) -> Result<Consent, ClientError> {
+        self.call(&build(Call::post(consent_path(id), decision))?)
+    }
+
     /// `GET /v1/status`. [`ClientError::TooOld`] when the daemon speaks a newer protocol.
     pub fn status(&self) -> Result<Status, ClientError> {
         decode_status(&self.send(&Call::get("/v1/status"))?)
@@ -349,6 +389,10 @@ pub(crate) fn grant_path(name: &GrantName) -> String {
 
 fn approval_path(code: &str) -> String {
     format!("/v1/issuer/approvals/{}", segment(code))
+}
+
+fn consent_path(id: &str) -> String {
+    format!("/v1/consents/{}", segment(id))
 }
 
 pub(crate) fn build(call: Result<Call, serde_json::Error>) -> Result<Call, ClientError> {

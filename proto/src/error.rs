@@ -91,6 +91,9 @@ pub struct ErrorBody {
     /// The grants that match, for [`ErrorCode::AmbiguousGrant`].
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub choices: Vec<String>,
+    /// What waits for a person's word, for [`ErrorCode::ConsentRequired`]: `mcp-authctl approve ID`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub consent: Option<String>,
     /// A ready JSON-RPC error object for MCP servers, for [`ErrorCode::LoginRequired`] and [`ErrorCode::InsufficientScope`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mcp: Option<serde_json::Value>,
@@ -99,7 +102,7 @@ pub struct ErrorBody {
 impl ErrorBody {
     /// An error with a code and a sentence.
     pub fn new(error: ErrorCode, description: impl Into<String>) -> Self {
-        Self { error, error_description: description.into(), hint: None, retry_after: None, choices: Vec::new(), mcp: None }
+        Self { error, error_description: description.into(), hint: None, retry_after: None, choices: Vec::new(), consent: None, mcp: None }
     }
 
     /// Adds the hint.

@@ -61,6 +61,8 @@ pub const PROVIDER_DEFINED: &str = "provider_defined";
 pub const CLIENT_SECRET_STORED: &str = "client_secret_stored";
 /// A rule was added or removed.
 pub const POLICY_CHANGED: &str = "policy_changed";
+/// The policy cannot be read.
+pub const POLICY_UNREADABLE: &str = "policy_unreadable";
 /// A person is asked whether a program may have a token.
 pub const CONSENT_ASKED: &str = "consent_asked";
 /// That question has its answer.
@@ -107,6 +109,7 @@ pub const ALL: &[Kind] = &[
     both(PROVIDER_DEFINED, "a provider was defined"),
     both(CLIENT_SECRET_STORED, "a client secret was stored"),
     both(POLICY_CHANGED, "a rule was added or removed"),
+    both(POLICY_UNREADABLE, "the vault's record of the policy cannot be read: nobody gets a token"),
     both(CONSENT_ASKED, "a person is asked whether a program may have a token"),
     both(CONSENT_DECIDED, "that question has its answer, or its time is up"),
     both(CAPABILITY_OPENED, "a program has got a socket of its own, for one grant"),

@@ -8,6 +8,7 @@
 #![allow(clippy::unwrap_used, clippy::print_stderr)]
 
 mod accept;
+mod asker;
 mod binaries;
 mod browse;
 mod events;
@@ -32,6 +33,7 @@ mod terminal;
 mod tls;
 mod wait;
 
+pub use asker::{Asker, Told, told};
 pub use binaries::{binary, chromium, kept_folder, mcp_python, node, require, require_root, source_folder};
 pub use browse::{Answer, Person};
 pub use events::Events;

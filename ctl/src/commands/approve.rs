@@ -1,21 +1,27 @@
-//! `approve`: the person's word on what a program asks the issuer for, under the code that the browser shows.
+//! `approve`: the person's word on what a program asks for: a token of a closed grant, under the id of the question
+//! (`consent`), or a login at the issuer, under the code that the browser shows.
 
 use mcp_auth_proto::{Approval, ApprovalDecision, ApprovalState, Client};
 
-use super::scopes;
+use super::{consent, scopes};
 use crate::ask;
 use crate::failure::Failure;
 use crate::output::{self, field, span};
 
-/// Approve the request whose code the browser shows
+/// Approve what a program asks for
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
-  mcp-authctl approve WDJB-MJHT           shows who asks for what, then asks you
-  mcp-authctl approve WDJB-MJHT --no      refuses it")]
+  mcp-authctl approve                 shows what waits for your word
+  mcp-authctl approve 1234-5678       shows who wants a token, then asks you
+  mcp-authctl approve WDJB-MJHT       a login at the issuer, by its page's code
+  mcp-authctl approve 1234-5678 --no  refuses it
+
+Exactly what is shown is allowed. A question about a token ends as refused after a minute.")]
 pub(crate) struct Args {
-    /// The code on the page
-    code: String,
+    /// The id of the question, or the code on the page
+    #[arg(required_if_eq_any([("yes", "true"), ("no", "true")]))]
+    code: Option<String>,
     /// Approve without asking
     #[arg(long)]
     yes: bool,
@@ -24,19 +30,38 @@ pub(crate) struct Args {
     no: bool,
 }
 
+/// What the command line says already.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Word(Option<bool>);
+
+impl Word {
+    /// What was said, else what the person says now.
+    pub(super) fn or_ask(self, code: &str) -> Result<bool, Failure> {
+        match self.0 {
+            Some(allow) => Ok(allow),
+            None => ask::yes_or_no("allow it?", false)?.ok_or_else(|| Failure::NobodyToAsk(code.to_owned())),
+        }
+    }
+}
+
 pub(crate) fn run(args: &Args, client: &Client, json: bool) -> Result<(), Failure> {
-    let asked = client.approval(&args.code)?;
+    let word = Word((args.yes || args.no).then_some(args.yes));
+    match &args.code {
+        None => consent::list(client, json),
+        Some(id) if consent::is_id(id) => consent::decide(id, word, client, json),
+        Some(code) => at_issuer(code, word, client, json),
+    }
+}
+
+fn at_issuer(code: &str, word: Word, client: &Client, json: bool) -> Result<(), Failure> {
+    let asked = client.approval(code)?;
     if !json {
         describe(&asked);
     }
     // One that is decided already is refused by the daemon, which knows better than an answer here.
-    let allow = match (args.yes, args.no) {
-        (true, _) => true,
-        (_, true) => false,
-        _ if asked.state != ApprovalState::Waiting => true,
-        _ => ask::yes_or_no("allow it?", false)?.ok_or_else(|| Failure::NobodyToAsk(args.code.clone()))?,
-    };
-    let decided = client.decide(&args.code, &ApprovalDecision { allow })?;
+    let is_open = asked.state == ApprovalState::Waiting;
+    let allow = if is_open { word.or_ask(code)? } else { word.0.unwrap_or(true) };
+    let decided = client.decide(code, &ApprovalDecision { allow })?;
     if json {
         return output::json(&decided);
     }

@@ -6,7 +6,6 @@ use mcp_auth_proto as wire;
 use mcp_auth_proto::{ErrorBody, ErrorCode, GrantName};
 
 use super::core::{Core, answer};
-use super::holders::Keeper;
 use super::{Broker, Reply};
 use crate::caller::Caller;
 use crate::grant::Asker;
@@ -46,13 +45,13 @@ impl Core {
     /// A token for whoever came through a capability socket.
     pub(super) fn confined_token(
         &mut self,
-        (asker, request, keeper): (Asker, wire::TokenRequest, Option<Keeper>),
-        caller: &Arc<Caller>,
+        asker: Asker,
+        request: wire::TokenRequest,
+        caller: Arc<Caller>,
         reply: Reply<wire::TokenAnswer>,
     ) {
-        let caller = caller.clone();
         self.when_open(reply, move |core, reply| match core.confined(&caller, request) {
-            Ok(request) => core.token(asker, request, keeper, reply),
+            Ok(request) => core.token(asker, request, caller, reply),
             Err(error) => answer(reply, Err(error)),
         });
     }

@@ -19,6 +19,7 @@ use super::holders::{Holders, Keeper};
 use super::issuer::IssuerSide;
 use super::lane::Lane;
 use super::logins::Logins;
+use super::policy::{Bound, PolicySide};
 use super::providers::StoredSecret;
 use super::transports::Transports;
 use super::{Edges, Message, Reply};
@@ -65,6 +66,7 @@ pub(crate) struct Core {
     pub(super) issuer: IssuerSide,
     /// What the vault held of capability sockets when it was opened last.
     pub(super) capabilities: watch::Sender<Arc<Vec<Record>>>,
+    pub(super) policy: PolicySide,
     /// Who waits for a static token to be stored.
     pub(super) storing: Vec<(GrantName, Reply<wire::GrantSummary>)>,
     /// Refreshes that were in flight when their grant was logged out.
@@ -83,6 +85,10 @@ pub(super) struct Waiting {
     pub(super) reply: Reply<TokenAnswer>,
     /// Who will keep the token, if anybody.
     pub(super) keeper: Option<Keeper>,
+    /// The most that the token may be, where the grant is closed.
+    pub(super) bound: Option<Bound>,
+    /// A token is what it waits for, and not the end of a refresh.
+    pub(super) wants_token: bool,
 }
 
 /// When each grant wants to wake.
@@ -117,6 +123,7 @@ impl Core {
             secrets: HashMap::new(),
             logins: Logins::default(),
             doctor: Doctor::default(),
+            policy: PolicySide::default(),
             storing: Vec::new(),
             leaving: HashMap::new(),
             readers: Vec::new(),
@@ -139,7 +146,7 @@ impl Core {
     // ---- time ----
 
     pub(super) fn wake_at(&self) -> Option<Boot> {
-        self.agenda.next().into_iter().chain(self.gate.wake_at()).min()
+        self.agenda.next().into_iter().chain(self.gate.wake_at()).chain(self.policy.wake_at()).min()
     }
 
     /// The alarm rang: something is due, or the clock was set, or the machine slept.
@@ -160,6 +167,7 @@ impl Core {
             self.give(&name, Input::Woke);
         }
         self.gate_woke(now);
+        self.consents_woke(now);
     }
 
     // ---- grants ----
@@ -203,8 +211,13 @@ impl Core {
                     });
                 }
                 Effect::Reply(asker, answer) => {
-                    if let Some(Waiting { reply, keeper, .. }) = self.askers.remove(&asker) {
+                    if let Some(Waiting { reply, keeper, bound, .. }) = self.askers.remove(&asker) {
                         failpoint::at(format_args!("reply"));
+                        // Made after the decision, the token may be another than was decided about.
+                        let answer = match bound {
+                            Some(bound) => answer.and_then(|token| self.within(name, &bound, token)),
+                            None => answer,
+                        };
                         if let (Some(keeper), Ok(answer)) = (keeper, &answer) {
                             self.hold(name, keeper, answer.expires_in);
                         }
@@ -249,6 +262,7 @@ impl Core {
         if let Some(waiting) = self.askers.remove(&asker) {
             self.give(&waiting.grant, Input::Cancelled(asker));
         }
+        self.consent_cancelled(asker);
     }
 
     // ---- providers ----

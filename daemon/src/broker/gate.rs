@@ -9,6 +9,7 @@ use zeroize::Zeroizing;
 
 use super::Reply;
 use super::core::{Core, answer};
+use super::policy::PolicySide;
 use super::providers::StoredSecret;
 use crate::clock::{Boot, Now};
 use crate::grant::Grant;
@@ -164,6 +165,9 @@ impl Core {
         self.gate.key_source = Some(opened.key_source);
         self.gate.quarantined = opened.quarantined;
         self.undeleted.clear();
+        if opened.policy_lost {
+            self.policy_lost();
+        }
         let (issuers, records): (Vec<_>, Vec<_>) = opened.records.into_iter().partition(|record| record.id.kind == RecordKind::Issuer);
         self.issuer.opened(issuers);
         let (capabilities, records): (Vec<_>, Vec<_>) = records.into_iter().partition(|record| record.id.kind == RecordKind::Capability);
@@ -191,7 +195,8 @@ impl Core {
                         self.secrets.insert(record.id.name, secret);
                     }
                 }
-                RecordKind::Registration | RecordKind::Policy | RecordKind::Issuer | RecordKind::Capability => {}
+                RecordKind::Policy => self.restore_policy(&record),
+                RecordKind::Registration | RecordKind::Issuer | RecordKind::Capability => {}
             }
         }
         self.announce("vault_unlocked", None, None);
@@ -220,7 +225,7 @@ impl Core {
         }
     }
 
-    fn locked(&self) -> ErrorBody {
+    pub(super) fn locked(&self) -> ErrorBody {
         match &self.gate.state {
             State::Closed(closed) => ErrorBody { error: ErrorCode::VaultLocked, ..refusal(&closed.error) },
             State::Opening | State::Open => {
@@ -357,6 +362,7 @@ impl Core {
         self.gate.state = State::Closed(Closed { error, tried: self.now().boot, retry_at: None, delay: RETRY.0 });
         self.ask_parked(Boot::from_start(Duration::MAX));
         self.logins_cancelled();
+        self.policy_closed();
         let asking: Vec<_> = self.askers.keys().copied().collect();
         for asker in asking {
             if let Some(waiting) = self.askers.remove(&asker) {
@@ -423,6 +429,7 @@ impl Core {
         }
         self.secrets.clear();
         self.set_aside.clear();
+        self.policy = PolicySide::default();
         self.issuer.locked();
     }
 }

@@ -3,6 +3,8 @@
 
 mod doctor;
 mod held;
+#[cfg(target_os = "linux")]
+mod policy;
 
 use std::cell::RefCell;
 use std::time::Duration;

@@ -1,5 +1,6 @@
 //! Questions about grants: a token, a refresh, what is held, a static token, a logout.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use mcp_auth_proto as wire;
@@ -8,7 +9,9 @@ use mcp_auth_proto::{ErrorBody, ErrorCode, GrantName, TokenAnswer};
 use super::accounts::other_account;
 use super::core::{Core, Waiting, answer, grant_id};
 use super::holders::Keeper;
+use super::policy::{Bound, Wanted};
 use super::{Reply, attempt};
+use crate::caller::Caller;
 use crate::grant::mcp::{AUTHENTICATION_REQUIRED, LoginKind, LoginNeeded};
 use crate::grant::record::{Definition, GrantRecord};
 use crate::grant::{Asker, Grant, Input, Login, Want};
@@ -23,20 +26,25 @@ use crate::vault::VaultError;
 const REVOCATION: Duration = Duration::from_secs(10);
 
 impl Core {
-    pub(super) fn token(&mut self, asker: Asker, request: wire::TokenRequest, keeper: Option<Keeper>, reply: Reply<TokenAnswer>) {
+    pub(super) fn token(&mut self, asker: Asker, request: wire::TokenRequest, caller: Arc<Caller>, reply: Reply<TokenAnswer>) {
+        let keeper = Keeper::of(&request, caller.peer().pid);
         self.when_open(reply, move |core, reply| {
             if reply.is_closed() {
                 return;
             }
             match core.find(&request) {
-                Ok(name) => {
-                    let held = !core.keepers(&name).is_empty();
-                    core.askers.insert(asker, Waiting { grant: name.clone(), reply, keeper });
-                    core.give(&name, Input::Wanted(asker, want(request, held)));
-                }
+                Ok(grant) => core.judge(Wanted { asker, grant, request, caller, keeper, reply }),
                 Err(error) => answer(reply, Err(error)),
             }
         });
+    }
+
+    /// The policy has agreed, up to this bound: the grant decides.
+    pub(super) fn serve(&mut self, wanted: Wanted, bound: Option<Bound>) {
+        let Wanted { asker, grant, request, keeper, reply, .. } = wanted;
+        let held = !self.keepers(&grant).is_empty();
+        self.askers.insert(asker, Waiting { grant: grant.clone(), reply, keeper, bound, wants_token: true });
+        self.give(&grant, Input::Wanted(asker, want(request, held)));
     }
 
     pub(super) fn refresh(&mut self, asker: Asker, name: GrantName, force: bool, reply: Reply<TokenAnswer>) {
@@ -46,7 +54,7 @@ impl Core {
             if let Some(error) = refused {
                 return answer(reply, Err(error));
             }
-            core.askers.insert(asker, Waiting { grant: name.clone(), reply, keeper: None });
+            core.askers.insert(asker, Waiting { grant: name.clone(), reply, keeper: None, bound: None, wants_token: false });
             core.give(&name, Input::RefreshWanted(asker));
         });
     }
@@ -293,14 +301,19 @@ pub(super) fn ends_account(quirks: &Quirks) -> bool {
     quirks.revokes == Revokes::Account && quirks.revocation != RevocationStyle::None
 }
 
-fn want(request: wire::TokenRequest, held: bool) -> Want {
-    let mut scopes = request.scopes;
+/// The scopes that a request names, itself or in the challenge that it brings.
+pub(super) fn named_scopes(request: &wire::TokenRequest) -> Vec<String> {
+    let mut scopes = request.scopes.clone();
     if let Some(challenged) = request.challenge.as_deref().and_then(challenge::scopes) {
         scopes.extend(challenged);
     }
+    scopes
+}
+
+fn want(request: wire::TokenRequest, held: bool) -> Want {
     Want {
         min_valid_for: request.min_valid_for.map(Duration::from_secs),
-        scopes,
+        scopes: named_scopes(&request),
         rejected: request.rejected_token.map(|token| AccessToken::new(token.expose().to_owned())),
         held,
     }

@@ -1,15 +1,16 @@
 //! One look at what runs in a process, on a thread of its own: a hostile process can make it last for ever. How many such
 //! threads there are, and how long anybody waits for one, is bounded.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{Semaphore, oneshot};
 
-use super::command_line;
 use super::unit::unit;
-use crate::platform::{Folder, Image, Process, resolved};
-use crate::policy::{Program, Weak};
+use crate::platform::{Folder, Image, Process, file_stamp, resolved};
+use crate::policy::record::Stamps;
+use crate::policy::{Program, Weak, command_line};
 
 /// What was found.
 #[derive(Debug)]
@@ -83,6 +84,7 @@ fn look_through(folder: &Folder, process: &Process) -> Result<Seen, Weak> {
     let interpreter = command_line::is_interpreter(name);
     let script = if interpreter { script(folder, name).map_err(unseen)? } else { None };
     let unit = folder.control_groups().ok().and_then(|text| unit(&text).map(str::to_owned));
+    let stamps = stamps(process.pid(), script.as_deref()).map_err(unseen)?;
     let there = image.is_at_its_path();
     if folder.executable().map_err(unseen)? != image {
         return Err(Weak::Changed);
@@ -100,7 +102,14 @@ fn look_through(folder: &Folder, process: &Process) -> Result<Seen, Weak> {
     if !process.is_certain() {
         weak.push(Weak::Reused);
     }
-    Ok(Seen { program: Program { executable: image.path.clone(), interpreter, script, unit }, weak, image })
+    Ok(Seen { program: Program { executable: image.path.clone(), interpreter, script, unit, stamps: Some(stamps) }, weak, image })
+}
+
+/// Which versions of its files it runs.
+fn stamps(pid: u32, script: Option<&Path>) -> std::io::Result<Stamps> {
+    // The file that runs, whatever is at its path by now.
+    let executable = file_stamp(Path::new(&format!("/proc/{pid}/exe")))?;
+    Ok(Stamps { executable, script: script.map(file_stamp).transpose()? })
 }
 
 /// The script of an interpreter, where there is one.

@@ -73,6 +73,14 @@ const TABLE: &[Route] = &[
     Route { method: "GET", path: "/v1/status", right: Right::Look, answer: |b, c, _| Box::pin(status(b.broker, c)) },
     Route { method: "GET", path: "/v1/doctor", right: Right::Look, answer: |b, c, _| Box::pin(doctor(b.broker, c)) },
     Route { method: "GET", path: "/v1/events", right: Right::Look, answer: |b, c, _| Box::pin(events(b.broker, c)) },
+    Route { method: "GET", path: "/v1/policy", right: Right::Look, answer: |b, c, _| Box::pin(policy(b.broker, c)) },
+    Route { method: "POST", path: "/v1/policy", right: Right::Policy, answer: |b, c, _| Box::pin(add_rule(b.broker, c)) },
+    Route { method: "DELETE", path: "/v1/policy", right: Right::Policy, answer: |b, c, _| Box::pin(reset_policy(b.broker, c)) },
+    Route { method: "POST", path: "/v1/policy/test", right: Right::Look, answer: |b, c, _| Box::pin(test_policy(b.broker, c)) },
+    Route { method: "DELETE", path: "/v1/policy/*", right: Right::Policy, answer: |b, c, n| Box::pin(remove_rule(b.broker, c, n)) },
+    Route { method: "GET", path: "/v1/consents", right: Right::Approve, answer: |b, c, _| Box::pin(consents(b.broker, c)) },
+    Route { method: "GET", path: "/v1/consents/*", right: Right::Approve, answer: |b, c, n| Box::pin(consent(b.broker, c, n)) },
+    Route { method: "POST", path: "/v1/consents/*", right: Right::Approve, answer: |b, c, n| Box::pin(decide_consent(b.broker, c, n)) },
     Route { method: "GET", path: "/issuer/keys", right: Right::Look, answer: |b, c, _| Box::pin(issuer_keys(b.issuer, c)) },
     Route { method: "GET", path: "/v1/issuer/approvals/*", right: Right::Approve, answer: |b, c, n| Box::pin(approval(b.issuer, c, n)) },
     Route { method: "POST", path: "/v1/issuer/approvals/*", right: Right::Approve, answer: |b, c, n| Box::pin(decide(b.issuer, c, n)) },
@@ -193,6 +201,44 @@ async fn doctor(broker: Broker, call: Call) -> Result<Answer, ErrorBody> {
 async fn events(broker: Broker, call: Call) -> Result<Answer, ErrorBody> {
     nothing(&call)?;
     Ok(Answer::Events(broker.events().await?))
+}
+
+async fn policy(broker: Broker, call: Call) -> Result<Answer, ErrorBody> {
+    nothing(&call)?;
+    Answer::json(&broker.policy().await?)
+}
+
+async fn add_rule(broker: Broker, call: Call) -> Result<Answer, ErrorBody> {
+    Answer::json(&broker.add_rule(read(&call.body)?).await?)
+}
+
+async fn reset_policy(broker: Broker, call: Call) -> Result<Answer, ErrorBody> {
+    nothing(&call)?;
+    Answer::json(&broker.reset_policy().await?)
+}
+
+async fn test_policy(broker: Broker, call: Call) -> Result<Answer, ErrorBody> {
+    Answer::json(&broker.test_policy(read(&call.body)?).await?)
+}
+
+async fn remove_rule(broker: Broker, call: Call, id: String) -> Result<Answer, ErrorBody> {
+    nothing(&call)?;
+    let unknown = |_| ErrorBody::new(ErrorCode::NotFound, "a rule is named by its number").hint("mcp-authctl policy list");
+    Answer::json(&broker.remove_rule(id.parse().map_err(unknown)?).await?)
+}
+
+async fn consents(broker: Broker, call: Call) -> Result<Answer, ErrorBody> {
+    nothing(&call)?;
+    Answer::json(&broker.consents().await?)
+}
+
+async fn consent(broker: Broker, call: Call, id: String) -> Result<Answer, ErrorBody> {
+    nothing(&call)?;
+    Answer::json(&broker.consent(id).await?)
+}
+
+async fn decide_consent(broker: Broker, call: Call, id: String) -> Result<Answer, ErrorBody> {
+    Answer::json(&broker.decide_consent(id, read(&call.body)?, call.caller).await?)
 }
 
 async fn issuer_keys(issuer: Issuer, call: Call) -> Result<Answer, ErrorBody> {

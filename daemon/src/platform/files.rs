@@ -6,6 +6,8 @@ use std::fs::File;
 use std::io;
 use std::path::Path;
 
+use crate::policy::record::FileStamp;
+
 /// Why a file or folder is not one that secrets may go into.
 #[derive(Debug, thiserror::Error)]
 pub enum NotPrivate {
@@ -26,6 +28,16 @@ pub enum NotPrivate {
     Io(#[from] io::Error),
 }
 
+/// What tells the version of a file that is at `path` now from another; links are followed.
+///
+/// # Errors
+/// What the system says of a file that is not there, or may not be looked at.
+pub fn file_stamp(path: &Path) -> io::Result<FileStamp> {
+    let found = std::fs::metadata(path)?;
+    let (inode, changed) = imp::version(&found);
+    Ok(FileStamp { inode, size: found.len(), changed })
+}
+
 pub use imp::private_folder;
 pub(crate) use imp::{create_new, make_folder, open_existing, private_file, sync_folder};
 
@@ -36,6 +48,11 @@ mod imp {
     use rustix::fs::OFlags;
 
     use super::{File, NotPrivate, Path, io};
+
+    /// A file's number on its disk, and when it was last changed in any way, nanoseconds since 1970.
+    pub(super) fn version(found: &std::fs::Metadata) -> (u64, i64) {
+        (found.ino(), found.ctime().saturating_mul(1_000_000_000).saturating_add(found.ctime_nsec()))
+    }
 
     /// Makes one folder, 0700. Its parent must be there.
     pub(crate) fn make_folder(path: &Path) -> io::Result<()> {
@@ -121,6 +138,11 @@ mod imp {
     use std::os::windows::fs::OpenOptionsExt as _;
 
     use super::{File, NotPrivate, Path, io};
+
+    pub(super) fn version(found: &std::fs::Metadata) -> (u64, i64) {
+        use std::os::windows::fs::MetadataExt as _;
+        (0, found.last_write_time().cast_signed())
+    }
 
     const OPEN_REPARSE_POINT: u32 = 0x0020_0000;
 

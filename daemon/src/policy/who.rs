@@ -7,6 +7,7 @@ use std::sync::Arc;
 use mcp_auth_proto as wire;
 use mcp_auth_proto::{ErrorBody, ErrorCode, GrantName};
 
+use super::record::Stamps;
 use crate::oauth::text::clean;
 
 /// Who asks: the process at the other end of a connection, as the kernel noted it when the connection was made.
@@ -42,6 +43,8 @@ pub struct Program {
     pub script: Option<PathBuf>,
     /// The systemd unit that it runs in.
     pub unit: Option<String>,
+    /// Which versions of these files it runs, where that was looked up.
+    pub stamps: Option<Stamps>,
 }
 
 /// What is not known of whoever asks, or not for sure. Each shows as one clause without a subject.

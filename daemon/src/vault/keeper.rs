@@ -17,7 +17,7 @@ use super::header::{self, Header, OtherKey};
 use super::jobs::{Answer, Goal, Job, Surroundings};
 use super::key::{Errand, KeyError, Secret};
 use super::store::{self, Change, Store};
-use super::{Opened, Places, Record, VaultError, files};
+use super::{Opened, Places, Record, RecordId, VaultError, files};
 use crate::platform::{self, NotPrivate};
 
 /// Changes that may share their syncs.
@@ -384,7 +384,13 @@ impl Keeper {
 
 impl Held {
     fn opened(&self, records: Vec<Record>) -> Opened {
-        Opened { intents: self.store.intents(&records), quarantined: self.store.quarantined(), key_source: self.header.key_source, records }
+        Opened {
+            intents: self.store.intents(&records),
+            quarantined: self.store.quarantined(),
+            policy_lost: self.store.is_lost(&RecordId::policy()),
+            key_source: self.header.key_source,
+            records,
+        }
     }
 }
 

@@ -101,6 +101,21 @@ impl Store {
         bad + self.stuck + self.newer.len() + self.unread.len()
     }
 
+    /// Whether a record was there and cannot be read: damaged, now or earlier, of a later version, or kept back by the disk.
+    pub(super) fn is_lost(&self, id: &RecordId) -> bool {
+        let name = self.keys.file_name(id);
+        let aside = |entry: std::fs::DirEntry| {
+            let found = entry.file_name();
+            let found = found.to_string_lossy();
+            found.starts_with(&name) && found.ends_with(BAD)
+        };
+        !self.generations.contains_key(&name)
+            && (self.newer.contains(&name)
+                || self.unread.contains(&name)
+                || self.path(&name).exists()
+                || std::fs::read_dir(&self.folder).into_iter().flatten().flatten().any(aside))
+    }
+
     /// Every intent of a record in `records`.
     pub(super) fn intents(&self, records: &[Record]) -> Vec<Intent> {
         let ids: HashMap<String, &RecordId> = records.iter().map(|record| (self.keys.file_name(&record.id), &record.id)).collect();
@@ -150,6 +165,14 @@ impl Store {
             return Err(VaultError::Conflict {
                 reason: "some records cannot be read at the moment, and would be lost with the old key".into(),
                 hint: Some("mcp-authctl doctor".into()),
+            });
+        }
+        // What was put aside keeps its name, by which nobody would know it under the new key: the policy would be as if there
+        // had never been one.
+        if self.is_lost(&RecordId::policy()) {
+            return Err(VaultError::Conflict {
+                reason: "the record of the policy is damaged, and nobody would know of it under another key".into(),
+                hint: Some("mcp-authctl policy reset".into()),
             });
         }
         let disk = |error: io::Error| refused(&error);

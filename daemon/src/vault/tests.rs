@@ -409,6 +409,29 @@ fn damaged_and_half_records_are_put_aside_and_the_others_work() {
 }
 
 #[test]
+fn a_policy_that_is_there_and_not_readable_is_told_from_none() {
+    let home = Home::new();
+    let (vault, opened) = home.opened();
+    assert!(!opened.policy_lost, "there is none");
+    save(&vault, grant("a", 1)).unwrap();
+    let others = home.record_files();
+    let policy = |generation| Record { id: RecordId::policy(), ..grant("policy", generation) };
+    save(&vault, policy(1)).unwrap();
+    let file = home.record_files().into_iter().find(|file| !others.contains(file)).unwrap();
+    std::fs::write(&others[0], b"").unwrap();
+    assert!(!open(&vault).unwrap().policy_lost, "another record is damaged");
+    std::fs::write(&file, b"").unwrap();
+    for _ in 0..2 {
+        assert!(open(&vault).unwrap().policy_lost);
+    }
+    assert!(matches!(rekey(&vault, None, None), Err(VaultError::Conflict { .. })));
+    save(&vault, policy(2)).unwrap();
+    assert!(!open(&vault).unwrap().policy_lost, "a new one is there");
+    rekey(&vault, None, None).unwrap();
+    assert!(!open(&vault).unwrap().policy_lost);
+}
+
+#[test]
 fn a_record_of_a_newer_version_is_neither_read_nor_touched() {
     let home = Home::new();
     let (vault, _) = home.opened();

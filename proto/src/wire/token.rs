@@ -30,6 +30,10 @@ pub struct TokenRequest {
     /// end of the connection is taken for it, and `status` shows it while it lives.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub holder: Option<String>,
+    /// Whether to wait, up to 30 s, where a person must be asked first. Absent: where the person can be told at once, by a
+    /// notification; else, and with `false`, the answer is `consent_required` right away.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub wait: Option<bool>,
 }
 
 impl TokenRequest {

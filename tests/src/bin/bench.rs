@@ -89,6 +89,10 @@ fn round_trips(room: &Room, daemon: &Daemon<'_>, size: &Size) {
         pin(daemon.running.pid(), server_cpu);
         let (ours, floor) = kept(&room.socket(), &echo_socket, &request, size.round_trips);
         row_ratio(&format!("POST /v1/token, kept connection, beside a 1-byte echo, {place}"), ours, floor, "<= 1.6");
+        let rule = closed(daemon);
+        let (ours, floor) = kept(&room.socket(), &echo_socket, &request, size.round_trips);
+        row_ratio(&format!("the same with a rule about this program, {place}"), ours, floor, "<= 2.0");
+        assert_eq!(daemon.call("DELETE", &format!("/v1/policy/{rule}"), &json!({})).status, 200);
         let (ours, floor) = fresh(&room.socket(), &echo_socket, &request, size.round_trips / 2);
         row_ratio(&format!("POST /v1/token, fresh connection, beside the echo, {place}"), ours, floor, "<= 1.5");
     }
@@ -96,6 +100,15 @@ fn round_trips(room: &Room, daemon: &Daemon<'_>, size: &Size) {
     unpin(daemon.running.pid());
     let _ = echo.kill();
     let _ = echo.wait();
+}
+
+/// Closes the grant for every program but this one; gives the rule's number.
+fn closed(daemon: &Daemon<'_>) -> u64 {
+    let executable = std::env::current_exe().unwrap().canonicalize().unwrap();
+    let rule = json!({ "grant": "test:g0", "subject": { "program": { "executable": executable } } });
+    let answer = daemon.call("POST", "/v1/policy", &rule);
+    assert_eq!(answer.status, 200, "{}", answer.body);
+    answer.json()["id"].as_u64().unwrap()
 }
 
 fn token_request() -> Vec<u8> {

@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used, clippy::print_stdout, clippy::print_stderr)]
 
 mod answers;
+mod consents;
 mod crowds;
 mod disk;
 mod ends;
@@ -50,6 +51,7 @@ Usage: tests/faults [--quick] [--case T1,T7] [--rounds N] [--markdown] [--list]
 fn cases() -> Vec<Case> {
     let mut cases = [
         answers::CASES,
+        consents::CASES,
         crowds::CASES,
         disk::CASES,
         ends::CASES,

@@ -6,6 +6,7 @@
 //! `probe steady SOCKET RATE SECONDS` asks so many times a second, each time on a connection of its own whether or not the
 //! others have their answer, and prints `{"asked", "refused", "failed", "tokens", "slowest_ms", "p99_ms"}`: connections that
 //! were not accepted, what came instead of an answer of 200, and answers with a token.
+//! `probe become SOCKET` asks once and, at a line on its input, becomes `cat`, which prints whatever the answer is.
 //! `probe listen SOCKET` listens and prints for each connection, at its end, how many bytes came.
 //! `probe who SOCKET [undumpable]` prints what the daemon takes it for, and again after every line of its input.
 //! `probe connect SOCKET [first] [PROGRAM]` connects its standard input, asks on it if told so, and ends or becomes PROGRAM.
@@ -18,6 +19,7 @@ mod peers;
 
 use std::io::{Read as _, Write as _};
 use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -31,6 +33,7 @@ fn main() {
         ["ask", socket, times] => ask(Path::new(socket), times.parse().unwrap()),
         ["hold", socket, times] => hold(Path::new(socket), times.parse().unwrap()),
         ["steady", socket, rate, seconds] => steady(Path::new(socket), rate.parse().unwrap(), seconds.parse().unwrap()),
+        ["become", socket] => become_another(Path::new(socket)),
         ["listen", socket] => listen(Path::new(socket)),
         ["who", socket] => peers::who(Path::new(socket), false),
         ["who", socket, "undumpable"] => peers::who(Path::new(socket), true),
@@ -39,7 +42,7 @@ fn main() {
         ["connect", socket, "first", program] => peers::connect(Path::new(socket), true, Some(program)),
         ["connect", socket, program] => peers::connect(Path::new(socket), false, Some(program)),
         ["reuse", socket, times] => peers::reuse(Path::new(socket), times.parse().unwrap()),
-        _ => panic!("usage: probe ask|hold|steady|listen|who|connect|reuse SOCKET [N] [SECONDS]"),
+        _ => panic!("usage: probe ask|become|hold|steady|listen|who|connect|reuse SOCKET [N] [SECONDS]"),
     }
 }
 
@@ -115,6 +118,16 @@ fn hold(socket: &Path, times: u32) {
     println!("held");
     // Whatever comes, only the end counts.
     let _ = std::io::stdin().read_to_end(&mut Vec::new());
+}
+
+fn become_another(socket: &Path) {
+    let mut stream = UnixStream::connect(socket).unwrap();
+    let body = json!({ "grant": "test", "wait": true }).to_string();
+    let head = format!("POST /v1/token HTTP/1.1\r\nhost: mcp-authd\r\ncontent-length: {}\r\nconnection: close\r\n\r\n", body.len());
+    stream.write_all(format!("{head}{body}").as_bytes()).unwrap();
+    std::io::stdin().read_line(&mut String::new()).unwrap();
+    let error = std::process::Command::new("cat").stdin(std::os::fd::OwnedFd::from(stream)).exec();
+    panic!("cat: {error}");
 }
 
 fn listen(socket: &Path) {

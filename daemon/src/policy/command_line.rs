@@ -95,12 +95,13 @@ const INTERPRETERS: &[Interpreter] = &[
 ];
 
 /// Whether an executable of this name runs what others wrote.
-pub(super) fn is_interpreter(executable: &OsStr) -> bool {
+pub(crate) fn is_interpreter(executable: &OsStr) -> bool {
     find(executable).is_some()
 }
 
 /// The script that a command line names, as it names it; `None` where it names none, or the executable is no interpreter.
-pub(super) fn script(executable: &OsStr, arguments: &[OsString]) -> Option<OsString> {
+#[cfg_attr(not(target_os = "linux"), allow(dead_code, reason = "only Linux shows command lines"))]
+pub(crate) fn script(executable: &OsStr, arguments: &[OsString]) -> Option<OsString> {
     let interpreter = find(executable)?;
     if interpreter.scriptless == [""] {
         return None;

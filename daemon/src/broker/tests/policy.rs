@@ -1,0 +1,150 @@
+//! Where the policy meets the life of a grant and of the vault: a token that changes while it is waited for, a lock, a disk that
+//! refuses, a start.
+
+use super::*;
+
+fn own_program() -> wire::RuleSubject {
+    let executable = std::fs::read_link("/proc/self/exe").unwrap().into_os_string().into_string().unwrap();
+    wire::RuleSubject::Program(wire::RuleProgram { executable: Some(executable), ..wire::RuleProgram::default() })
+}
+
+fn rule(subject: wire::RuleSubject, answer: wire::RuleAnswer) -> wire::NewRule {
+    let grant = "corp".parse().unwrap();
+    wire::NewRule { grant, subject, answer, scopes: None, resource: None, per_minute: None, expires_at: None, expires_in: None }
+}
+
+fn narrow() -> wire::NewRule {
+    wire::NewRule { scopes: Some(vec!["read".into()]), ..rule(own_program(), wire::RuleAnswer::Allow) }
+}
+
+fn anyone(answer: wire::RuleAnswer) -> wire::NewRule {
+    rule(wire::RuleSubject::Anyone, answer)
+}
+
+/// A grant whose token allows this and, where it is `valid`, still works.
+fn allowing(scope: &str, valid: bool) -> Record {
+    let mut record = GrantRecord::from_plaintext(&expired("corp").plaintext).unwrap();
+    record.scopes = vec![scope.to_owned()];
+    if valid {
+        record.token.issued_at = SystemClock.now().wall;
+    }
+    Record { plaintext: record.to_plaintext(), ..expired("corp") }
+}
+
+async fn house(record: Record) -> House {
+    let house = House::with(&[]).await;
+    told(|done| house.vault.save(record, done)).await.unwrap();
+    // As after a restart: the broker reads what is on disk.
+    house.broker.vault_lock().await.unwrap();
+    house.broker.vault_unlock(unlocking()).await.unwrap();
+    house
+}
+
+/// The other end of a connection that this process made to itself; whoever holds the second part keeps it open.
+fn myself() -> (Arc<Caller>, impl Sized) {
+    let (near, far) = tokio::net::UnixStream::pair().unwrap();
+    let near = Arc::new(std::sync::Mutex::new(near));
+    let peer = crate::policy::Peer { uid: crate::platform::own_uid(), pid: Some(std::process::id()) };
+    (Caller::of(&near, peer, None), (near, far))
+}
+
+async fn asked(broker: Broker) -> Result<String, ErrorCode> {
+    let (caller, _open) = myself();
+    let answer = broker.token(wire::TokenRequest::for_grant("corp"), caller).await;
+    answer.map(|token| token.access_token.expose().to_owned()).map_err(|error| error.error)
+}
+
+fn widened(scope: &str) -> Result<Response, TransportError> {
+    let body = format!(r#"{{"access_token":"at-2","token_type":"Bearer","expires_in":3600,"refresh_token":"rt-2","scope":"{scope}"}}"#);
+    Ok(Response { status: 200, content_type: Some("application/json".into()), retry_after: None, body: Zeroizing::new(body.into_bytes()) })
+}
+
+#[tokio::test]
+async fn a_token_that_came_back_wider_than_the_rule_gives_is_not_served() {
+    for (scope, expected) in [("read", Ok("at-2")), ("read write", Err(ErrorCode::AccessDenied))] {
+        let mut house = house(allowing("read", false)).await;
+        house.broker.add_rule(narrow()).await.unwrap();
+        let asking = house.aside(asked).await;
+        let (_, provider) = house.requests.recv().await.unwrap();
+        provider.send(widened(scope)).unwrap();
+        assert_eq!(asking.await.unwrap().as_deref().map_err(|error| *error), expected, "{scope}");
+    }
+}
+
+#[tokio::test]
+async fn whoever_waits_for_a_token_when_its_rules_change_is_judged_anew() {
+    let mut house = house(allowing("read", false)).await;
+    let asking = house.aside(asked).await;
+    let (_, provider) = house.requests.recv().await.unwrap();
+    house.broker.add_rule(anyone(wire::RuleAnswer::Deny)).await.unwrap();
+    provider.send(widened("read")).unwrap();
+    assert_eq!(asking.await.unwrap(), Err(ErrorCode::Conflict));
+    assert_eq!(asked(house.broker.clone()).await, Err(ErrorCode::AccessDenied));
+}
+
+#[tokio::test]
+async fn a_lock_answers_whoever_waits_for_a_word_and_the_word_comes_to_nothing() {
+    let house = house(allowing("read", true)).await;
+    house.broker.add_rule(anyone(wire::RuleAnswer::AskAlways)).await.unwrap();
+    let asking = house
+        .aside(|broker| async move {
+            let request = wire::TokenRequest { wait: Some(true), ..wire::TokenRequest::for_grant("corp") };
+            let (caller, _open) = myself();
+            broker.token(request, caller).await.map(|_| ()).map_err(|error| error.error)
+        })
+        .await;
+    let id = loop {
+        if let Some(consent) = house.broker.consents().await.unwrap().pop() {
+            break consent.id;
+        }
+        tokio::task::yield_now().await;
+    };
+    house.broker.vault_lock().await.unwrap();
+    assert_eq!(asking.await.unwrap(), Err(ErrorCode::VaultLocked));
+    house.broker.vault_unlock(unlocking()).await.unwrap();
+    let decided = house.broker.decide_consent(id, wire::ConsentDecision { allow: true }, process(1)).await;
+    assert_eq!(decided.unwrap_err().error, ErrorCode::NotFound);
+    assert_eq!(asked(house.broker.clone()).await, Err(ErrorCode::ConsentRequired));
+}
+
+#[tokio::test]
+async fn a_rule_counts_once_the_disk_has_it_and_not_before() {
+    let house = house(allowing("read", true)).await;
+    told(|done| house.vault.lock(done)).await.unwrap();
+    assert!(house.broker.add_rule(anyone(wire::RuleAnswer::Deny)).await.is_err());
+    assert_eq!(asked(house.broker.clone()).await.as_deref(), Ok("at-1"));
+    told(|done| house.vault.open(false, None, done)).await.unwrap();
+    house.broker.add_rule(anyone(wire::RuleAnswer::Deny)).await.unwrap();
+    assert_eq!(asked(house.broker.clone()).await, Err(ErrorCode::AccessDenied));
+    assert_eq!(house.broker.policy().await.unwrap().rules.len(), 1);
+}
+
+#[tokio::test]
+async fn a_request_that_comes_while_the_vault_is_being_opened_is_judged_by_what_is_in_it() {
+    let house = house(allowing("read", true)).await;
+    house.broker.add_rule(anyone(wire::RuleAnswer::Deny)).await.unwrap();
+    house.broker.vault_lock().await.unwrap();
+    let unlocking = house.aside(async |broker| broker.vault_unlock(unlocking()).await).await;
+    let asking = house.aside(asked).await;
+    unlocking.await.unwrap().unwrap();
+    assert!(matches!(asking.await.unwrap(), Err(ErrorCode::AccessDenied | ErrorCode::VaultLocked)));
+    assert_eq!(asked(house.broker.clone()).await, Err(ErrorCode::AccessDenied));
+}
+
+#[tokio::test]
+async fn of_many_rules_that_are_added_at_once_none_is_lost() {
+    let house = house(allowing("read", true)).await;
+    let mut adding = Vec::new();
+    for number in 1..=20_u16 {
+        let rule = wire::NewRule { per_minute: Some(number), ..anyone(wire::RuleAnswer::Allow) };
+        adding.push(house.aside(move |broker| async move { broker.add_rule(rule).await }).await);
+    }
+    for adding in adding {
+        adding.await.unwrap().unwrap();
+    }
+    house.broker.vault_lock().await.unwrap();
+    house.broker.vault_unlock(unlocking()).await.unwrap();
+    let rules = house.broker.policy().await.unwrap().rules;
+    let numbers: Vec<_> = rules.iter().map(|rule| (rule.id, rule.per_minute.unwrap())).collect();
+    assert_eq!(numbers, (1..=20).map(|number| (u32::from(number), number)).collect::<Vec<_>>());
+}

@@ -5,19 +5,25 @@
 #![allow(clippy::unwrap_used, clippy::print_stdout, clippy::print_stderr)]
 
 mod answers;
+mod callback;
 mod crowds;
 mod disk;
 mod ends;
 mod hostile;
+mod key_memory;
 mod keys;
 mod kills;
+mod knock;
 mod life;
+mod listening;
 mod lost;
 mod names;
 mod neighbours;
 mod odd;
 mod oidc_agent;
+mod openers;
 mod outage;
+mod passphrases;
 mod places;
 mod power;
 mod provider;
@@ -30,6 +36,7 @@ mod time;
 mod trace;
 mod traces;
 mod vault;
+mod walls;
 
 use std::process::ExitCode;
 
@@ -49,19 +56,24 @@ Usage: tests/faults [--quick] [--case T1,T7] [--rounds N] [--markdown] [--list]
 fn cases() -> Vec<Case> {
     let mut cases = [
         answers::CASES,
+        callback::CASES,
         crowds::CASES,
         disk::CASES,
         ends::CASES,
         hostile::CASES,
+        key_memory::CASES,
         keys::CASES,
         kills::CASES,
         life::CASES,
+        listening::CASES,
         lost::CASES,
         names::CASES,
         neighbours::CASES,
         odd::CASES,
         oidc_agent::CASES,
+        openers::CASES,
         outage::CASES,
+        passphrases::CASES,
         places::CASES,
         power::CASES,
         provider::CASES,
@@ -71,6 +83,7 @@ fn cases() -> Vec<Case> {
         time::CASES,
         traces::CASES,
         vault::CASES,
+        walls::CASES,
     ]
     .concat();
     cases.sort_by_key(|case| case.id[1..].parse::<u32>().unwrap());

@@ -126,6 +126,9 @@ fn usage(error: &clap::Error) -> ExitCode {
 }
 
 fn dispatch(verb: Verb, json: bool) -> Result<(), Failure> {
+    if matches!(verb, Verb::Token(_) | Verb::Headers(_) | Verb::GitCredential(_)) {
+        surroundings::leave_no_core();
+    }
     match verb {
         Verb::Demo(args) => demo::run(&args, json),
         Verb::Login(args) => login::run(args, connect()?, json),

@@ -5,7 +5,7 @@ use std::io::{self, IsTerminal, Write};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use anstyle::{AnsiColor, Style};
-use mcp_auth_proto::Secret;
+use mcp_auth_proto::{Secret, is_hidden};
 use serde::Serialize;
 
 use crate::failure::Failure;
@@ -145,14 +145,13 @@ fn as_json(value: &impl Serialize) -> String {
     if !plain.chars().any(is_harmful) {
         return plain;
     }
-    plain.chars().map(|c| if is_harmful(c) { format!("\\u{:04x}", u32::from(c)) } else { c.to_string() }).collect()
+    let escaped = |c: char| c.encode_utf16(&mut [0; 2]).iter().map(|unit| format!("\\u{unit:04x}")).collect();
+    plain.chars().map(|c| if is_harmful(c) { escaped(c) } else { c.to_string() }).collect()
 }
 
-/// Control characters but `\n`, and those that reorder or hide text (bidirectional controls, invisible marks).
+/// What may not reach a terminal; a line break may, between lines of our own.
 fn is_harmful(c: char) -> bool {
-    let reorders_or_hides =
-        matches!(c, '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}');
-    (c.is_control() && c != '\n') || reorders_or_hides
+    is_hidden(c) && c != '\n'
 }
 
 #[cfg(test)]
@@ -176,9 +175,9 @@ mod tests {
 
     #[test]
     fn json_stays_the_same_value_without_a_raw_control() {
-        let text = "a\x1b\u{9b}\u{202e}\x7f\n";
+        let text = "a\x1b\u{9b}\u{202e}\x7f\n\u{e0041}";
         let json = as_json(&text);
-        assert_eq!(json, r#""a\u001b\u009b\u202e\u007f\n""#);
+        assert_eq!(json, r#""a\u001b\u009b\u202e\u007f\n\udb40\udc41""#);
         assert_eq!(serde_json::from_str::<String>(&json).unwrap(), text);
     }
 

@@ -1,5 +1,5 @@
-//! What this process's own surroundings say: proxy settings, where the daemon's program is, whether it is a container.
-//! Only looks; what follows from it is the verbs' business.
+//! What this process's own surroundings say: proxy settings, where the daemon's program is, whether it is a container; and what
+//! it may leave behind. What follows from it is the verbs' business.
 
 use std::env;
 use std::path::{Component, Path, PathBuf};
@@ -18,6 +18,17 @@ pub(crate) struct Network {
     pub(crate) proxy: Option<Variable>,
     pub(crate) no_proxy: Option<Variable>,
     pub(crate) ca_file: Option<Variable>,
+}
+
+/// Leaves no core file: for verbs that hold a token and start no program, which would inherit this. Unlike the daemon's memory
+/// ours stays readable for our user, or the daemon could not see which program asks it.
+pub(crate) fn leave_no_core() {
+    #[cfg(unix)]
+    {
+        use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+        // The soft limit can always be lowered.
+        let _ = setrlimit(Resource::Core, Rlimit { current: Some(0), ..getrlimit(Resource::Core) });
+    }
 }
 
 impl Network {

@@ -599,3 +599,27 @@ fn a_default_account_is_chosen_shown_and_taken_back() {
     let taken = daemon.run(&["use", "gitlab:me"]);
     assert!(taken.code == Some(1) && taken.stderr.contains("hint: mcp-authctl logout gitlab, then"), "{}", taken.stderr);
 }
+
+#[test]
+#[cfg(target_os = "linux")]
+fn a_verb_that_holds_a_token_leaves_no_core_and_can_be_recognised() {
+    let (go, wait) = std::sync::mpsc::channel::<()>();
+    let wait = std::sync::Mutex::new(wait);
+    let daemon = Daemon::new(move |_| {
+        wait.lock().unwrap().recv().unwrap();
+        Reply::Json(200, TOKEN.into())
+    });
+    for args in [&["token", "github"][..], &["token", "github", "--fingerprint"], &["headers", "github"]] {
+        let child = canned::piped(&mut daemon.command(args));
+        daemon.asked();
+        let limits = std::fs::read_to_string(format!("/proc/{}/limits", child.id())).unwrap();
+        let core = limits.lines().find_map(|line| line.strip_prefix("Max core file size")).unwrap();
+        assert_eq!(core.split_whitespace().next(), Some("0"), "{args:?}: {core}");
+        // It belongs to root where the process is undumpable, and the daemon may not look.
+        let exe = std::fs::metadata(format!("/proc/{}/mem", child.id())).unwrap();
+        let own = std::fs::metadata("/proc/self/mem").unwrap();
+        assert_eq!(std::os::unix::fs::MetadataExt::uid(&exe), std::os::unix::fs::MetadataExt::uid(&own), "{args:?}");
+        go.send(()).unwrap();
+        assert_eq!(canned::wait(child).code, Some(0));
+    }
+}

@@ -15,6 +15,10 @@ use mcp_authd::platform::{self, BindError, Bound, LockError, LockFile, NotPrivat
 use mcp_authd::vault::Vault;
 use mcp_authd::{logging, run, system_edges};
 
+/// The system's allocator; freed memory is wiped, since buffers of the network and of D-Bus held tokens and keys.
+#[global_allocator]
+static ALLOCATOR: zeroizing_alloc::ZeroAlloc<std::alloc::System> = zeroizing_alloc::ZeroAlloc(std::alloc::System);
+
 fn main() -> ExitCode {
     let arguments: Vec<_> = std::env::args_os().skip(1).collect();
     let arguments: Vec<_> = arguments.iter().map(|argument| argument.to_string_lossy()).collect();

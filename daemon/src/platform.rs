@@ -1,4 +1,4 @@
-//! What differs by platform, one small function each: time since boot, hardening, limits, the lock file, the socket, who
+//! What differs by platform, one small function each: time since boot, hardening, where keys lie, limits, the lock file, the socket, who
 //! is at its other end, and the alarm. What to do with any of it is decided elsewhere.
 //!
 //! The socket is tokio's own on Unix and a pipe of `interprocess` on Windows: interprocess's Unix stream has neither
@@ -12,6 +12,7 @@ mod alarm_naps;
 #[allow(unsafe_code, reason = "the one place for it")]
 mod ffi;
 mod files;
+mod key_page;
 mod process;
 #[cfg(target_os = "linux")]
 mod program_linux;
@@ -37,6 +38,7 @@ use windows as system;
 pub use files::NotPrivate;
 pub(crate) use files::{create_new, make_folder, open_existing, private_file, sync_folder};
 pub use files::{file_stamp, private_folder};
+pub use key_page::{KeyPage, wipe_stack};
 pub use process::{Process, Watch};
 #[cfg(target_os = "linux")]
 pub(crate) use program_linux::{Folder, Image, resolved};

@@ -12,6 +12,8 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use sha2::{Digest, Sha256};
 use zeroize::{Zeroize, Zeroizing};
 
+use crate::platform::KeyPage;
+
 /// An access token (RFC 6749 section 1.4).
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
@@ -99,10 +101,12 @@ impl ClientSecret {
 #[derive(Clone)]
 struct Sealed(Vec<u8>);
 
-static PROCESS_KEY: LazyLock<Aes256Gcm> = LazyLock::new(|| {
-    let mut key = Zeroizing::new([0_u8; 32]);
-    getrandom::fill(key.as_mut_slice()).expect("the kernel gives random bytes");
-    Aes256Gcm::new(&Key::<Aes256Gcm>::from(*key))
+static PROCESS_KEY: LazyLock<KeyPage<Aes256Gcm>> = LazyLock::new(|| {
+    KeyPage::new(|| {
+        let mut key = Zeroizing::new([0_u8; 32]);
+        getrandom::fill(key.as_mut_slice()).expect("the kernel gives random bytes");
+        Aes256Gcm::new(&Key::<Aes256Gcm>::from(*key))
+    })
 });
 
 impl Sealed {

@@ -3,6 +3,8 @@
 //! Everything here returns at once; completions are called on the vault's threads and only post to a mailbox.
 //! It knows nothing of grants: a record is an id, a generation and bytes.
 
+mod attempts;
+mod backup;
 mod files;
 #[cfg(all(unix, any(test, feature = "fuzzing")))]
 pub(crate) mod fuzz;
@@ -23,6 +25,7 @@ mod tests;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::{self, Sender};
+use std::time::Duration;
 
 use mcp_auth_proto::KeySourceKind;
 use zeroize::Zeroizing;
@@ -144,6 +147,9 @@ pub enum VaultError {
     /// The passphrase is wrong.
     #[error("the passphrase is wrong")]
     WrongPassphrase,
+    /// Too many wrong passphrases; this one was not tried.
+    #[error("too many wrong passphrases; the next one can be tried in {} s", .0.as_secs() + 1)]
+    TooSoon(Duration),
     /// The request does not fit: there is a vault already, another key source, the folder exists.
     #[error("{reason}")]
     Conflict {
@@ -167,7 +173,7 @@ impl VaultError {
     pub fn key_source(&self) -> Option<KeySourceKind> {
         match self {
             Self::Locked { key_source, .. } => *key_source,
-            Self::WrongPassphrase => Some(KeySourceKind::Passphrase),
+            Self::WrongPassphrase | Self::TooSoon(_) => Some(KeySourceKind::Passphrase),
             Self::NeedsSetup(_) | Self::Conflict { .. } | Self::Disk(_) => None,
         }
     }

@@ -19,6 +19,7 @@ pub mod event;
 mod name;
 mod secret;
 mod socket;
+mod text;
 #[cfg(unix)]
 mod user;
 mod wire;
@@ -31,6 +32,7 @@ pub use error::{ErrorBody, ErrorCode};
 pub use name::{GrantName, NameError};
 pub use secret::Secret;
 pub use socket::{SOCKET_ENV, SocketPathError, socket_path};
+pub use text::is_hidden;
 #[cfg(unix)]
 pub use user::nameless_uid;
 pub use wire::*;

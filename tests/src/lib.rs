@@ -46,7 +46,7 @@ pub use listing::Listing;
 pub use model_server::ModelServer;
 pub use process::{memory_kib, open_files, processor_time};
 pub use proxy::Proxy;
-pub use room::{AS_STRANGER, Daemon, LoginStream, OWNER, Room, STRANGER, Systemd, give, provider_table};
+pub use room::{AS_STRANGER, Daemon, LoginStream, OWNER, Room, STRANGER, Systemd, attempts, give, provider_table};
 pub use run::{Output, Running, run};
 pub use server::{CLIENT_SECRET, Counters, GrantTypeCounters, Issued, Server};
 pub use signer::{Key, Signer, unsigned};

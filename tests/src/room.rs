@@ -1,6 +1,7 @@
 //! A room of its own for one test: a home, a state folder, a runtime folder, a config, and the real programs in it.
 
 mod neighbours;
+mod probes;
 mod systemd;
 
 use std::fs::Permissions;
@@ -16,6 +17,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 pub use neighbours::{AS_STRANGER, OWNER, STRANGER, give};
+pub use probes::attempts;
 pub use systemd::Systemd;
 
 use crate::binaries::{bare_command, require};

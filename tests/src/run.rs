@@ -140,6 +140,11 @@ impl Running {
         let _ = kill_process(Pid::from_child(&self.child), signal);
     }
 
+    /// Whether it has ended, and the kernel wrote its memory to a core file or handed it to the program that takes cores.
+    pub fn dumped_core(&mut self) -> bool {
+        matches!(self.child.try_wait(), Ok(Some(status)) if std::os::unix::process::ExitStatusExt::core_dumped(&status))
+    }
+
     /// Waits for its end.
     #[track_caller]
     pub fn wait(&mut self) -> Output {

@@ -278,7 +278,10 @@ impl Core {
         let done = self.back(move |core, result| {
             let result = core.unless_locked(closings, result);
             let refused = result.as_ref().err().map(refusal);
-            core.opened(result, RETRY.0);
+            // One that was not tried tells nothing about the vault.
+            if !matches!(result, Err(VaultError::TooSoon(_))) {
+                core.opened(result, RETRY.0);
+            }
             answer(reply, refused.map_or_else(|| Ok(core.vault_status()), Err));
         });
         self.when_settled(move |core| core.edges.vault.open(true, hidden(request.passphrase), done));
@@ -444,11 +447,13 @@ pub(super) fn refusal(error: &VaultError) -> ErrorBody {
         VaultError::NeedsSetup(_) => (ErrorCode::VaultLocked, Some("mcp-authctl setup".to_owned())),
         VaultError::Locked { hint, .. } => (ErrorCode::VaultLocked, hint.clone()),
         VaultError::WrongPassphrase => (ErrorCode::VaultLocked, Some("mcp-authctl unlock".to_owned())),
+        VaultError::TooSoon(_) => (ErrorCode::TooManyRequests, Some("wait, then mcp-authctl unlock".to_owned())),
         VaultError::Conflict { hint, .. } => (ErrorCode::Conflict, hint.clone()),
         VaultError::Disk(_) => (ErrorCode::InternalError, Some("look at the folder, its owner and the free space".to_owned())),
     };
     let mut body = ErrorBody::new(code, error.to_string());
     body.hint = hint;
+    body.retry_after = if let VaultError::TooSoon(pause) = error { Some(pause.as_secs() + 1) } else { None };
     body
 }
 

@@ -10,14 +10,14 @@ use http_body_util::BodyExt;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 use hyper::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
 use hyper::{Response, StatusCode};
-use mcp_auth_proto::{ErrorBody, ErrorCode, Event, LoginEvent};
+use mcp_auth_proto::{ErrorBody, ErrorCode, Event, LoginEvent, is_hidden};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::sync::mpsc;
 use zeroize::Zeroizing;
 
 use super::io::{Gate, Phase};
-use crate::oauth::text::clean;
+use crate::oauth::text::{clean, clean_within};
 
 /// What a route answers.
 #[derive(Debug)]
@@ -58,8 +58,24 @@ impl Answer {
 
 impl From<Result<Self, ErrorBody>> for Answer {
     fn from(result: Result<Self, ErrorBody>) -> Self {
-        result.unwrap_or_else(|error| Self::Error(Box::new(error)))
+        result.unwrap_or_else(|error| Self::Error(Box::new(harmless(error))))
     }
+}
+
+/// The longest sentence of an error, in characters.
+const LONGEST_SENTENCE: usize = 600;
+
+/// What a sentence repeats of a request, or of a provider, goes to logs and terminals: the last place to see to that.
+fn harmless(mut error: ErrorBody) -> ErrorBody {
+    let said = &error.error_description;
+    if said.len() > LONGEST_SENTENCE || said.chars().any(is_hidden) {
+        error.error_description = clean_within(said, LONGEST_SENTENCE);
+    }
+    // It may have lines.
+    if let Some(hint) = &mut error.hint {
+        hint.retain(|c| c == '\n' || !is_hidden(c));
+    }
+    error
 }
 
 /// Reads a request's JSON object. An empty body is an empty object.
@@ -278,6 +294,17 @@ mod tests {
         assert!(said.starts_with("unknown field `a[2J b`") && !said.contains(char::is_control), "{said:?}");
         let long = format!(r#"{{"{}":1}}"#, "x".repeat(60_000));
         assert!(sentence::<TokenRequest>(&long).len() < 400);
+    }
+
+    #[test]
+    fn no_refusal_repeats_a_control_character_or_has_no_end() {
+        let said = |sentence: &str| match Answer::from(Err(ErrorBody::new(ErrorCode::Conflict, sentence).hint("do\n\u{1b}this"))) {
+            Answer::Error(error) => (error.error_description, error.hint.unwrap()),
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(said("a\u{1b}[2Jb\nc\u{202e}"), ("a[2Jb c".to_owned(), "do\nthis".to_owned()));
+        assert_eq!(said(&"x".repeat(60_000)).0.len(), LONGEST_SENTENCE);
+        assert_eq!(said("`zoë` is no grant").0, "`zoë` is no grant");
     }
 
     #[test]

@@ -11,6 +11,7 @@ use super::capability::Capabilities;
 use super::{Answer, Answerer, Call, read};
 use crate::broker::Broker;
 use crate::issuer::Issuer;
+use crate::oauth::text::is_scope;
 use crate::policy::{self, Decision, Right};
 
 /// Answers calls by the table.
@@ -88,6 +89,7 @@ const TABLE: &[Route] = &[
 
 async fn token(broker: Broker, call: Call) -> Result<Answer, ErrorBody> {
     let request: mcp_auth_proto::TokenRequest = read(&call.body)?;
+    are_scopes(&request.scopes)?;
     // Which grant a resource means the broker finds out.
     permitted(&call, Right::Token, request.grant.as_deref())?;
     Answer::json(&broker.token(request, call.caller).await?)
@@ -130,7 +132,9 @@ async fn refresh(broker: Broker, call: Call, name: String) -> Result<Answer, Err
 }
 
 async fn login(broker: Broker, call: Call) -> Result<Answer, ErrorBody> {
-    Ok(Answer::Login(broker.login(read(&call.body)?).await?))
+    let request: mcp_auth_proto::LoginRequest = read(&call.body)?;
+    are_scopes(request.scopes.as_deref().unwrap_or_default())?;
+    Ok(Answer::Login(broker.login(request).await?))
 }
 
 async fn pasted_redirect(broker: Broker, call: Call, id: String) -> Result<Answer, ErrorBody> {
@@ -263,6 +267,12 @@ struct Nothing {}
 
 fn nothing(call: &Call) -> Result<(), ErrorBody> {
     read::<Nothing>(&call.body).map(|Nothing {}| ())
+}
+
+/// They are repeated in sentences, commands and requests, so nothing else may pass for one.
+fn are_scopes(scopes: &[String]) -> Result<(), ErrorBody> {
+    let odd = || ErrorBody::new(ErrorCode::InvalidRequest, "`scopes` has an item that is not a scope (RFC 6749 section 3.3)");
+    if scopes.iter().all(|scope| is_scope(scope)) { Ok(()) } else { Err(odd()) }
 }
 
 fn grant_name(text: &str) -> Result<GrantName, ErrorBody> {

@@ -1,7 +1,9 @@
 //! The challenge of a resource server (`WWW-Authenticate`, RFC 9110 section 11.6.1 and RFC 6750 section 3). From a client
 //! it contributes its scopes and nothing else.
 
-/// The `scope` of the first Bearer challenge that asks for one; `None` where the value holds none.
+use super::text::is_scope;
+
+/// The `scope` of the first Bearer challenge that asks for one, without what is no scope; `None` where the value holds none.
 pub fn scopes(value: &str) -> Option<Vec<String>> {
     let at = value.to_ascii_lowercase().find("bearer")?;
     let mut rest = &value[at + "bearer".len()..];
@@ -9,7 +11,7 @@ pub fn scopes(value: &str) -> Option<Vec<String>> {
         let name = name.trim_start_matches([' ', ',', '\t']).trim_end();
         let (text, after) = value_of(after)?;
         if name.eq_ignore_ascii_case("scope") {
-            return Some(text.split(' ').filter(|scope| !scope.is_empty()).map(str::to_owned).collect());
+            return Some(text.split(' ').filter(|scope| is_scope(scope)).map(str::to_owned).collect());
         }
         rest = after;
     }
@@ -49,6 +51,7 @@ mod tests {
             ),
             (r#"Basic realm="x", Bearer error="invalid_token", scope=one"#, Some(vec!["one"])),
             (r#"Bearer realm="a\"b", scope="c""#, Some(vec!["c"])),
+            ("Bearer scope=\"a \u{1b}[2J b\nhint: c \u{202e} d\"", Some(vec!["a", "c", "d"])),
             ("Bearer", None),
             ("Basic scope=\"a\"", None),
             ("", None),

@@ -6,6 +6,8 @@ use std::path::Path;
 
 use url::{Host, Url};
 
+use crate::oauth::text::is_scope;
+
 /// What is wrong with a value, as the end of a sentence that starts with its key, and what to do about it.
 pub(crate) struct Fault {
     pub(crate) what: String,
@@ -80,7 +82,7 @@ pub(crate) fn scope(text: &str) -> Result<(), Fault> {
     if text.contains(' ') {
         return Err(Fault::new("has a scope with a space in it").hint("write one array item per scope: [\"read\", \"write\"]"));
     }
-    if text.is_empty() || !text.bytes().all(|b| matches!(b, 0x21 | 0x23..=0x5b | 0x5d..=0x7e)) {
+    if !is_scope(text) {
         return Err(Fault::new("has an item that is not a scope (RFC 6749 section 3.3)"));
     }
     Ok(())

@@ -5,7 +5,6 @@
 
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::Path;
 use std::sync::Weak;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
 use std::time::Instant;
@@ -13,6 +12,7 @@ use std::time::Instant;
 use mcp_auth_proto::KeySourceKind;
 use zeroize::Zeroizing;
 
+use super::attempts::Attempts;
 use super::header::{self, Header, OtherKey};
 use super::jobs::{Answer, Goal, Job, Surroundings};
 use super::key::{Errand, KeyError, Secret};
@@ -49,11 +49,23 @@ pub(super) struct Keeper {
     tickets: u64,
     // The ticket of the errand that the keychain has not come back from.
     at_keychain: Option<u64>,
+    attempts: Attempts,
 }
 
 impl Keeper {
     pub(super) fn new(places: Places, surroundings: Surroundings, inbox: Receiver<Job>, back: Weak<Sender<Job>>) -> Self {
-        Self { places, surroundings, held: None, inbox, back, waiting: VecDeque::new(), pending: None, tickets: 0, at_keychain: None }
+        Self {
+            places,
+            surroundings,
+            held: None,
+            inbox,
+            back,
+            waiting: VecDeque::new(),
+            pending: None,
+            tickets: 0,
+            at_keychain: None,
+            attempts: Attempts::default(),
+        }
     }
 
     /// Works until the last handle is gone.
@@ -62,6 +74,8 @@ impl Keeper {
             if catch_unwind(AssertUnwindSafe(|| self.carry_out(job))).is_err() {
                 self.start_over();
             }
+            // Sealing and naming records leave copies of their keys there.
+            platform::wipe_stack();
         }
     }
 
@@ -214,6 +228,10 @@ impl Keeper {
             return goal.fail(error);
         }
         let errand = if matches!(goal, Goal::Open(..) | Goal::Unlock { .. }) { Errand::Fetch } else { Errand::Make };
+        let tries = errand == Errand::Fetch && source == KeySourceKind::Passphrase && passphrase.is_some();
+        if let Some(pause) = self.attempts.pause(Instant::now()).filter(|_| tries) {
+            return goal.fail(VaultError::TooSoon(pause));
+        }
         let at_once = source == KeySourceKind::Keychain && !prompt;
         let patience = if !at_once { self.surroundings.patience_for_prompt } else { self.surroundings.patience };
         match self.send(errand, goal.header().clone(), passphrase, prompt) {
@@ -331,14 +349,8 @@ impl Keeper {
     }
 
     pub(super) fn hold(&mut self, header: Header, secret: &[u8]) -> Result<Opened, VaultError> {
-        let keys = header.keys(secret).ok_or_else(|| match header.key_source {
-            KeySourceKind::Passphrase => VaultError::WrongPassphrase,
-            source => VaultError::Locked {
-                reason: format!("the key in the {source} is not this vault's"),
-                hint: Some("bring back the key that the vault was made with".into()),
-                key_source: Some(source),
-            },
-        })?;
+        let Some(keys) = header.keys(secret) else { return Err(self.wrong_key(header.key_source)) };
+        self.attempts.right();
         let (store, records) = Store::load(&self.places.vault, keys)?;
         self.held = Some(Held { header, store });
         self.finish_rekey();
@@ -349,6 +361,18 @@ impl Keeper {
         Ok(opened)
     }
 
+    fn wrong_key(&mut self, source: KeySourceKind) -> VaultError {
+        if source == KeySourceKind::Passphrase {
+            self.attempts.wrong(Instant::now());
+            return VaultError::WrongPassphrase;
+        }
+        VaultError::Locked {
+            reason: format!("the key in the {source} is not this vault's"),
+            hint: Some("bring back the key that the vault was made with".into()),
+            key_source: Some(source),
+        }
+    }
+
     pub(super) fn create(&mut self, mut draft: Header, secret: &[u8]) -> Result<Opened, VaultError> {
         let vault = &self.places.vault;
         let keys = draft.bind(secret);
@@ -357,28 +381,6 @@ impl Keeper {
         store.tidy();
         let held = self.held.insert(Held { header: draft, store });
         Ok(held.opened(Vec::new()))
-    }
-
-    fn backup(&mut self, to: &Path) -> Result<(), VaultError> {
-        let header = match self.existing()? {
-            Some(header) => header,
-            None => return Err(VaultError::NeedsSetup("there is no vault yet".into())),
-        };
-        let conflict = |reason: String| VaultError::Conflict { reason, hint: Some("name a folder that does not exist yet".into()) };
-        if !to.is_absolute() {
-            return Err(conflict(format!("{} is not an absolute path", to.display())));
-        }
-        files::make_folder(to).map_err(|error| match error.kind() {
-            std::io::ErrorKind::AlreadyExists => conflict(format!("{} is there already", to.display())),
-            _ => VaultError::Disk(format!("{} cannot be made: {error}", to.display())),
-        })?;
-        let from = header::records_folder(&self.places.vault, header.key_id);
-        // The header last: without it a copy that was cut short is not taken for a vault.
-        store::copy_sealed(&from, &header::records_folder(to, header.key_id))
-            .and_then(|()| header.write_copy(to))
-            .and_then(|()| files::sync_folder(to))
-            .and_then(|()| files::sync_folder(to.parent().unwrap_or(to)))
-            .map_err(|error| VaultError::Disk(format!("the copy in {} is not complete: {error}", to.display())))
     }
 }
 

@@ -21,6 +21,7 @@ use zeroize::Zeroizing;
 
 use super::hex::{self, Hex};
 use super::{Record, RecordId, RecordKind};
+use crate::platform::KeyPage;
 
 /// The newest record format that this code reads, and the one that it writes.
 pub const FORMAT: u8 = 1;
@@ -39,10 +40,15 @@ pub enum Unreadable {
     Damaged,
 }
 
-/// The keys of an open vault, wiped when dropped.
+/// The keys of an open vault, in pages of their own, wiped when dropped.
 pub struct Keys {
     id: KeyId,
-    records: Box<Aes256Gcm>,
+    subkeys: KeyPage<Subkeys>,
+}
+
+/// One for each purpose.
+struct Subkeys {
+    records: Aes256Gcm,
     names: Zeroizing<[u8; 32]>,
     check: Zeroizing<[u8; 32]>,
 }
@@ -50,14 +56,17 @@ pub struct Keys {
 impl Keys {
     /// Derives one key for each purpose (HKDF-SHA256, RFC 5869) from what the key source keeps and the vault's salt.
     pub(super) fn derive(secret: &[u8], salt: &[u8; 32], id: KeyId) -> Self {
-        let master = Hkdf::<Sha256>::new(Some(salt), secret);
-        let subkey = |purpose: &str| {
-            let mut key = Zeroizing::new([0; 32]);
-            master.expand(purpose.as_bytes(), key.as_mut_slice()).expect("32 bytes are within HKDF's limit");
-            key
-        };
-        let records = Box::new(Aes256Gcm::new(&Key::<Aes256Gcm>::from(*subkey("mcp-authd records"))));
-        Self { id, records, names: subkey("mcp-authd names"), check: subkey("mcp-authd key check") }
+        let subkeys = KeyPage::new(|| {
+            let master = Hkdf::<Sha256>::new(Some(salt), secret);
+            let subkey = |purpose: &str| {
+                let mut key = Zeroizing::new([0; 32]);
+                master.expand(purpose.as_bytes(), key.as_mut_slice()).expect("32 bytes are within HKDF's limit");
+                key
+            };
+            let records = Aes256Gcm::new(&Key::<Aes256Gcm>::from(*subkey("mcp-authd records")));
+            Subkeys { records, names: subkey("mcp-authd names"), check: subkey("mcp-authd key check") }
+        });
+        Self { id, subkeys }
     }
 
     /// Which key this is.
@@ -67,14 +76,14 @@ impl Keys {
 
     /// The name of a record's file, without ending: HMAC-SHA256 of the id, 32 hex digits.
     pub(super) fn file_name(&self, id: &RecordId) -> String {
-        let mut mac = keyed(&self.names);
+        let mut mac = keyed(&self.subkeys.names);
         mac.update(id_text(id).as_bytes());
         hex::text(&mac.finalize().into_bytes()[..16])
     }
 
     /// A value for the vault's header that tells the right key from a wrong one, and an edited header from ours.
     pub(super) fn check_value(&self, header: &[&[u8]]) -> Hex<16> {
-        let mut mac = keyed(&self.check);
+        let mut mac = keyed(&self.subkeys.check);
         for part in header {
             mac.update(&(part.len() as u64).to_be_bytes());
             mac.update(part);
@@ -113,6 +122,7 @@ pub fn seal(keys: &Keys, record: &Record) -> Vec<u8> {
     plaintext.extend_from_slice(&record.plaintext);
     let aad = [sealed.as_slice(), keys.file_name(&record.id).as_bytes()].concat();
     let ciphertext = keys
+        .subkeys
         .records
         .encrypt(&Nonce::<Aes256Gcm>::from(nonce), Payload { msg: &plaintext, aad: &aad })
         .expect("a record is far below the AES-GCM limit");
@@ -133,6 +143,7 @@ pub fn open(keys: &Keys, file_name: &str, sealed: &[u8]) -> Result<Record, Unrea
     let nonce = <[u8; 12]>::try_from(nonce).map_err(|_| Unreadable::Damaged)?;
     let aad = [head, file_name.as_bytes()].concat();
     let plaintext = keys
+        .subkeys
         .records
         .decrypt(&Nonce::<Aes256Gcm>::from(nonce), Payload { msg: ciphertext, aad: &aad })
         .map(Zeroizing::new)

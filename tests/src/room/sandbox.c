@@ -15,6 +15,7 @@
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/uio.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -25,6 +26,17 @@ static int new_namespace(void) { return unshare(CLONE_NEWUSER); }
 static int set_uid_bit(void) { return chmod(file, 04700); }
 static int change_owner(void) { return chown(file, getuid(), getgid()); }
 static int be_traced(void) { return ptrace(PTRACE_TRACEME, 0, 0, 0); }
+/* EFAULT: allowed, at another address. */
+static int memory_of_another(void) {
+	char byte;
+	struct iovec here = {&byte, 1}, there = {(void *)16, 1};
+	return process_vm_readv(getppid(), &here, 1, &there, 1, 0) < 0 && errno != EFAULT ? -1 : 0;
+}
+/* For this process alone, which any user may ask for. */
+static int page_faults(void) { return (int)syscall(SYS_userfaultfd, O_CLOEXEC | 1); }
+/* EINVAL, EFAULT: allowed, with other parameters; a kernel may have it switched off. */
+static int ring(void) { return syscall(SYS_io_uring_setup, 1, NULL) < 0 && errno == EPERM ? -1 : 0; }
+static int compared(void) { return syscall(SYS_kcmp, getpid(), getppid(), 1, 0, 0) < 0 ? -1 : 0; }
 static int change_scheduler(void) {
 	struct sched_param none = {0};
 	return sched_setscheduler(0, SCHED_BATCH, &none);
@@ -77,6 +89,10 @@ int main(int argc, char **argv) {
 	attempt(out, "set_uid_bit", set_uid_bit);
 	attempt(out, "owner", change_owner);
 	attempt(out, "traced", be_traced);
+	attempt(out, "memory_of_another", memory_of_another);
+	attempt(out, "page_faults", page_faults);
+	attempt(out, "ring", ring);
+	attempt(out, "compared", compared);
 	attempt(out, "scheduler", change_scheduler);
 	attempt(out, "packet_socket", packet_socket);
 	attempt(out, "unix_socket", unix_socket);

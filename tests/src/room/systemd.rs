@@ -1,7 +1,7 @@
 //! A real `systemd --user` in a room: another user's, in namespaces of its own, so that neither the machine nor its systemd,
 //! if it has one, takes notice. Root starts it; the user needs no account.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -11,7 +11,6 @@ use crate::run::{Output, Running, run};
 use crate::wait::wait_until;
 
 const SCRIPT: &str = include_str!("systemd.sh");
-const SANDBOX: &str = include_str!("sandbox.c");
 
 /// A user's service manager that runs. Everything in it is killed when dropped.
 #[derive(Debug)]
@@ -54,17 +53,6 @@ impl Room {
             said.filter(|said| matches!(said.trim(), "running" | "degraded"))
         });
         systemd
-    }
-
-    /// Compiles the program that tries what the sandbox forbids; where to find it.
-    #[track_caller]
-    pub fn sandbox_probe(&self) -> PathBuf {
-        let (source, program) = (self.path("sandbox.c"), self.path("sandbox"));
-        std::fs::write(&source, SANDBOX).unwrap();
-        let mut command = bare_command(&require("cc", "gcc"));
-        command.arg("-o").arg(&program).arg(&source);
-        run(command, "cc", "", false).ok();
-        program
     }
 }
 

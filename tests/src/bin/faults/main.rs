@@ -6,20 +6,26 @@
 
 mod answers;
 mod consents;
+mod callback;
 mod crowds;
 mod disk;
 mod ends;
 mod hostile;
+mod key_memory;
 mod keys;
 mod kills;
+mod knock;
 mod life;
+mod listening;
 mod lost;
 mod names;
 mod neighbours;
 mod odd;
 mod oidc_agent;
+mod openers;
 mod outage;
 mod peers;
+mod passphrases;
 mod places;
 mod power;
 mod provider;
@@ -32,6 +38,7 @@ mod time;
 mod trace;
 mod traces;
 mod vault;
+mod walls;
 
 use std::process::ExitCode;
 
@@ -52,20 +59,25 @@ fn cases() -> Vec<Case> {
     let mut cases = [
         answers::CASES,
         consents::CASES,
+        callback::CASES,
         crowds::CASES,
         disk::CASES,
         ends::CASES,
         hostile::CASES,
+        key_memory::CASES,
         keys::CASES,
         kills::CASES,
         life::CASES,
+        listening::CASES,
         lost::CASES,
         names::CASES,
         neighbours::CASES,
         odd::CASES,
         oidc_agent::CASES,
+        openers::CASES,
         outage::CASES,
         peers::CASES,
+        passphrases::CASES,
         places::CASES,
         power::CASES,
         provider::CASES,
@@ -75,6 +87,7 @@ fn cases() -> Vec<Case> {
         time::CASES,
         traces::CASES,
         vault::CASES,
+        walls::CASES,
     ]
     .concat();
     cases.sort_by_key(|case| case.id[1..].parse::<u32>().unwrap());

@@ -17,7 +17,7 @@ use crate::report::{Case, Report};
 /// The rows of the table.
 pub(crate) const CASES: &[Case] = &[
     Case { id: "T41", title: "a hostile address is refused, or one argument of the browser", rounds: 300, quick: 30, run: addresses },
-    Case { id: "T44", title: "no control or bidi character of a provider on terminal, wire or log", rounds: 90, quick: 18, run: texts },
+    Case { id: "T44", title: "no control or bidi character of others on terminal, wire or log", rounds: 110, quick: 22, run: texts },
 ];
 
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -125,7 +125,7 @@ fn opened(room: &Room, shown: &str, host: &str, position: usize) {
 /// line that looks like ours, C1 controls, and no end.
 fn hostile() -> String {
     let start = "OWNED \u{1b}]0;t\u{7}\u{1b}[35m\u{1b}[2J\u{202e}yaw\u{2066}\r\nhint: rm -rf ~\r\u{0}\u{8}\u{7f}\u{85}\u{9b}35m\u{90}";
-    format!("{start}\u{61c}\u{200b}\u{200f}\u{2028}\u{feff}\u{e0041}{}", "x".repeat(2_000))
+    format!("{start}\u{ad}\u{180e}\u{3164}\u{ffa0}\u{fe0f}\u{61c}\u{200b}\u{200f}\u{2028}\u{feff}\u{e0041}{}", "x".repeat(2_000))
 }
 
 /// Where the text comes from.
@@ -140,10 +140,12 @@ enum Source {
     Scope,
     Account,
     RefreshError,
+    Holder,
+    Request,
 }
 
 impl Source {
-    const ALL: [Self; 9] = [
+    const ALL: [Self; 11] = [
         Self::Issuer,
         Self::Endpoint,
         Self::ContentType,
@@ -153,6 +155,8 @@ impl Source {
         Self::Scope,
         Self::Account,
         Self::RefreshError,
+        Self::Holder,
+        Self::Request,
     ];
 
     fn plan(self) -> Option<Plan> {
@@ -169,7 +173,7 @@ impl Source {
             Self::Account => edited("/me", |body| {
                 ["sub", "name", "email", "login", "preferred_username"].iter().for_each(|name| body[name] = hostile().into());
             }),
-            Self::Redirect | Self::RefreshError => return None,
+            Self::Redirect | Self::RefreshError | Self::Holder | Self::Request => return None,
         })
     }
 
@@ -215,21 +219,48 @@ fn one_text(rogue: &Rogue, source: Source, plain: bool) -> usize {
         rogue.plan(Plan::json(400, &json!({ "error": "invalid_client", "error_description": hostile() })));
         screens.push(room.ctl_on_terminal(&["refresh", "test"]).wait().1);
     }
+    let mut answers = from_a_client(&daemon, source);
     for verb in [&["status"][..], &["status", "test"], &["token", "--fingerprint", "test"], &["provider", "list"]] {
         screens.push(room.ctl_on_terminal(verb).wait().1);
         screens.push(room.ctl_on_terminal(&[verb, &["--json"]].concat()).wait().1);
     }
-    let answers = ["/v1/grants", "/v1/grants/test", "/v1/status"].map(|path| daemon.call("GET", path, &json!({})).body);
+    answers.extend(["/v1/grants", "/v1/grants/test", "/v1/status"].map(|path| daemon.call("GET", path, &json!({})).body));
     let log = daemon.running.said();
     drop(daemon);
     screens.push(following.wait().1);
-    let mut wires: Vec<Vec<u8>> = answers.map(String::into_bytes).to_vec();
+    let mut wires: Vec<Vec<u8>> = answers.into_iter().map(String::into_bytes).collect();
     wires.extend([events.join().unwrap(), log.into_bytes()]);
     screens.iter().for_each(|screen| harmless(source, screen, if plain { OWN_PLAIN } else { OWN }));
     wires.iter().for_each(|wire| harmless(source, wire, &[]));
     let whole = [screens, wires].concat().concat();
     assert!(!source.is_shown() || String::from_utf8_lossy(&whole).contains("OWNED"), "{source:?}: it is not seen at all");
     whole.len()
+}
+
+/// What a program may say of itself and of others on the socket, and what it is answered.
+fn from_a_client(daemon: &Daemon<'_>, source: Source) -> Vec<String> {
+    let said = |body: Value| daemon.call("POST", "/v1/token", &body).body;
+    let challenge = format!("Bearer error=\"invalid_token\", error_description=\"{}\", scope=\"{}\"", hostile(), hostile());
+    match source {
+        // It holds the token for as long as this process lives, and `status` shows it.
+        Source::Holder => {
+            assert!(said(json!({ "grant": "test", "holder": hostile() })).contains("access_token"));
+            vec![]
+        }
+        Source::Request => vec![
+            said(json!({ "grant": hostile() })),
+            said(json!({ "resource": format!("https://OWNED.example/{}", hostile()) })),
+            said(json!({ "grant": "test", "scopes": [hostile()] })),
+            said(json!({ "grant": "test", "challenge": challenge })),
+            said(json!({ "grant": "test", hostile(): 1 })),
+            daemon.call("PUT", "/v1/providers/other", &json!({ "issuer": hostile() })).body,
+            daemon.call("PUT", "/v1/grants/other", &json!({ "access_token": hostile() })).body,
+            daemon.call("POST", "/v1/logins", &json!({ "provider": hostile() })).body,
+            daemon.call("POST", "/v1/vault/backup", &json!({ "path": hostile() })).body,
+            daemon.call("GET", "/v1/issuer/approvals/%1b%5b35mOWNED", &json!({})).body,
+        ],
+        _ => vec![],
+    }
 }
 
 /// Joins the login that runs, or starts it, and answers the pages.
@@ -293,6 +324,6 @@ fn decoded_harmless(source: Source, value: &Value) {
 }
 
 fn is_harmful(c: char) -> bool {
-    let hides = matches!(c, '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}');
+    let hides = matches!(c, '\u{ad}' | '\u{180e}' | '\u{3164}' | '\u{ffa0}' | '\u{fe0f}' | '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}');
     c.is_control() && c != '\n' || hides || matches!(c, '\u{e0000}'..='\u{e007f}')
 }

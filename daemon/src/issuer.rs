@@ -317,12 +317,7 @@ async fn serve(settings: Settings, issuer: &Issuer, broker: &Broker) -> std::con
         match TcpListener::bind(settings.listen).await {
             Ok(listener) => {
                 tracing::info!(issuer = url, "the issuer is ready");
-                if !peer::IS_TOLD {
-                    tracing::warn!(
-                        "this system does not tell whose a connection on loopback is: other users of it reach the issuer's pages"
-                    );
-                }
-                status(None);
+                status(peer::blindness());
                 door::serve(listener, settings.clone(), issuer.clone()).await;
             }
             Err(error) => {

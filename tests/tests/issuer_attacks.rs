@@ -7,7 +7,7 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use mcp_auth_tests::issuer::{OwnIssuer, RESOURCE, claims, issuer_script, query};
-use mcp_auth_tests::{AS_STRANGER, OWNER, Room, chromium, get, post_form, require_root, run, wait_until};
+use mcp_auth_tests::{AS_STRANGER, OWNER, Room, Running, chromium, get, post_form, require_root, run, wait_until};
 use serde_json::{Value, json};
 
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -267,6 +267,29 @@ fn another_user_of_the_machine_is_not_answered() {
         }
     }
     assert!(knock(&issuer, &owner).starts_with("HTTP/1.1 200"));
+}
+
+#[test]
+fn another_user_crowds_nobody_out() {
+    require_root("become another user");
+    let issuer = OwnIssuer::somewhere();
+    let mut room = Room::with_config(&issuer.config(600));
+    room.give_to(OWNER);
+    let _daemon = room.start();
+    wait_until("the issuer", PATIENCE, || std::net::TcpStream::connect(("127.0.0.1", issuer.port())).ok());
+    // The person's browser has come, and is slow to say what it wants.
+    let script = format!("exec 3<>/dev/tcp/127.0.0.1/{}; echo there; read -r; {}", issuer.port(), ask_on("3", &issuer));
+    let mut command = std::process::Command::new("setpriv");
+    command.args(["--reuid=54321", "--regid=54321", "--clear-groups", "bash", "-c", &script]);
+    let mut browser = Running::start(command, "browser", true);
+    browser.wait_for("its connection", |said| said.contains("there").then_some(()));
+    let port = issuer.port();
+    let flood = format!("for n in {{1..200}}; do exec {{fd}}<>/dev/tcp/127.0.0.1/{port} || exit 1; done; read -t 1 -r <&$fd; echo done");
+    let output = std::process::Command::new(AS_STRANGER[0]).args(&AS_STRANGER[1..]).args(["bash", "-c", &flood]).output().unwrap();
+    assert!(String::from_utf8_lossy(&output.stdout).contains("done"), "{output:?}");
+    browser.type_line("go");
+    let said = browser.wait();
+    assert!(said.stdout.contains("HTTP/1.1 200"), "{said:?}");
 }
 
 /// What a user who asks for the metadata gets, byte for byte.

@@ -292,6 +292,26 @@ fn another_user_crowds_nobody_out() {
     assert!(said.stdout.contains("HTTP/1.1 200"), "{said:?}");
 }
 
+#[test]
+fn whoever_has_the_issuers_port_before_us_gets_nothing_of_us() {
+    let (issuer, room) = room(600);
+    let daemon = room.start();
+    issuer.log_in(&room, &daemon);
+    let first = daemon.token("local");
+    assert_eq!(daemon.stop().code, 0);
+    let impostor = wait_until("the port", PATIENCE, || std::net::TcpListener::bind(("127.0.0.1", issuer.port())).ok());
+    impostor.set_nonblocking(true).unwrap();
+    let daemon = room.start();
+    wait_until("the error", PATIENCE, || daemon.show("/v1/status")["issuer"]["error"].as_str().map(str::to_owned));
+    room.ctl(&["refresh", "local"]).fails_with(5).says("for our own issuer");
+    room.ctl(&["login", "local:other", "--no-browser"]).fails_with(5).says("for our own issuer");
+    assert!(impostor.accept().is_err(), "somebody came");
+    drop(impostor);
+    let renewed = || room.ctl(&["refresh", "local"]).code == 0;
+    wait_until("a refresh, now that the port is ours", PATIENCE, || renewed().then_some(()));
+    assert_ne!(daemon.token("local"), first);
+}
+
 /// What a user who asks for the metadata gets, byte for byte.
 fn knock(issuer: &OwnIssuer, who: &[&str]) -> String {
     let script = format!("exec 3<>/dev/tcp/127.0.0.1/{}; {}", issuer.port(), ask_on("3", issuer));

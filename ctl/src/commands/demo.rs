@@ -12,7 +12,6 @@ mod login;
 mod mcp;
 mod place;
 mod view;
-mod web;
 
 use std::path::Path;
 use std::sync::Arc;

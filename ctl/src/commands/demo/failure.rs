@@ -25,7 +25,7 @@ pub(crate) enum DemoError {
     NoIssuer,
     /// The issuer's page could not be fetched.
     #[error("the issuer of the demo does not answer: {0}")]
-    NoAnswer(#[source] Box<ureq::Error>),
+    NoAnswer(#[from] Box<ureq::Error>),
     /// The issuer's page is not the one that was expected.
     #[error("the page of the demo's issuer is not the one that asks for an approval (HTTP status {0})")]
     OddPage(u16),

@@ -20,6 +20,9 @@ pub(crate) enum DemoError {
     /// The daemon did not come up.
     #[error("the mcp-authd of the demo ended before it was ready")]
     NoDaemon,
+    /// The daemon ended while it was needed.
+    #[error("the mcp-authd of the demo has ended in the middle of it")]
+    DaemonGone,
     /// The issuer did not come up.
     #[error("the issuer of the demo does not listen")]
     NoIssuer,

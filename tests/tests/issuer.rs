@@ -235,8 +235,12 @@ fn a_port_that_is_taken_is_told_and_taken_when_it_is_free() {
     let error = wait_until("the error", PATIENCE, || daemon.show("/v1/status")["issuer"]["error"].as_str().map(str::to_owned));
     assert!(error.contains(&issuer.port().to_string()), "{error}");
     assert!(room.ctl(&["status"]).ok().stdout.contains("the issuer cannot listen"), "a person sees it");
+    let told = room.ctl(&["doctor"]);
+    assert!(told.stdout.contains("[failed]  issuer") && told.stdout.contains("ss -ltnp"), "{told:?}");
     drop(taken);
     wait_until("the port", PATIENCE, || daemon.show("/v1/status")["issuer"]["error"].is_null().then_some(()));
+    let told = room.ctl(&["doctor"]);
+    assert!(told.stdout.contains("[ok]      issuer"), "{told:?}");
     assert_eq!(get(&issuer.url("/.well-known/openid-configuration"), &[]).json()["issuer"], issuer.issuer());
 }
 

@@ -18,6 +18,7 @@ mod neighbours;
 mod odd;
 mod oidc_agent;
 mod outage;
+mod own_issuer;
 mod places;
 mod power;
 mod provider;
@@ -62,6 +63,7 @@ fn cases() -> Vec<Case> {
         odd::CASES,
         oidc_agent::CASES,
         outage::CASES,
+        own_issuer::CASES,
         places::CASES,
         power::CASES,
         provider::CASES,

@@ -8,6 +8,7 @@ mod failure;
 mod file;
 mod output;
 mod surroundings;
+mod web;
 
 use std::process::ExitCode;
 

@@ -270,7 +270,7 @@ impl Broker {
     /// How the issuer is, for `GET /v1/status`; `None`: switched off.
     pub fn issuer_is(&self, status: Option<wire::IssuerStatus>) {
         // A core that has gone tells nobody.
-        let _ = self.mailbox.send(Box::new(move |core| core.issuer.status = status));
+        let _ = self.mailbox.send(Box::new(move |core| core.issuer.is(status)));
     }
 
     /// SIGTERM: lets refreshes in flight finish and be saved, at most 10 s. Returns when nothing is left to do.

@@ -182,13 +182,16 @@ impl Task {
             Some(records) => self.holdings(&records).await,
             None => None,
         };
+        if let Some(core) = &mut self.core {
+            core.hold(holdings);
+        }
+        self.end_families().await;
+    }
+
+    async fn end_families(&mut self) {
         let now = self.feed.clock.now();
-        let Some(core) = &mut self.core else { return };
-        core.hold(holdings);
-        for id in core.stale(now) {
-            let change = Change::End(id);
-            self.save(&change).await;
-            self.apply(change);
+        for id in self.core.iter().flat_map(|core| core.to_end(now)).collect::<Vec<_>>() {
+            self.carry_through(Change::End(id)).await;
         }
     }
 
@@ -197,7 +200,9 @@ impl Task {
             Some(record) => stored_key(record)?,
             None => self.new_key().await?,
         };
-        let families = records.iter().filter(|record| record.id.name.starts_with(family::RECORDS)).filter_map(Family::from_record);
+        let now = self.feed.clock.now();
+        let records = records.iter().filter(|record| record.id.name.starts_with(family::RECORDS));
+        let families = records.filter_map(|record| Family::from_record(record, now));
         Some(Holdings { key, subject, families: families.map(|family| (family.id.clone(), family)).collect() })
     }
 
@@ -240,15 +245,12 @@ impl Task {
         if pressed {
             self.decided.send_modify(|count| *count += 1);
         }
-        let mut saved = true;
+        let (mut saved, any_change) = (true, !changes.is_empty());
         for change in changes {
-            let is_saved = self.save(&change).await;
-            saved &= is_saved;
-            match &mut self.core {
-                Some(core) if is_saved || matches!(change, Change::End(_)) => core.apply(change),
-                Some(core) => core.undo(change),
-                None => {}
-            }
+            saved &= self.carry_through(change).await;
+        }
+        if saved && any_change {
+            self.end_families().await;
         }
         match &self.core {
             Some(core) if !saved => core.refused(NOT_SAVED).said,
@@ -256,13 +258,17 @@ impl Task {
         }
     }
 
-    fn apply(&mut self, change: Change) {
-        if let Some(core) = &mut self.core {
-            core.apply(change);
+    /// Saves a change, and only then lets it count. Whether it is on disk.
+    async fn carry_through(&mut self, change: Change) -> bool {
+        let is_saved = self.save(&change).await;
+        match &mut self.core {
+            Some(core) if is_saved => core.apply(change),
+            Some(core) => core.undo(change),
+            None => {}
         }
+        is_saved
     }
 
-    /// Whether the change is on disk.
     async fn save(&self, change: &Change) -> bool {
         match change {
             Change::Save(family, _) => self.carry_out(|vault, done| vault.save(family.to_record(), done)).await,
@@ -311,12 +317,7 @@ async fn serve(settings: Settings, issuer: &Issuer, broker: &Broker) -> std::con
         match TcpListener::bind(settings.listen).await {
             Ok(listener) => {
                 tracing::info!(issuer = url, "the issuer is ready");
-                if !peer::IS_TOLD {
-                    tracing::warn!(
-                        "this system does not tell whose a connection on loopback is: other users of it reach the issuer's pages"
-                    );
-                }
-                status(None);
+                status(peer::blindness());
                 door::serve(listener, settings.clone(), issuer.clone()).await;
             }
             Err(error) => {

@@ -17,12 +17,15 @@ use rmcp::transport::streamable_http_server::session::local::LocalSessionManager
 use rmcp::transport::streamable_http_server::{StreamableHttpServerConfig, StreamableHttpService};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
 
 use crate::caller::{Caller, Claims, Invalid};
 use crate::tools::ModelServer;
 
 /// What a token must allow to be let in at all.
 pub(crate) const SCOPE: &str = "mcp:tools";
+/// How often at a time the daemon is asked for the issuer's keys.
+const QUESTIONS: usize = 8;
 const SESSION: HeaderName = HeaderName::from_static("mcp-session-id");
 
 /// This server as others name it.
@@ -38,6 +41,8 @@ pub(crate) struct Resource {
 struct Door {
     resource: Resource,
     broker: Arc<Broker>,
+    /// For the issuer's keys: nobody has shown a good token yet, and the daemon takes so many connections of one program.
+    questions: Semaphore,
     sessions: Arc<LocalSessionManager>,
     owners: Mutex<HashMap<Arc<str>, Caller>>,
 }
@@ -73,7 +78,7 @@ pub(crate) async fn serve(listener: TcpListener, resource: Resource, broker: Arc
     let sessions = Arc::new(LocalSessionManager::default());
     let config = StreamableHttpServerConfig::default().with_allowed_hosts([&resource.authority]).enforce_origin_validation();
     let mcp = StreamableHttpService::new(move || Ok(server.clone()), Arc::clone(&sessions), config);
-    let door = Arc::new(Door { resource, broker, sessions, owners: Mutex::default() });
+    let door = Arc::new(Door { resource, broker, questions: Semaphore::new(QUESTIONS), sessions, owners: Mutex::default() });
     let routes = Router::new()
         .route_service("/mcp", mcp)
         .layer(from_fn_with_state(Arc::clone(&door), admit))
@@ -127,7 +132,9 @@ impl Door {
         let (Some(token), None) = (tokens.next(), tokens.next()) else { return Err(Refusal::Unauthorized(None)) };
         let token = token.to_str().ok().and_then(|text| text.split_once(' ')).filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"));
         let (_, token) = token.ok_or(Refusal::Unauthorized(None))?;
+        let question = self.questions.acquire().await;
         let keys: JwkSet = self.broker.call("/issuer/keys", None::<&()>).await.map_err(|error| Refusal::NoKeys(error.to_string()))?;
+        drop(question);
         let claims =
             Claims::of(token, &keys, &self.resource.issuer, &self.resource.uri).map_err(|invalid| Refusal::Unauthorized(Some(invalid)))?;
         if claims.allows(SCOPE) { Ok(claims.caller) } else { Err(Refusal::InsufficientScope) }

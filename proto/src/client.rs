@@ -264,6 +264,11 @@ impl Client {
         self.call(&build(Call::post(consent_path(id), decision))?)
     }
 
+    /// `GET /issuer/keys`: a JWK Set (RFC 7517 section 5).
+    pub fn issuer_keys(&self) -> Result<serde_json::Value, ClientError> {
+        self.call(&Call::get("/issuer/keys"))
+    }
+
     /// `GET /v1/status`. [`ClientError::TooOld`] when the daemon speaks a newer protocol.
     pub fn status(&self) -> Result<Status, ClientError> {
         decode_status(&self.send(&Call::get("/v1/status"))?)

@@ -5,13 +5,14 @@ use std::path::PathBuf;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use serde_json::Value;
+use mcp_auth_proto::LoginEvent;
+use serde_json::{Value, json};
 use sha2::Digest as _;
 use url::Url;
 
 use crate::binaries::{require, source_folder};
 use crate::http::{HttpAnswer, get, post_form};
-use crate::room::Room;
+use crate::room::{Daemon, Room};
 
 /// The MCP server that its tokens are for.
 pub const RESOURCE: &str = "http://127.0.0.1:3999/mcp";
@@ -163,6 +164,15 @@ impl OwnIssuer {
         let answer = self.exchange(&self.code(room, &[]), &[]);
         assert_eq!(answer.status, 200, "{}", answer.body);
         answer.json()
+    }
+
+    /// The daemon logs in at its own issuer as `local`, without a browser.
+    #[track_caller]
+    pub fn log_in(&self, room: &Room, daemon: &Daemon<'_>) {
+        let mut login = daemon.start_login(&json!({ "provider": "local" }));
+        let redirect = self.approve(room, &login.wait_for_url().parse().unwrap());
+        assert_eq!(get(&redirect, &[]).status, 200);
+        assert!(matches!(login.last(), LoginEvent::Done { .. }), "{}", daemon.running.said());
     }
 
     /// What userinfo says to an access token.

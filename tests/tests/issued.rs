@@ -6,7 +6,7 @@
 use std::process::Command;
 
 use mcp_auth_tests::issuer::{CALLBACK, OwnIssuer};
-use mcp_auth_tests::{GitHub, ModelServer, Room, Running, Server, fingerprint, mcp_python, node, provider_table, source_folder};
+use mcp_auth_tests::{GitHub, ModelServer, Room, Running, Server, fingerprint, mcp_python, node, provider_table, source_folder, unsigned};
 use serde_json::{Value, json};
 
 /// The MCP server's URL, which both sides know before it runs.
@@ -86,4 +86,21 @@ fn what_the_issuer_signed_for_another_purpose_is_refused() {
     assert_eq!(ask(&narrow["access_token"]).status, 403);
     daemon.stop();
     assert_eq!(ask(&mine["access_token"]).status, 503, "nobody says which keys are the issuer's");
+}
+
+#[test]
+fn a_crowd_with_worthless_tokens_does_not_cut_the_server_off_from_the_daemon() {
+    let (issuer, room, address) = place("");
+    let _daemon = room.start();
+    let model = model_server(&issuer, &room, &address);
+    // As it could have been signed: the keys must be looked at.
+    let header = json!({ "alg": "ES256", "typ": "at+jwt", "kid": "x" });
+    let worthless = format!("Bearer {}.{}", unsigned(&header, &json!({})), "A".repeat(86));
+    let mut crowd: Vec<_> = (0..400).map(|_| model.connect()).collect();
+    for connection in &mut crowd {
+        connection.send("POST", "/mcp", &[("authorization", &worthless)], "{}").unwrap();
+    }
+    let mut statuses: Vec<u16> = crowd.iter_mut().map(|connection| connection.status().unwrap()).collect();
+    statuses.dedup();
+    assert_eq!(statuses, [401]);
 }

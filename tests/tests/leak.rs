@@ -11,7 +11,7 @@ use mcp_auth_tests::{Daemon, Finding, Git, LeakSearch, Person, Room, Server, kep
 use rustix::process::Signal;
 use serde_json::json;
 
-const SUITES: [&str; 22] = [
+const SUITES: &[&str] = &[
     "login",
     "device",
     "serve",
@@ -34,6 +34,8 @@ const SUITES: [&str; 22] = [
     "issued",
     "capability",
     "policy",
+    "issuer",
+    "issuer_attacks",
 ];
 
 fn report(findings: &[Finding]) -> String {

@@ -12,7 +12,6 @@ mod login;
 mod mcp;
 mod place;
 mod view;
-mod web;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -58,6 +57,8 @@ const PACE: Duration = Duration::from_secs(1);
 enum Message {
     Beat(Beat),
     Refreshed,
+    /// The daemon's events have ended.
+    Gone,
     /// A client has made its last call.
     Over,
 }
@@ -70,17 +71,29 @@ pub(crate) fn run(args: &Args, json: bool) -> Result<(), Failure> {
     let outcome = story(args, &place, &model_server, &mut view);
     let said = place.last_words();
     let nothing_left = place.end();
-    let (mut tally, interrupted) = outcome.inspect_err(|_| show_words(&said))?;
+    let (mut tally, end) = outcome.inspect_err(|_| show_words(&said))?;
     tally.nothing_left = nothing_left;
-    view.end(&tally, interrupted)?;
-    match () {
-        () if interrupted => Err(Failure::Quiet(Box::new(Failure::Cancelled))),
-        () if tally.is_as_it_should_be() => Ok(()),
-        () => {
+    view.end(&tally, end)?;
+    match end {
+        End::Interrupted => Err(Failure::Quiet(Box::new(Failure::Cancelled))),
+        End::DaemonGone => {
+            show_words(&said);
+            Err(DemoError::DaemonGone.into())
+        }
+        End::InTime if tally.is_as_it_should_be() => Ok(()),
+        End::InTime => {
             show_words(&said);
             Err(DemoError::NotAsItShouldBe.into())
         }
     }
+}
+
+/// Why it was over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum End {
+    InTime,
+    Interrupted,
+    DaemonGone,
 }
 
 /// What the daemon said last belongs to what went wrong.
@@ -90,7 +103,7 @@ fn show_words(said: &[String]) {
     }
 }
 
-fn story(args: &Args, place: &Place, model_server: &Path, view: &mut View) -> Result<(Tally, bool), Failure> {
+fn story(args: &Args, place: &Place, model_server: &Path, view: &mut View) -> Result<(Tally, End), Failure> {
     let client = place.client();
     let issuer = place.open_issuer()?;
     view.show(&Beat::Started { issuer: issuer.clone(), folder: place.folder().to_owned(), lifetime: place::LIFETIME })?;
@@ -112,18 +125,20 @@ fn story(args: &Args, place: &Place, model_server: &Path, view: &mut View) -> Re
         let tell = tell.clone();
         std::thread::spawn(move || caller.run(&tell));
     }
-    let mut tally = listen(&told, began, view)?;
+    let (mut tally, is_gone) = listen(&told, began, &stop, view)?;
     tally.rejected = github.rejected();
+    if is_gone {
+        return Ok((tally, End::DaemonGone));
+    }
     let answer = client.logout(&NAME.parse().expect("a constant"), &LogoutRequest::default());
-    // A daemon that has gone meanwhile is told by the calls that failed.
     tally.revoked = answer.is_ok_and(|answer| answer.revocation == Revocation::Confirmed);
     view.show(&Beat::LoggedOut { revoked: tally.revoked })?;
-    Ok((tally, stop.load(Ordering::Relaxed)))
+    Ok((tally, if stop.load(Ordering::Relaxed) { End::Interrupted } else { End::InTime }))
 }
 
-/// Shows what comes, until both clients are done.
-fn listen(told: &Receiver<Message>, began: Instant, view: &mut View) -> Result<Tally, Failure> {
-    let mut tally = Tally::default();
+/// Shows what comes, until both clients are done. Whether the daemon has gone: then nothing that comes is worth showing.
+fn listen(told: &Receiver<Message>, began: Instant, stop: &AtomicBool, view: &mut View) -> Result<(Tally, bool), Failure> {
+    let (mut tally, mut is_gone) = (Tally::default(), false);
     let mut running = CLIENTS;
     while running > 0
         && let Ok(message) = told.recv()
@@ -131,6 +146,11 @@ fn listen(told: &Receiver<Message>, began: Instant, view: &mut View) -> Result<T
         let beat = match message {
             Message::Beat(beat) => beat,
             Message::Refreshed => Beat::Refreshed { second: began.elapsed().as_secs() },
+            Message::Gone => {
+                is_gone = true;
+                stop.store(true, Ordering::Relaxed);
+                continue;
+            }
             Message::Over => {
                 running -= 1;
                 continue;
@@ -141,16 +161,16 @@ fn listen(told: &Receiver<Message>, began: Instant, view: &mut View) -> Result<T
         view.show(&beat)?;
     }
     tally.seconds = u64::try_from(began.elapsed().as_millis().div_ceil(1000)).unwrap_or(u64::MAX);
-    Ok(tally)
+    Ok((tally, is_gone))
 }
 
-/// Tells the refreshes, for as long as the daemon lives.
+/// Tells the refreshes, for as long as the daemon lives, and its end.
 fn follow(client: &Client, tell: Sender<Message>) -> Result<(), Failure> {
     let events = client.events()?;
     std::thread::spawn(move || {
         let mut refreshes = events.map_while(Result::ok).filter(|event| event.event == "refreshed");
         // Whoever does not listen any more has ended.
-        refreshes.try_for_each(|_| tell.send(Message::Refreshed))
+        refreshes.try_for_each(|_| tell.send(Message::Refreshed)).and_then(|()| tell.send(Message::Gone))
     });
     Ok(())
 }

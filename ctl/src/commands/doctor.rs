@@ -2,6 +2,7 @@
 //! changes nothing.
 
 mod daemon;
+mod issuer;
 mod machine;
 mod redact;
 
@@ -165,6 +166,7 @@ impl<'a> Found<'a> {
             checks.extend(told.network(&self.network));
             checks.extend(told.providers());
             checks.extend(told.clock());
+            checks.extend(self.issuer());
         }
         checks.extend(machine::other_tools());
         checks

@@ -294,7 +294,7 @@ impl Core {
     /// What an errand for a provider needs.
     pub(super) fn way(&self, provider: Provider) -> Way {
         let secret = self.secret_of(&provider);
-        let transport = self.transports.of(&self.config, &provider);
+        let transport = self.issuer.guard(self.transports.of(&self.config, &provider));
         Way { transport, clock: self.edges.clock.clone(), provider, secret }
     }
 
@@ -484,7 +484,7 @@ impl Core {
             uptime: now.boot.since(self.started).as_secs(),
             vault: self.vault_status(),
             config: self.config_status(),
-            issuer: self.issuer.status.clone(),
+            issuer: self.issuer.status(),
             grants: summaries.len(),
             login_required: summaries.iter().filter(|s| s.state == wire::GrantState::LoginRequired).count(),
             not_durable: summaries.iter().filter(|s| s.not_durable).count(),

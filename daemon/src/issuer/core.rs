@@ -1,7 +1,7 @@
 //! PURE: the issuer's state and the one way into it: a question, the time and randomness go in; an answer comes out, with the
 //! changes that must be on disk before anybody sees it. Changes are applied by whoever has saved them.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use zeroize::Zeroizing;
@@ -68,6 +68,8 @@ pub(crate) struct Core {
     /// What the person is called on this machine.
     pub(super) user: Option<String>,
     pub(super) holdings: Option<Holdings>,
+    /// Families that have ended though the disk has not taken it yet.
+    undeleted: HashSet<String>,
     pub(super) pending: Vec<Pending>,
     pub(super) codes: Vec<IssuedCode>,
 }
@@ -94,7 +96,7 @@ impl Outcome {
 impl Core {
     pub(crate) fn new(settings: Settings, user: Option<String>) -> Self {
         let issuer = settings.issuer();
-        Self { settings, issuer, user, holdings: None, pending: Vec::new(), codes: Vec::new() }
+        Self { settings, issuer, user, holdings: None, undeleted: HashSet::new(), pending: Vec::new(), codes: Vec::new() }
     }
 
     /// The config has changed: what is under way was asked under the old one.
@@ -107,11 +109,14 @@ impl Core {
 
     /// The vault was opened, or closed.
     pub(crate) fn hold(&mut self, holdings: Option<Holdings>) {
-        if holdings.is_none() {
-            self.pending.clear();
-            self.codes.clear();
-        }
         self.holdings = holdings;
+        match &mut self.holdings {
+            Some(holdings) => holdings.families.retain(|id, _| !self.undeleted.contains(id)),
+            None => {
+                self.pending.clear();
+                self.codes.clear();
+            }
+        }
     }
 
     /// Answers.
@@ -131,31 +136,49 @@ impl Core {
         }
     }
 
-    /// A change is on disk. An end counts even when it is not.
+    /// A change is on disk.
     pub(crate) fn apply(&mut self, change: Change) {
-        let Some(holdings) = &mut self.holdings else { return };
         match change {
             Change::Save(family, code) => {
                 self.codes.extend(code.map(|code| *code));
-                holdings.families.insert(family.id.clone(), *family);
+                if let Some(holdings) = &mut self.holdings {
+                    holdings.families.insert(family.id.clone(), *family);
+                }
             }
             Change::End(id) => {
-                holdings.families.remove(&id);
+                self.undeleted.remove(&id);
+                self.forget(&id);
             }
         }
     }
 
-    /// A change did not reach the disk: a code that was to be spent on it may be tried again.
+    /// A change did not reach the disk: a code that was to be spent on it may be tried again. An end counts all the same.
     pub(crate) fn undo(&mut self, change: Change) {
-        if let Change::Save(_, Some(code)) = change {
-            self.codes.push(IssuedCode { spent: None, ..*code });
+        match change {
+            Change::Save(_, code) => self.codes.extend(code.map(|code| IssuedCode { spent: None, ..*code })),
+            Change::End(id) => {
+                self.forget(&id);
+                self.undeleted.insert(id);
+            }
         }
     }
 
-    /// Families whose refresh token nobody has used for too long.
-    pub(crate) fn stale(&self, now: Now) -> Vec<String> {
+    /// Families to delete: their refresh token has lain unused for too long, or the disk did not take their end.
+    pub(crate) fn to_end(&self, now: Now) -> Vec<String> {
         let families = self.holdings.iter().flat_map(|holdings| holdings.families.values());
-        families.filter(|family| family.is_stale(now.wall)).map(|family| family.id.clone()).collect()
+        let stale = families.filter(|family| family.is_stale(now.boot)).map(|family| &family.id);
+        stale.chain(&self.undeleted).cloned().collect()
+    }
+
+    /// Whether this family has ended and the disk has not taken it.
+    pub(super) fn is_undeleted(&self, id: &str) -> bool {
+        self.undeleted.contains(id)
+    }
+
+    fn forget(&mut self, id: &str) {
+        if let Some(holdings) = &mut self.holdings {
+            holdings.families.remove(id);
+        }
     }
 
     /// A refusal as the token endpoint gives it.

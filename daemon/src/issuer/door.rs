@@ -18,6 +18,7 @@ use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::oneshot;
 use tokio::task::AbortHandle;
 use zeroize::Zeroizing;
 
@@ -57,9 +58,11 @@ pub(super) async fn serve(listener: TcpListener, settings: Settings, issuer: Iss
     let mut connections = Connections(VecDeque::new());
     loop {
         match listener.accept().await {
-            Ok((stream, client)) => {
-                connections.admit(tokio::spawn(tokio::time::timeout(LIFETIME, converse(stream, client, room.clone()))).abort_handle())
+            // Before it takes a place: whoever is not answered crowds nobody out either.
+            Ok((stream, client)) if is_ours(client, room.settings.listen).await => {
+                connections.admit(tokio::spawn(tokio::time::timeout(LIFETIME, converse(stream, room.clone()))).abort_handle());
             }
+            Ok(_) => {}
             // Out of file descriptors, mostly: a moment later some may be free.
             Err(_) => tokio::time::sleep(REST).await,
         }
@@ -87,14 +90,24 @@ impl Drop for Connections {
     }
 }
 
-async fn converse(stream: TcpStream, client: SocketAddr, room: Arc<Room>) {
-    let server = room.settings.listen;
-    // Reading the kernel's table takes a while where there are many connections.
-    match tokio::task::spawn_blocking(move || peer::is_ours(client, server)).await {
-        Ok(Ok(true)) => {}
-        Ok(Ok(false)) => return tracing::debug!("connection to the issuer closed: it is another user's"),
-        _ => return tracing::debug!("connection to the issuer closed: the system does not say whose it is"),
+/// Whether a connection is our own user's. The kernel's table is read on a thread of its own: that takes a while where there
+/// are many connections, and the runtime's few threads may all be waiting for a name server.
+async fn is_ours(client: SocketAddr, server: SocketAddr) -> bool {
+    let (tell, told) = oneshot::channel();
+    let look = move || drop(tell.send(peer::is_ours(client, server)));
+    let found = match std::thread::Builder::new().name("issuer-peer".into()).spawn(look) {
+        Ok(_) => told.await.ok(),
+        Err(_) => None,
+    };
+    match found {
+        Some(Ok(true)) => return true,
+        Some(Ok(false)) => tracing::debug!("connection to the issuer closed: it is another user's"),
+        _ => tracing::debug!("connection to the issuer closed: the system does not say whose it is"),
     }
+    false
+}
+
+async fn converse(stream: TcpStream, room: Arc<Room>) {
     let service = service_fn(move |request| {
         let room = room.clone();
         async move { Ok::<_, Infallible>(render(room.answer(request).await)) }

@@ -1,11 +1,14 @@
 //! PURE: the parameters of a request, from a query or a form (RFC 6749 appendix B). Values may be secrets: they are wiped, and
 //! never shown.
 
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+
 use url::form_urlencoded;
 use zeroize::Zeroizing;
 
 /// Parameters by name, none twice. Those without a value count as absent (RFC 6749 section 3.1).
-pub(crate) struct Params(Vec<(String, Zeroizing<String>)>);
+pub(crate) struct Params(HashMap<String, Zeroizing<String>>);
 
 /// A parameter came twice (RFC 6749 section 3.1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -14,13 +17,13 @@ pub(crate) struct Repeated;
 impl Params {
     /// Reads a query or a form. The same `resource` may come again (RFC 8707 section 2); two different ones do not fit one token.
     pub(crate) fn parse(encoded: &[u8]) -> Result<Self, Repeated> {
-        let mut params: Vec<(String, Zeroizing<String>)> = Vec::new();
+        let mut params = HashMap::new();
         for (name, value) in form_urlencoded::parse(encoded) {
             let value = Zeroizing::new(value.into_owned());
-            match params.iter().find(|(known, _)| *known == *name) {
-                Some((_, known)) if name == "resource" && *known == value => {}
-                Some(_) => return Err(Repeated),
-                None => params.push((name.into_owned(), value)),
+            match params.entry(name.into_owned()) {
+                Entry::Vacant(place) => drop(place.insert(value)),
+                Entry::Occupied(known) if known.key() == "resource" && *known.get() == value => {}
+                Entry::Occupied(_) => return Err(Repeated),
             }
         }
         Ok(Self(params))
@@ -28,13 +31,13 @@ impl Params {
 
     /// The value of a parameter that has one.
     pub(crate) fn get(&self, name: &str) -> Option<&str> {
-        self.0.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str()).filter(|value| !value.is_empty())
+        self.0.get(name).map(|value| value.as_str()).filter(|value| !value.is_empty())
     }
 }
 
 impl std::fmt::Debug for Params {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_list().entries(self.0.iter().map(|(name, _)| name)).finish()
+        f.debug_list().entries(self.0.keys()).finish()
     }
 }
 

@@ -3,8 +3,22 @@
 
 use std::net::SocketAddr;
 
-/// Whether this platform tells.
-pub(super) const IS_TOLD: bool = cfg!(target_os = "linux");
+/// Where it is told.
+#[cfg(target_os = "linux")]
+const TABLES: [&str; 2] = ["/proc/net/tcp", "/proc/net/tcp6"];
+
+/// Why nobody is ours, where the system should tell and does not. Where it never does, the log says so.
+pub(super) fn blindness() -> Option<String> {
+    #[cfg(target_os = "linux")]
+    return std::fs::File::open(TABLES[0])
+        .err()
+        .map(|error| format!("the issuer answers nobody: the system does not say whose a connection is ({}: {error})", TABLES[0]));
+    #[cfg(not(target_os = "linux"))]
+    {
+        tracing::warn!("this system does not tell whose a connection on loopback is: other users of it reach the issuer's pages");
+        None
+    }
+}
 
 /// Whether the client's end of a connection belongs to our own user. Where the system does not tell, everybody passes: nothing
 /// is given without an approval on the Unix socket all the same.
@@ -13,7 +27,7 @@ pub(super) const IS_TOLD: bool = cfg!(target_os = "linux");
 /// When the kernel's tables cannot be read.
 #[cfg(target_os = "linux")]
 pub(super) fn is_ours(client: SocketAddr, server: SocketAddr) -> std::io::Result<bool> {
-    for table in ["/proc/net/tcp", "/proc/net/tcp6"] {
+    for table in TABLES {
         match std::fs::read_to_string(table) {
             Ok(text) => {
                 if let Some(owner) = owner(&text, client, server) {
@@ -36,14 +50,15 @@ pub(super) fn is_ours(_client: SocketAddr, _server: SocketAddr) -> std::io::Resu
 /// The user of the socket that is `client` on its own side, from the text of `/proc/net/tcp` or `tcp6` (proc(5)).
 #[cfg(target_os = "linux")]
 fn owner(table: &str, client: SocketAddr, server: SocketAddr) -> Option<u32> {
-    let ends = [client, server].map(forms);
-    let lines = table.lines().skip(1).map(|line| line.split_ascii_whitespace().collect::<Vec<_>>());
-    let ours = |line: &Vec<&str>| {
-        let at = |column: usize| line.get(column).copied().unwrap_or_default().to_owned();
+    let (client, server) = (forms(client), forms(server));
+    table.lines().skip(1).find_map(|line| {
+        let mut columns = line.split_ascii_whitespace().skip(1);
+        let (local, remote) = (columns.next()?, columns.next()?);
+        let (uid, inode) = (columns.nth(4)?, columns.nth(1)?);
         // A socket that its process has let go of has no inode, and its user is shown as root.
-        ends[0].contains(&at(1)) && ends[1].contains(&at(2)) && line.get(9).is_some_and(|inode| *inode != "0")
-    };
-    lines.into_iter().find(ours)?.get(7)?.parse().ok()
+        let is_it = client.iter().any(|form| form == local) && server.iter().any(|form| form == remote) && inode != "0";
+        is_it.then(|| uid.parse().ok())?
+    })
 }
 
 /// An address as the tables write it: 32-bit words in the machine's own byte order. A client may have connected to an IPv4

@@ -9,6 +9,7 @@ use url::Url;
 
 use super::clients::{Client, DEFAULT_LISTEN, Resource, Settings};
 use super::core::{Ask, Change, Core, Holdings, NOT_SAVED, Said};
+use super::family::Family;
 use super::keys::{ACCESS_TOKEN, ID_TOKEN, SigningKey};
 use super::params::Params;
 use super::reply::Reply;
@@ -28,6 +29,7 @@ struct Bench {
     now: Now,
     random: Bytes,
     saves: Vec<&'static str>,
+    stored: HashMap<String, Family>,
     disk_is_full: bool,
 }
 
@@ -50,7 +52,7 @@ impl Bench {
         let key = SigningKey::generate().unwrap();
         core.hold(Some(Holdings { key, subject: "subject-1".into(), families: HashMap::new() }));
         let now = Now { boot: Boot::from_start(Duration::from_secs(1_000)), wall: Wall(1_800_000_000_000) };
-        Self { core, now, random: counting(), saves: Vec::new(), disk_is_full: false }
+        Self { core, now, random: counting(), saves: Vec::new(), stored: HashMap::new(), disk_is_full: false }
     }
 
     fn pass(&mut self, seconds: u64) {
@@ -65,6 +67,10 @@ impl Bench {
             if self.disk_is_full {
                 self.core.undo(change);
                 return Reply::refusal(NOT_SAVED, ISSUER);
+            }
+            match &change {
+                Change::Save(family, _) => drop(self.stored.insert(family.id.clone(), (**family).clone())),
+                Change::End(id) => drop(self.stored.remove(id)),
             }
             self.core.apply(change);
         }
@@ -387,10 +393,29 @@ fn a_refresh_token_that_comes_again_ends_the_family() {
     let mut bench = Bench::new();
     let (first, bystander) = (bench.login(), bench.login());
     let second = bench.refresh(&first, &[]).unwrap();
+    let third = bench.refresh(&second, &[]).unwrap();
     assert_eq!(bench.refresh(&first, &[]), Err("invalid_grant".into()));
-    assert_eq!(bench.refresh(&second, &[]), Err("invalid_grant".into()), "the newest one too");
-    assert_eq!(bench.userinfo(second["access_token"].as_str().unwrap()).0, 401);
-    assert!(bench.refresh(&bystander, &[]).is_ok(), "another login goes on");
+    assert_eq!(bench.refresh(&third, &[]), Err("invalid_grant".into()), "the newest one too");
+    assert_eq!(bench.userinfo(third["access_token"].as_str().unwrap()).0, 401);
+    let next = bench.refresh(&bystander, &[]).unwrap();
+    bench.pass(30);
+    assert_eq!(bench.refresh(&bystander, &[]), Err("invalid_grant".into()), "though nothing that was given for it was used");
+    assert_eq!(bench.refresh(&next, &[]), Err("invalid_grant".into()));
+}
+
+#[test]
+fn a_client_that_the_answer_did_not_reach_may_ask_again_at_once() {
+    let mut bench = Bench::new();
+    let first = bench.login();
+    let lost = bench.refresh(&first, &[]).unwrap();
+    let form = [("grant_type", "refresh_token"), ("refresh_token", first["refresh_token"].as_str().unwrap())];
+    assert_eq!(bench.token("reader", &form, &[]), Err("invalid_grant".into()), "nobody else may");
+    bench.pass(29);
+    let came = bench.refresh(&first, &[]).unwrap();
+    assert_eq!(claims(&came["access_token"])["sid"], claims(&first["access_token"])["sid"]);
+    let next = bench.refresh(&came, &[]).unwrap();
+    assert_eq!(bench.refresh(&lost, &[]), Err("invalid_grant".into()), "somebody has the answer that was lost");
+    assert_eq!(bench.refresh(&next, &[]), Err("invalid_grant".into()), "and both of them are out");
 }
 
 #[test]
@@ -502,9 +527,30 @@ fn a_month_old_refresh_token_is_refused() {
     let mut bench = Bench::new();
     let token = bench.login();
     bench.pass(31 * 24 * 3600);
-    assert_eq!(bench.core.stale(bench.now).len(), 1);
+    assert_eq!(bench.core.to_end(bench.now).len(), 1);
     assert_eq!(bench.refresh(&token, &[]), Err("invalid_grant".into()));
-    assert!(bench.core.stale(bench.now).is_empty());
+    assert!(bench.core.to_end(bench.now).is_empty());
+}
+
+#[test]
+fn an_end_that_the_disk_did_not_take_counts_and_is_told_until_it_has() {
+    let mut bench = Bench::new();
+    let token = bench.login();
+    let revoke = || Ask::Revoke("editor".into(), changed(&[("token", token["refresh_token"].as_str().unwrap())], &[]));
+    bench.disk_is_full = true;
+    assert_eq!(bench.ask(revoke()).status, 503);
+    assert_eq!(bench.refresh(&token, &[]), Err("invalid_grant".into()), "it counts at once");
+    assert_eq!(bench.userinfo(token["access_token"].as_str().unwrap()).0, 401);
+    assert_eq!(bench.ask(revoke()).status, 503, "it is not done yet");
+    let Holdings { key, subject, .. } = bench.core.holdings.take().unwrap();
+    let on_disk = bench.stored.clone();
+    bench.core.hold(None);
+    bench.core.hold(Some(Holdings { key, subject, families: on_disk }));
+    assert_eq!(bench.refresh(&token, &[]), Err("invalid_grant".into()), "the disk does not bring it back");
+    assert_eq!(bench.core.to_end(bench.now).len(), 1, "and it is tried again");
+    bench.disk_is_full = false;
+    assert_eq!(bench.ask(revoke()).status, 200);
+    assert!(bench.stored.is_empty() && bench.core.to_end(bench.now).is_empty());
 }
 
 #[test]

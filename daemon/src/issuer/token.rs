@@ -10,7 +10,7 @@ use zeroize::Zeroizing;
 use super::authorize::{Code as IssuedCode, hash, same};
 use super::core::{Change, Core, Outcome};
 use super::error::{Code, Refusal};
-use super::family::{Birth, Family};
+use super::family::{Birth, Family, Worth};
 use super::keys::{ACCESS_TOKEN, ID_TOKEN};
 use super::params::Params;
 use super::reply::Reply;
@@ -65,7 +65,7 @@ impl Core {
         same_resource(params, &request.audience)?;
         let wanted = Wanted { scopes: request.scopes.clone(), nonce: request.nonce };
         let birth = Birth { client_id: request.client_id, audience: request.audience, scopes: request.scopes, approved_at };
-        let born = Family::new(birth, now.wall, random);
+        let born = Family::new(birth, now, random);
         let reply = self.tokens(&born, &wanted, now, random)?;
         let family = born.0;
         let spent = IssuedCode { spent: Some(family.id.clone()), ..issued };
@@ -77,17 +77,21 @@ impl Core {
         let unknown = Refusal::new(Code::InvalidGrant, "the refresh token is unknown, expired or revoked");
         let families = &self.holdings()?.families;
         let family = Family::id_in(token).and_then(|id| families.get(id)).filter(|family| family.client_id == client).ok_or(unknown)?;
-        if family.is_stale(now.wall) {
+        if family.is_stale(now.boot) {
             return Ok(self.refused(unknown).after(Change::End(family.id.clone())));
         }
-        if !family.is_present(token) {
-            tracing::warn!(client, "a used refresh token came again; the login that it belongs to is ended");
-            let refusal = Refusal::new(Code::InvalidGrant, "the refresh token was used before: the login has ended");
-            return Ok(self.refused(refusal).after(Change::End(family.id.clone())));
+        match family.worth(token, now.boot) {
+            Worth::Good => {}
+            Worth::Again => tracing::info!(client, "a refresh token came again within moments: the answer to it may have been lost"),
+            Worth::Nothing => {
+                tracing::warn!(client, "a used refresh token came again; the login that it belongs to is ended");
+                let refusal = Refusal::new(Code::InvalidGrant, "the refresh token was used before: the login has ended");
+                return Ok(self.refused(refusal).after(Change::End(family.id.clone())));
+            }
         }
         same_resource(params, &family.audience)?;
         let scopes = self.narrowed(family, params)?;
-        let next = family.rotated(now.wall, random);
+        let next = family.rotated(token, now, random);
         let reply = self.tokens(&next, &Wanted { scopes, nonce: None }, now, random)?;
         Ok(Outcome::reply(reply).after(Change::Save(Box::new(next.0), None)))
     }
@@ -176,6 +180,9 @@ impl Core {
     pub(super) fn revoke(&self, client: &str, params: &Params) -> Result<Outcome, Refusal> {
         let token = params.get("token").ok_or(Refusal::new(Code::InvalidRequest, "token is missing"))?;
         let holdings = self.holdings()?;
+        if let Some(id) = Family::id_in(token).filter(|id| self.is_undeleted(id)) {
+            return Ok(Outcome::reply(Reply::text(200, "")).after(Change::End(id.to_owned())));
+        }
         let by_refresh_token = Family::id_in(token).and_then(|id| holdings.families.get(id));
         let by_access_token = || {
             let claims = holdings.key.verify(ACCESS_TOKEN, token).ok()?;

@@ -20,12 +20,15 @@ pub(crate) enum DemoError {
     /// The daemon did not come up.
     #[error("the mcp-authd of the demo ended before it was ready")]
     NoDaemon,
+    /// The daemon ended while it was needed.
+    #[error("the mcp-authd of the demo has ended in the middle of it")]
+    DaemonGone,
     /// The issuer did not come up.
     #[error("the issuer of the demo does not listen")]
     NoIssuer,
     /// The issuer's page could not be fetched.
     #[error("the issuer of the demo does not answer: {0}")]
-    NoAnswer(#[source] Box<ureq::Error>),
+    NoAnswer(#[from] Box<ureq::Error>),
     /// The issuer's page is not the one that was expected.
     #[error("the page of the demo's issuer is not the one that asks for an approval (HTTP status {0})")]
     OddPage(u16),

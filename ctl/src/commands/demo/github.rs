@@ -11,8 +11,9 @@ use mcp_auth_proto::Secret;
 use serde_json::{Value, json};
 use zeroize::Zeroizing;
 
-use super::{CLIENTS, DemoError, web};
+use super::{CLIENTS, DemoError};
 use crate::commands::token::fingerprint;
+use crate::web;
 
 /// How long a request may take to come.
 const PATIENCE: Duration = Duration::from_secs(5);

@@ -6,11 +6,12 @@ use std::sync::Arc;
 
 use mcp_auth_proto::{ApprovalDecision, Client, LoginEvent, LoginFlow, LoginRequest};
 
-use super::{DemoError, NAME, web};
+use super::{DemoError, NAME};
 use crate::browser::{self, Absence};
 use crate::commands::approve;
 use crate::failure::Failure;
 use crate::output;
+use crate::web::{self, Answer};
 
 /// Who answers the issuer's page.
 pub(super) enum Way {
@@ -111,7 +112,7 @@ fn take_codes(client: &Client) {
 /// Does what a browser and a person would do: fetches the page, approves the code on it over the socket, and goes on where
 /// the page goes then. The code.
 fn answer(client: &Client, issuer: &str, url: &str, redirect_uri: &str) -> Result<String, Failure> {
-    let page = web::get(url, None)?;
+    let page = get(url)?;
     let odd = || DemoError::OddPage(page.status);
     if !url.starts_with(issuer) || page.status != 200 {
         return Err(odd().into());
@@ -119,11 +120,15 @@ fn answer(client: &Client, issuer: &str, url: &str, redirect_uri: &str) -> Resul
     let code = between(&page.body, "mcp-authctl approve <b>", "<").ok_or_else(odd)?;
     let next = between(&page.body, "url=/oauth/authorize?pending=", "\"").ok_or_else(odd)?;
     client.decide(code, &ApprovalDecision { allow: true })?;
-    let approved = web::get(&format!("{issuer}/oauth/authorize?pending={next}"), None)?;
+    let approved = get(&format!("{issuer}/oauth/authorize?pending={next}"))?;
     let back = approved.location.filter(|to| to.starts_with(redirect_uri)).ok_or(DemoError::OddPage(approved.status))?;
     // How the login goes on, its own events tell.
-    web::get(&back, None)?;
+    get(&back)?;
     Ok(code.to_owned())
+}
+
+fn get(url: &str) -> Result<Answer, DemoError> {
+    Ok(web::get(url, None)?)
 }
 
 fn between<'a>(text: &'a str, before: &str, after: &str) -> Option<&'a str> {

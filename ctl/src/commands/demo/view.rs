@@ -6,8 +6,8 @@ use std::io::IsTerminal;
 
 use serde_json::json;
 
-use super::CLIENTS;
 use super::beat::{Beat, Tally};
+use super::{CLIENTS, End};
 use crate::failure::Failure;
 use crate::output::{self, field};
 
@@ -49,14 +49,14 @@ impl View {
     }
 
     /// Shows what it came to, and what to do next.
-    pub(super) fn end(&self, tally: &Tally, interrupted: bool) -> Result<(), Failure> {
+    pub(super) fn end(&self, tally: &Tally, end: End) -> Result<(), Failure> {
         if self.json {
             let mut summary = json!(tally);
             summary["event"] = "ended".into();
             summary["tokens"] = tally.tokens.len().into();
             return output::json(&summary);
         }
-        self.line(&summary(tally, interrupted))?;
+        self.line(&summary(tally, end))?;
         if tally.is_as_it_should_be() { self.line(NEXT) } else { Ok(()) }
     }
 
@@ -125,8 +125,12 @@ fn words(beat: &Beat) -> String {
     }
 }
 
-fn summary(tally: &Tally, interrupted: bool) -> String {
-    let stopped = if interrupted { " (stopped by Ctrl-C)" } else { "" };
+fn summary(tally: &Tally, end: End) -> String {
+    let stopped = match end {
+        End::InTime => "",
+        End::Interrupted => " (stopped by Ctrl-C)",
+        End::DaemonGone => " (its mcp-authd has ended)",
+    };
     let head = format!(
         "\nOne login, {} s{stopped}: {} by two clients, {} failed; {} with {}.",
         tally.seconds,
@@ -138,7 +142,7 @@ fn summary(tally: &Tally, interrupted: bool) -> String {
     let meaning = if tally.refreshes > 0 && tally.failed == 0 && tally.revoked {
         "\nEach token was replaced before it ended, both clients went on with the same new one, and nobody had to log in again.\n\
          The clients saw no token at all, the MCP servers only access tokens; the refresh token never left mcp-authd."
-    } else if interrupted {
+    } else if end != End::InTime {
         ""
     } else {
         "\nThat is not what it should be: at least one refresh, no failed call, and a logout that the server confirms."
@@ -173,12 +177,12 @@ mod tests {
     #[test]
     fn the_summary_tells_what_was_wrong() {
         let good = Tally { seconds: 60, calls: 120, refreshes: 3, revoked: true, nothing_left: true, ..Tally::default() };
-        let said = summary(&good, false);
+        let said = summary(&good, End::InTime);
         assert!(said.contains("120 calls by two clients, 0 failed") && said.contains("3 refreshes"), "{said}");
         assert!(said.contains("nobody had to log in again") && said.contains("Nothing is left behind"), "{said}");
-        let bad = summary(&Tally { failed: 1, nothing_left: false, ..good.clone() }, false);
+        let bad = summary(&Tally { failed: 1, nothing_left: false, ..good.clone() }, End::InTime);
         assert!(bad.contains("not what it should be") && bad.contains("could not be removed"), "{bad}");
         assert!(!bad.contains("nobody had to"), "{bad}");
-        assert!(summary(&Tally { refreshes: 0, ..good }, true).contains("stopped by Ctrl-C"));
+        assert!(summary(&Tally { refreshes: 0, ..good }, End::Interrupted).contains("stopped by Ctrl-C"));
     }
 }

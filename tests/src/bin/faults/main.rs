@@ -26,6 +26,7 @@ mod openers;
 mod outage;
 mod peers;
 mod passphrases;
+mod own_issuer;
 mod places;
 mod power;
 mod provider;
@@ -78,6 +79,7 @@ fn cases() -> Vec<Case> {
         outage::CASES,
         peers::CASES,
         passphrases::CASES,
+        own_issuer::CASES,
         places::CASES,
         power::CASES,
         provider::CASES,

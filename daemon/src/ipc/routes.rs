@@ -72,6 +72,7 @@ const TABLE: &[Route] = &[
     Route { method: "POST", path: "/v1/reload", right: Right::Configure, answer: |b, c, _| Box::pin(reload(b.broker, c)) },
     Route { method: "GET", path: "/v1/status", right: Right::Look, answer: |b, c, _| Box::pin(status(b.broker, c)) },
     Route { method: "GET", path: "/v1/doctor", right: Right::Look, answer: |b, c, _| Box::pin(doctor(b.broker, c)) },
+    Route { method: "GET", path: "/v1/notifications", right: Right::Look, answer: |b, c, _| Box::pin(notifications(b.broker, c)) },
     Route { method: "GET", path: "/v1/events", right: Right::Look, answer: |b, c, _| Box::pin(events(b.broker, c)) },
     Route { method: "GET", path: "/issuer/keys", right: Right::Look, answer: |b, c, _| Box::pin(issuer_keys(b.issuer, c)) },
     Route { method: "GET", path: "/v1/issuer/approvals/*", right: Right::Approve, answer: |b, c, n| Box::pin(approval(b.issuer, c, n)) },
@@ -188,6 +189,11 @@ async fn status(broker: Broker, call: Call) -> Result<Answer, ErrorBody> {
 async fn doctor(broker: Broker, call: Call) -> Result<Answer, ErrorBody> {
     nothing(&call)?;
     Answer::json(&broker.doctor().await?)
+}
+
+async fn notifications(broker: Broker, call: Call) -> Result<Answer, ErrorBody> {
+    nothing(&call)?;
+    Answer::json(&broker.notifications().await?)
 }
 
 async fn events(broker: Broker, call: Call) -> Result<Answer, ErrorBody> {

@@ -10,6 +10,9 @@
 mod accept;
 mod binaries;
 mod browse;
+mod bus;
+mod cable;
+mod desktop;
 mod events;
 mod git;
 mod github;
@@ -34,6 +37,8 @@ mod wait;
 
 pub use binaries::{binary, chromium, kept_folder, mcp_python, node, require, require_root, source_folder};
 pub use browse::{Answer, Person};
+pub use cable::Cable;
+pub use desktop::{Desktop, Shown, VirtualScreen};
 pub use events::Events;
 pub use git::{Git, GitServer, Scheme, Visit, our_helper};
 pub use github::GitHub;

@@ -11,7 +11,7 @@ use mcp_auth_tests::{Daemon, Finding, Git, LeakSearch, Person, Room, Server, kep
 use rustix::process::Signal;
 use serde_json::json;
 
-const SUITES: [&str; 21] = [
+const SUITES: [&str; 22] = [
     "login",
     "device",
     "serve",
@@ -33,6 +33,7 @@ const SUITES: [&str; 21] = [
     "resource_server",
     "issued",
     "capability",
+    "notifications",
 ];
 
 fn report(findings: &[Finding]) -> String {

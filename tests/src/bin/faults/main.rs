@@ -15,6 +15,7 @@ mod life;
 mod lost;
 mod names;
 mod neighbours;
+mod notices;
 mod odd;
 mod oidc_agent;
 mod outage;
@@ -59,6 +60,7 @@ fn cases() -> Vec<Case> {
         lost::CASES,
         names::CASES,
         neighbours::CASES,
+        notices::CASES,
         odd::CASES,
         oidc_agent::CASES,
         outage::CASES,

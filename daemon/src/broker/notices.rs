@@ -180,6 +180,8 @@ impl Core {
                 }
                 let now = self.now();
                 self.board.notices.failed(key, now.boot);
+                // What it was to replace may still be there.
+                self.board.screen.close(key);
                 self.board.carry_out(Vec::new());
             }
         }

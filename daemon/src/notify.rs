@@ -7,6 +7,7 @@
 #[cfg(target_os = "linux")]
 mod bus;
 pub mod ctl;
+#[cfg(any(target_os = "linux", test))]
 mod text;
 
 use std::sync::Arc;
@@ -115,6 +116,7 @@ pub struct Screen {
 
 /// What the thread is to do.
 #[derive(Debug)]
+#[cfg_attr(not(target_os = "linux"), allow(dead_code, reason = "nothing is shown there"))]
 enum Order {
     Show(Key, Box<Notification>),
     Close(Key),

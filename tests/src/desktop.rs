@@ -130,11 +130,19 @@ impl Desktop {
         self.emit("NotificationClosed", "uu", &["u", &number.to_string(), "u", "2"]);
     }
 
-    /// Somebody else on the bus says that this button was pressed.
+    /// Somebody else on the bus tells this process that a button was pressed: to everybody who listens, and to it alone.
     #[track_caller]
-    pub fn forge_press(&self, number: u64, action: &str) {
-        let output = self.busctl(&["emit", OBJECT, SERVICE, "ActionInvoked", "us", &number.to_string(), action]).output().unwrap();
-        assert!(output.status.success(), "{output:?}");
+    pub fn forge_press(&self, pid: u32, number: u64, action: &str) {
+        let of_process = |name: &&String| self.ask_bus("GetConnectionUnixProcessID", &["s", name.as_str()])[0] == pid;
+        let names = self.names();
+        let names: Vec<_> = names.iter().filter(of_process).collect();
+        assert!(!names.is_empty(), "it is not on the bus");
+        for to in names.iter().map(|name| Some(name.as_str())).chain([None]) {
+            let mut command = self.command(&require("dbus-send", "dbus"));
+            command.args(["--session", "--type=signal"]).args(to.map(|name| format!("--dest={name}"))).arg(OBJECT);
+            command.arg(format!("{SERVICE}.ActionInvoked")).args([format!("uint32:{number}"), format!("string:{action}")]);
+            assert!(command.status().unwrap().success());
+        }
     }
 
     /// The service hangs (`true`): whoever asks it waits. Or it goes on.
@@ -155,9 +163,19 @@ impl Desktop {
     /// How many programs are on the bus, the asker not counted.
     #[track_caller]
     pub fn connections(&self) -> usize {
-        let asked = ["--json=short", "call", "org.freedesktop.DBus", "/org/freedesktop/DBus", "org.freedesktop.DBus", "ListNames"];
-        let names = answer(self.busctl(&asked)).expect("the bus answers");
-        names[0].as_array().unwrap().iter().filter(|name| name.as_str().unwrap().starts_with(':')).count() - 1
+        self.names().len() - 1
+    }
+
+    /// The unique names of those who are on the bus, the asker's too.
+    fn names(&self) -> Vec<String> {
+        let names = self.ask_bus("ListNames", &[]);
+        names[0].as_array().unwrap().iter().map(|name| name.as_str().unwrap().to_owned()).filter(|name| name.starts_with(':')).collect()
+    }
+
+    /// Null where the bus knows no answer: somebody has gone.
+    fn ask_bus(&self, method: &str, arguments: &[&str]) -> Value {
+        let bus = ["--json=short", "call", "org.freedesktop.DBus", "/org/freedesktop/DBus", "org.freedesktop.DBus", method];
+        answer(self.busctl(&[&bus[..], arguments].concat())).unwrap_or_default()
     }
 
     /// A command that knows this session.

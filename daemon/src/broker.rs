@@ -16,6 +16,7 @@ mod holders;
 mod issuer;
 mod lane;
 mod logins;
+mod notices;
 mod policy;
 mod providers;
 #[cfg(test)]
@@ -38,6 +39,7 @@ use crate::config::{Config, Network};
 use crate::grant::Asker;
 use crate::issuer::Feed;
 use crate::issuer::clients::Settings;
+use crate::notify::Desktop;
 use crate::platform::Alarm;
 use crate::transport::Transport;
 use crate::vault::{Record, Vault};
@@ -51,6 +53,8 @@ pub struct Edges {
     pub connect: fn(&Network) -> Arc<dyn Transport>,
     /// The sealed records.
     pub vault: Vault,
+    /// Where notifications are shown.
+    pub desktop: Desktop,
 }
 
 impl std::fmt::Debug for Edges {
@@ -249,6 +253,11 @@ impl Broker {
     /// `GET /v1/doctor`.
     pub async fn doctor(&self) -> Result<Vec<wire::ProviderReach>, ErrorBody> {
         self.ask(|core, reply| core.doctor(reply)).await
+    }
+
+    /// `GET /v1/notifications`.
+    pub async fn notifications(&self) -> Result<wire::Notifications, ErrorBody> {
+        self.ask(|core, reply| core.notifications(reply)).await
     }
 
     /// `GET /v1/events`. Dropping the receiver is going away; a reader that is too slow is dropped.

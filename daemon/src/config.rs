@@ -24,13 +24,21 @@ use crate::provider::{Provider, preset};
 use crate::transport::Proxy;
 
 /// What config.toml says, checked.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
     /// `[network]`.
     pub network: Network,
     /// `[issuer]`; `None`: it is switched off.
     pub issuer: Option<Settings>,
+    /// `[notifications]`: whether the desktop is told anything.
+    pub notifications: bool,
     providers: Vec<Provider>,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self { network: Network::default(), issuer: None, notifications: true, providers: Vec::new() }
+    }
 }
 
 /// How providers are reached. What is absent is taken from the daemon's own environment.
@@ -82,7 +90,7 @@ impl Config {
         let network = tables.network.check().map_err(wrong)?;
         let issuer = tables.issuer.check().map_err(wrong)?;
         let providers = tables.providers.into_iter().map(|(name, table)| provider(&name, table)).collect::<Result<_, _>>();
-        Ok(Self { network, issuer, providers: providers.map_err(wrong)? })
+        Ok(Self { network, issuer, notifications: tables.notifications.enabled, providers: providers.map_err(wrong)? })
     }
 
     /// The provider of this name: the configured one, else the bare preset.
@@ -156,6 +164,19 @@ struct Tables {
     providers: BTreeMap<Spanned<String>, Table>,
     network: NetworkTable,
     issuer: issuer::IssuerTable,
+    notifications: NotificationsTable,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct NotificationsTable {
+    enabled: bool,
+}
+
+impl Default for NotificationsTable {
+    fn default() -> Self {
+        Self { enabled: true }
+    }
 }
 
 #[derive(Debug, Default, Deserialize)]

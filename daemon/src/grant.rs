@@ -58,6 +58,23 @@ pub type Asker = u64;
 /// Names an attempt, a save or a probe; unique within the daemon.
 pub type Ticket = u64;
 
+/// How a grant's refreshes go, as far as a person may have to hear of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Health {
+    /// Nothing is wrong.
+    Well,
+    /// Something is under way that will tell.
+    Busy,
+    /// The provider could not be reached.
+    Unreached,
+    /// The provider was reached, or may have been, and gave no token.
+    Failing,
+    /// Only a person can help.
+    LoginNeeded,
+    /// The config no longer has its provider as it was.
+    Undefined,
+}
+
 /// What an asker wants.
 #[derive(Clone, Debug, Default)]
 pub struct Want {
@@ -591,7 +608,7 @@ impl Grant {
     }
 
     /// Whether the present token may be given out at all: defined, unexpired, and not replaced or rejected for good.
-    fn is_servable(&self, now: Now) -> bool {
+    pub(crate) fn is_servable(&self, now: Now) -> bool {
         let Some(terms) = &self.terms else { return false };
         let replaced = matches!(self.phase, Phase::Saving { .. }) && terms.refresh_invalidates_access_token;
         let rejected_for_good = self.current.rejected && (!self.record.is_renewable() || self.record.ended.is_some());

@@ -3,7 +3,7 @@
 //! A token request goes `ipc::listener` (accepts) -> `ipc::peer` (same user, else closed) -> `ipc::routes` -> `policy` ->
 //! `broker` (owns every grant) -> `grant` (decides), and back. `issuer` is an authorization server of our own, with a port of
 //! its own, for MCP servers on this machine. Everything that touches the world lies at the edges:
-//! `platform`, `transport`, `vault`, `clock`.
+//! `platform`, `transport`, `vault`, `clock`, `notify`. What a person is told by a notification decides `notices`.
 
 pub mod broker;
 pub mod caller;
@@ -18,6 +18,8 @@ pub mod ipc;
 pub mod issuer;
 pub mod logging;
 pub mod login;
+pub mod notices;
+pub mod notify;
 pub mod oauth;
 pub mod places;
 pub mod platform;
@@ -37,6 +39,8 @@ use ipc::capability::Capabilities;
 use ipc::listener::Doors;
 use ipc::{Limits, Stage};
 use issuer::Issuer;
+use notify::Desktop;
+use transport::Transport;
 use vault::Vault;
 
 /// How long refreshes in flight may take to be finished and saved at the end.
@@ -48,9 +52,10 @@ const LAST_REQUESTS: Duration = Duration::from_millis(300);
 /// How long answers may take to be read after that.
 const LAST_ANSWERS: Duration = Duration::from_secs(1);
 
-/// The real edges: the system's clock, the network as the config says, this vault.
-pub fn system_edges(vault: Vault) -> Edges {
-    Edges { clock: Arc::new(SystemClock), connect: |network| Arc::new(transport::network::Network::new(network_of(network))), vault }
+/// The real edges: the system's clock, the network as the config says, this vault, this desktop.
+pub fn system_edges(vault: Vault, desktop: Desktop) -> Edges {
+    let connect = |network: &config::Network| -> Arc<dyn Transport> { Arc::new(transport::network::Network::new(network_of(network))) };
+    Edges { clock: Arc::new(SystemClock), connect, vault, desktop }
 }
 
 fn network_of(config: &config::Network) -> transport::network::NetworkConfig {

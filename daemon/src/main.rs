@@ -10,6 +10,7 @@ use mcp_auth_proto::SocketPathError;
 use mcp_authd::broker::Broker;
 use mcp_authd::config::Config;
 use mcp_authd::ephemeral::{self, Ephemeral};
+use mcp_authd::notify::Desktop;
 use mcp_authd::places::Places;
 use mcp_authd::platform::{self, BindError, Bound, LockError, LockFile, NotPrivate, Notice, Signal, Signals};
 use mcp_authd::vault::Vault;
@@ -161,7 +162,9 @@ fn daemon(ephemeral: Option<&Ephemeral>) -> Result<(), StartError> {
     runtime.block_on(async {
         let mut signals = Signals::new()?;
         let vault = Vault::start(places.for_vault());
-        let broker = Broker::start(system_edges(vault), config, places.config)?;
+        // A daemon that leaves nothing behind leaves nothing on the desktop either.
+        let desktop = if ephemeral.is_some() { Desktop::None } else { Desktop::OfThisSession };
+        let broker = Broker::start(system_edges(vault, desktop), config, places.config)?;
         let (listener, path, own) = match activated {
             // Never bound again, nor removed: the socket is the service manager's.
             Some(listener) => {

@@ -279,6 +279,11 @@ impl Client {
         self.call(&Call::get("/v1/doctor"))
     }
 
+    /// `GET /v1/notifications`: whether a person can be told anything on the desktop, which takes up to 5 s.
+    pub fn notifications(&self) -> Result<Notifications, ClientError> {
+        self.call(&Call::get("/v1/notifications"))
+    }
+
     /// `GET /v1/events`: what changes from now on.
     pub fn events(&self) -> Result<Lines<Event>, ClientError> {
         self.stream(&Call::get("/v1/events"))

@@ -1,11 +1,12 @@
 //! A real gnome-keyring on a private D-Bus session, in a home of its own: absent, locked, unlocked, emptied.
 
-use std::io::{BufRead as _, BufReader, Write as _};
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use crate::binaries::{bare_command, require};
+use crate::bus::Bus;
 use crate::wait::wait_until;
 
 const PASSWORD: &str = "a keyring password for tests";
@@ -16,8 +17,7 @@ const PATIENCE: Duration = Duration::from_secs(15);
 pub struct Keyring {
     home: PathBuf,
     runtime: PathBuf,
-    address: String,
-    bus: Child,
+    bus: Bus,
     daemon: Option<Child>,
 }
 
@@ -26,21 +26,12 @@ impl Keyring {
     #[track_caller]
     pub fn bus_only(home: &Path, runtime: &Path) -> Self {
         require("gnome-keyring-daemon", "gnome-keyring");
-        let address = format!("unix:path={}", runtime.join("bus").display());
-        let config = runtime.join("bus.conf");
-        std::fs::write(&config, bus_config(&address)).unwrap();
-        let mut command = base(&require("dbus-daemon", "dbus"), home, runtime);
-        command.arg("--nofork").arg("--print-address=1").arg(format!("--config-file={}", config.display()));
-        let mut bus = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
-        let mut line = String::new();
-        BufReader::new(bus.stdout.take().unwrap()).read_line(&mut line).unwrap();
-        assert!(line.starts_with("unix:"), "dbus-daemon did not start");
-        Self { home: home.to_owned(), runtime: runtime.to_owned(), address, bus, daemon: None }
+        Self { home: home.to_owned(), runtime: runtime.to_owned(), bus: Bus::start(home, runtime), daemon: None }
     }
 
     /// The value for `DBUS_SESSION_BUS_ADDRESS`.
     pub fn address(&self) -> &str {
-        &self.address
+        self.bus.address()
     }
 
     /// Starts the keyring unlocked, as after a login to the desktop. The first time makes the login keyring.
@@ -114,7 +105,7 @@ impl Keyring {
 
     fn send(&self, object: &str, arguments: &[&str]) -> Option<String> {
         let mut command = base(&require("dbus-send", "dbus"), &self.home, &self.runtime);
-        command.env("DBUS_SESSION_BUS_ADDRESS", &self.address);
+        command.env("DBUS_SESSION_BUS_ADDRESS", self.bus.address());
         command.args(["--session", "--print-reply", "--reply-timeout=3000", "--dest=org.freedesktop.secrets", object]);
         let output = command.args(arguments).output().unwrap();
         output.status.success().then(|| String::from_utf8_lossy(&output.stdout).into_owned())
@@ -122,7 +113,7 @@ impl Keyring {
 
     fn spawn(&self, arguments: &[&str], stdin: Stdio) -> Child {
         let mut command = base(&require("gnome-keyring-daemon", "gnome-keyring"), &self.home, &self.runtime);
-        command.env("DBUS_SESSION_BUS_ADDRESS", &self.address).args(arguments);
+        command.env("DBUS_SESSION_BUS_ADDRESS", self.bus.address()).args(arguments);
         command.stdin(stdin).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
     }
 }
@@ -130,8 +121,6 @@ impl Keyring {
 impl Drop for Keyring {
     fn drop(&mut self) {
         self.stop();
-        let _ = self.bus.kill();
-        let _ = self.bus.wait();
     }
 }
 
@@ -139,15 +128,4 @@ fn base(program: &Path, home: &Path, runtime: &Path) -> Command {
     let mut command = bare_command(program);
     command.env("HOME", home).env("XDG_RUNTIME_DIR", runtime);
     command
-}
-
-/// A session bus without service activation: who is not started is not there.
-fn bus_config(address: &str) -> String {
-    format!(
-        "<!DOCTYPE busconfig PUBLIC \"-//freedesktop//DTD D-Bus Bus Configuration 1.0//EN\" \
-         \"http://www.freedesktop.org/standards/dbus/1.0/busconfig.dtd\">\
-         <busconfig><type>session</type><listen>{address}</listen><auth>EXTERNAL</auth>\
-         <policy context=\"default\"><allow send_destination=\"*\" eavesdrop=\"true\"/><allow eavesdrop=\"true\"/><allow own=\"*\"/></policy>\
-         </busconfig>"
-    )
 }

@@ -36,6 +36,7 @@ const SUITES: &[&str] = &[
     "policy",
     "issuer",
     "issuer_attacks",
+    "notifications",
 ];
 
 fn report(findings: &[Finding]) -> String {

@@ -7,7 +7,9 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use mcp_auth_tests::{Listing, OWNER, Room, Systemd, attempts, binary, give, require, run, wait_until};
+use mcp_auth_tests::rogue::{Rogue, Rules};
+use mcp_auth_tests::{Listing, OWNER, Room, Running, Systemd, attempts, binary, give, require, run, wait_until};
+use serde_json::Value;
 
 const PATIENCE: Duration = Duration::from_secs(20);
 const SERVICE: &str = "mcp-authd.service";
@@ -371,4 +373,50 @@ fn every_line_of_the_sandbox_is_seen_to_hold() {
     for (name, outside, inside) in table {
         assert_eq!((without[name], within[name]), (outside, inside), "{name}, outside and inside");
     }
+}
+
+/// A browser that follows the login by itself, and notes in whose hands it is.
+const FOLLOWS: &str = "#!/bin/sh
+{ cat /proc/self/cgroup; grep -e NoNewPrivs -e Seccomp: /proc/self/status; } >> NOTES
+curl --silent --location --output /dev/null \"$1\"
+echo done >> NOTES
+";
+
+#[test]
+fn a_login_that_is_pressed_on_a_notification_runs_beside_the_service_and_not_in_its_sandbox() {
+    let rogue = Rogue::start(Rules::strict(Duration::from_secs(2)));
+    let mut room = Room::for_systemd();
+    let (browser, notes) = (room.path("browser"), room.path("home/notes"));
+    room.set("BROWSER", browser.to_str().unwrap());
+    room.write_config(&rogue.provider_table("test", ""));
+    fs::write(&browser, FOLLOWS.replace("NOTES", notes.to_str().unwrap())).unwrap();
+    fs::set_permissions(&browser, fs::Permissions::from_mode(0o755)).unwrap();
+    let systemd = room.start_systemd("default.target");
+    systemd.systemctl(&["start", "dbus.service"]).ok();
+    // As a desktop does with the variables of its session.
+    systemd.systemctl(&["set-environment", &format!("BROWSER={}", browser.display())]).ok();
+    let mut mock = systemd.command(&require("/usr/bin/python3", "python3-dbusmock"));
+    mock.args(["-m", "dbusmock", "--template", "notification_daemon", "--parameters", r#"{"capabilities": "body actions"}"#]);
+    let _mock = Running::start(mock, "dbusmock", false);
+    let busctl = |words: &[&str]| {
+        const OBJECT: [&str; 4] = ["--user", "--json=short", "call", "org.freedesktop.Notifications"];
+        let path = ["/org/freedesktop/Notifications", "org.freedesktop.DBus.Mock"];
+        let output = systemd.run(&require("busctl", "systemd"), &[&OBJECT[..], &path, words].concat(), "");
+        (output.code == 0).then(|| serde_json::from_str::<Value>(&output.stdout).unwrap_or_default())
+    };
+    let shown = || busctl(&["GetMethodCalls", "s", "Notify"]).map(|calls| calls["data"][0].as_array().unwrap().len());
+    wait_until("the desktop", PATIENCE, || shown().filter(|shown| *shown == 0));
+    installed(&systemd);
+    systemd.ctl(&["login", "test"]).ok();
+    rogue.revoke_family(0);
+    wait_until("a notification", PATIENCE, || shown().filter(|shown| *shown == 1));
+    wait_until("the first browser's end", PATIENCE, || fs::read_to_string(&notes).ok().filter(|notes| notes.contains("done")));
+    fs::remove_file(&notes).unwrap();
+
+    busctl(&["EmitSignal", "sssav", "org.freedesktop.Notifications", "ActionInvoked", "us", "2", "u", "1", "s", "log-in"]).unwrap();
+    wait_until("a token", PATIENCE, || (systemd.ctl(&["status", "--check", "test"]).code == 0).then_some(()));
+    let noted = wait_until("the browser's end", PATIENCE, || fs::read_to_string(&notes).ok().filter(|notes| notes.contains("done")));
+    assert!(!noted.contains(SERVICE) && noted.contains("/run-"), "a unit of its own: {noted}");
+    assert!(noted.contains("NoNewPrivs:\t0") && noted.contains("Seccomp:\t0"), "no sandbox: {noted}");
+    assert_eq!(shown(), Some(1), "one notification");
 }

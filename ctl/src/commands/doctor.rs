@@ -8,7 +8,7 @@ mod redact;
 
 use std::time::Duration;
 
-use mcp_auth_proto::{Client, GrantSummary, ProviderReach, Status, VaultState};
+use mcp_auth_proto::{Client, GrantSummary, Notifications, ProviderReach, Status, VaultState};
 use serde::Serialize;
 
 use self::redact::Redactor;
@@ -144,6 +144,8 @@ struct Told {
     /// `None` while the vault is locked.
     grants: Option<Vec<GrantSummary>>,
     reaches: Result<Vec<ProviderReach>, Failure>,
+    /// `None`: the daemon is older than the question.
+    notifications: Option<Notifications>,
 }
 
 impl<'a> Found<'a> {
@@ -152,6 +154,7 @@ impl<'a> Found<'a> {
         let service = service::state(client);
         let daemon = settled_status(client).map_err(Failure::from).map(|status| Told {
             reaches: client.doctor().map_err(Failure::from),
+            notifications: client.notifications().ok(),
             grants: if status.vault.state == VaultState::Unlocked { client.grants().ok() } else { None },
             status,
         });
@@ -167,6 +170,7 @@ impl<'a> Found<'a> {
             checks.extend(told.providers());
             checks.extend(told.clock());
             checks.extend(self.issuer());
+            checks.extend(told.desktop());
         }
         checks.extend(machine::other_tools());
         checks

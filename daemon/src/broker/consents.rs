@@ -54,8 +54,10 @@ impl Core {
         let Some(consent) = self.policy.asks.waiting(now.boot).find(|ask| ask.id == id).map(|ask| self.shown(ask, now.boot)) else {
             return;
         };
-        let is_shown = if is_new { self.consent_asked(&consent) } else { self.shows_consents() };
-        if !paused.wanted.request.wait.unwrap_or(is_shown) {
+        if is_new {
+            self.consent_asked(&consent);
+        }
+        if !paused.wanted.request.wait.unwrap_or(self.shows_consent(id)) {
             return answer(paused.wanted.reply, Err(consent_required(&consent)));
         }
         let asker = paused.wanted.asker;
@@ -63,16 +65,26 @@ impl Core {
         self.policy.paused.insert(asker, paused);
     }
 
-    /// A person is to be asked; gives whether one can see it now, so that waiting makes sense.
-    fn consent_asked(&mut self, consent: &wire::Consent) -> bool {
+    /// A person is to be asked.
+    fn consent_asked(&mut self, consent: &wire::Consent) {
         let told = format!("{} asks for a token; mcp-authctl approve shows it", program_of(consent));
         self.announce(event::CONSENT_ASKED, Some(consent.grant.clone()), Some(told));
-        self.shows_consents()
+        self.notice_consent(consent);
     }
 
-    /// Whether a person sees a question that is asked now.
-    fn shows_consents(&self) -> bool {
-        false
+    /// No desktop has shown it: whoever waits, without having said that it would, is told the command instead.
+    pub(super) fn consent_unseen(&mut self, id: &str) {
+        let now = self.now().boot;
+        let Some(ask) = self.policy.asks.waiting(now).find(|ask| ask.id == id) else { return };
+        let (waiters, error) = (ask.waiters().collect::<Vec<_>>(), consent_required(&self.shown(ask, now)));
+        for waiter in waiters {
+            if self.policy.paused.get(&waiter).is_some_and(|paused| paused.wanted.request.wait.is_none())
+                && let Some(paused) = self.policy.paused.remove(&waiter)
+            {
+                self.policy.asks.leave(waiter);
+                answer(paused.wanted.reply, Err(error.clone()));
+            }
+        }
     }
 
     /// A person's word, or the press of a notification's button. Whoever waits hears of it.
@@ -80,6 +92,7 @@ impl Core {
         let now = self.now();
         let (ask, waiters) = self.policy.asks.decide(id, allow, now.boot).ok_or_else(no_consent)?;
         let consent = self.shown(&ask, now.boot);
+        self.notice_consents_over();
         let word = if allow { "allowed" } else { "refused" };
         self.announce(event::CONSENT_DECIDED, Some(consent.grant.clone()), Some(format!("{word}: {}", program_of(&consent))));
         if allow && ask.question.times == Times::Once {
@@ -154,6 +167,7 @@ impl Core {
             let told = format!("nobody answered, which counts as a no: {}", program_of(&self.shown(&ask, now.boot)));
             self.announce(event::CONSENT_DECIDED, Some(ask.question.grant), Some(told));
         }
+        self.notice_consents_over();
     }
 
     /// A request went away.

@@ -19,6 +19,7 @@ use super::holders::{Holders, Keeper};
 use super::issuer::IssuerSide;
 use super::lane::Lane;
 use super::logins::Logins;
+use super::notices::Board;
 use super::policy::{Bound, PolicySide};
 use super::providers::StoredSecret;
 use super::transports::Transports;
@@ -29,6 +30,7 @@ use crate::failpoint;
 use crate::grant::mcp::LoginKind;
 use crate::grant::record::{Definition, GrantRecord};
 use crate::grant::{Asker, Attempt, AttemptError, Effect, Grant, Input, News, Terms, Ticket};
+use crate::notices::Occasion;
 use crate::oauth::token::{TokenError, TokenResponse};
 use crate::provider::{DefaultLifetime, Provider, RefreshPlan};
 use crate::transport::surroundings;
@@ -67,6 +69,7 @@ pub(crate) struct Core {
     /// What the vault held of capability sockets when it was opened last.
     pub(super) capabilities: watch::Sender<Arc<Vec<Record>>>,
     pub(super) policy: PolicySide,
+    pub(super) board: Board,
     /// Who waits for a static token to be stored.
     pub(super) storing: Vec<(GrantName, Reply<wire::GrantSummary>)>,
     /// Refreshes that were in flight when their grant was logged out.
@@ -105,6 +108,7 @@ impl Core {
             transports: Transports::new(edges.connect, &config),
             issuer: IssuerSide::new(config.issuer.clone()),
             capabilities: watch::Sender::default(),
+            board: Board::new(config.notifications, edges.desktop, &mailbox),
             edges,
             config,
             config_path,
@@ -146,7 +150,7 @@ impl Core {
     // ---- time ----
 
     pub(super) fn wake_at(&self) -> Option<Boot> {
-        self.agenda.next().into_iter().chain(self.gate.wake_at()).chain(self.policy.wake_at()).min()
+        self.agenda.next().into_iter().chain(self.gate.wake_at()).chain(self.policy.wake_at()).chain(self.board.wake_at()).min()
     }
 
     /// The alarm rang: something is due, or the clock was set, or the machine slept.
@@ -158,6 +162,7 @@ impl Core {
         if slept {
             tracing::info!("the machine was asleep");
             self.suspended.send_modify(|count| *count += 1);
+            self.notices_slept();
             let names: Vec<_> = self.grants.keys().cloned().collect();
             for name in names {
                 self.give(&name, Input::Resumed);
@@ -168,6 +173,7 @@ impl Core {
         }
         self.gate_woke(now);
         self.consents_woke(now);
+        self.notices_woke(now);
     }
 
     // ---- grants ----
@@ -221,8 +227,12 @@ impl Core {
                         if let (Some(keeper), Ok(answer)) = (keeper, &answer) {
                             self.hold(name, keeper, answer.expires_in);
                         }
+                        let refused = answer.as_ref().err().map(|error| error.error);
                         // Whoever has gone meanwhile needs no answer.
                         let _ = reply.send(answer);
+                        if let Some(refused) = refused {
+                            self.notice_refusal(name, refused);
+                        }
                     }
                 }
                 Effect::Tell(news) => self.tell(name, news),
@@ -249,7 +259,9 @@ impl Core {
     /// Lets a grant go without a word to it.
     pub(super) fn forget(&mut self, name: &GrantName) -> Option<Grant> {
         self.agenda.set(name, None);
-        self.grants.remove(name)
+        let grant = self.grants.remove(name);
+        self.notice(name, &Occasion::News);
+        grant
     }
 
     /// A start for a grant's jitter and tickets.
@@ -429,6 +441,7 @@ impl Core {
     // ---- telling ----
 
     fn tell(&mut self, name: &GrantName, news: News) {
+        self.notice_news(name, &news);
         let (event, detail) = match news {
             News::LoggedIn => ("logged_in", None),
             News::Refreshed => ("refreshed", None),

@@ -397,8 +397,10 @@ impl Core {
 
     fn finish(&mut self, reply: Reply<()>) {
         self.tell_lost();
-        self.finished = true;
-        answer(reply, Ok(()));
+        self.clear_notices(|core| {
+            core.finished = true;
+            answer(reply, Ok(()));
+        });
     }
 
     fn wind(&mut self, then: impl FnOnce(&mut Self) + Send + 'static) {

@@ -226,6 +226,7 @@ impl Core {
     /// The vault closes: whoever waits for a person's word is told so.
     pub(super) fn policy_closed(&mut self) {
         self.policy.asks = Asks::default();
+        self.notice_consents_over();
         for (_, paused) in std::mem::take(&mut self.policy.paused) {
             answer(paused.wanted.reply, Err(self.locked()));
         }
@@ -281,6 +282,7 @@ impl Core {
                 answer(paused.wanted.reply, Err(again()));
             }
         }
+        self.notice_consents_over();
         // Not those who ask for a refresh: they get no token.
         let waiting: Vec<_> = self.askers.iter().filter(|(_, it)| it.grant == *grant && it.wants_token).map(|(asker, _)| *asker).collect();
         for asker in waiting {

@@ -9,6 +9,7 @@ use super::core::{Core, answer};
 use super::gate::refusal;
 use crate::config::{self, Config, ConfigError, ConfigErrorKind};
 use crate::grant::Input;
+use crate::notices::Occasion;
 use crate::oauth::assertion;
 use crate::oauth::text::clean;
 use crate::provider::preset::{self, Preset};
@@ -194,6 +195,7 @@ impl Core {
         self.config_error = None;
         self.doctor.forget();
         self.redefine(None);
+        self.notices_configured();
         self.announce("config_reloaded", None, None);
     }
 
@@ -204,6 +206,7 @@ impl Core {
         for (name, definition) in definitions {
             let terms = self.terms_of(&definition);
             self.give(&name, Input::Defined(terms));
+            self.notice(&name, &Occasion::Defined);
         }
     }
 

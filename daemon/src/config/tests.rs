@@ -63,7 +63,7 @@ fn wrong_keys_and_types_are_told_with_line_and_remedy() {
             "/c/config.toml:3: unknown key `clientid` in [providers.github]\nhint: did you mean `client_id`?",
         ),
         ("[provider.github]\n", "/c/config.toml:1: unknown key `provider`\nhint: did you mean `providers`?"),
-        ("\ncolour = 1", "/c/config.toml:2: unknown key `colour`\nhint: the keys here are: providers, network, issuer"),
+        ("\ncolour = 1", "/c/config.toml:2: unknown key `colour`\nhint: the keys here are: providers, network, issuer, notifications"),
         (
             "[providers.corp]\ncallback_port = 1",
             "/c/config.toml:2: unknown key `callback_port` in [providers.corp]\nhint: did you mean `redirect_port`?",
@@ -216,7 +216,7 @@ fn wrong_values_are_told_with_line_and_remedy() {
 #[test]
 fn the_reference_page_names_every_key_and_its_example_is_good() {
     let page = include_str!("../../../docs/config.md");
-    for (table, keys) in [("providers.corp", 50), ("network", 3)] {
+    for (table, keys) in [("providers.corp", 50), ("network", 3), ("notifications", 1)] {
         let error = parse(&format!("[{table}]\nzzzzzzzzzzzz = 1")).unwrap_err();
         let known: Vec<_> = error.hint().unwrap().trim_start_matches("the keys here are: ").split(", ").collect();
         assert_eq!(known.len(), keys);

@@ -5,7 +5,7 @@ use std::time::Duration;
 use mcp_auth_proto::{ErrorBody, ErrorCode, GrantState, GrantSummary, Secret, TokenAnswer};
 
 use super::mcp::{AUTHENTICATION_REQUIRED, INSUFFICIENT_SCOPE, LoginKind, LoginNeeded};
-use super::{Cause, Grant, Phase};
+use super::{Cause, Grant, Health, Phase};
 use crate::clock::{Boot, Now};
 
 impl Grant {
@@ -164,6 +164,19 @@ impl Grant {
             Phase::Running(_) if self.trouble.failures > 0 => GrantState::Retrying,
             Phase::Running(_) | Phase::Saving { .. } => GrantState::Refreshing,
             Phase::Calm => GrantState::Ok,
+        }
+    }
+
+    /// How its refreshes go.
+    pub fn health(&self, now: Now) -> Health {
+        match &self.phase {
+            _ if self.terms.is_none() => Health::Undefined,
+            _ if self.state(now) == GrantState::LoginRequired => Health::LoginNeeded,
+            Phase::Calm => Health::Well,
+            // The second word of the provider comes in seconds.
+            Phase::Running(_) | Phase::Saving { .. } | Phase::Waiting { cause: Cause::Confirm, .. } => Health::Busy,
+            Phase::Waiting { cause: Cause::NotSent, .. } => Health::Unreached,
+            Phase::Waiting { .. } => Health::Failing,
         }
     }
 

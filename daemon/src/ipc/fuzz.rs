@@ -75,7 +75,8 @@ impl House {
         let folder = tempfile::tempdir().expect("a folder");
         let (vault, key_file) = (folder.path().join("vault"), folder.path().join("key"));
         let vault = Vault::start(Places { vault, key_file, key_source: Some(KeySourceKind::KeyFile) });
-        let edges = Edges { clock: std::sync::Arc::new(SystemClock), connect: |_: &Network| std::sync::Arc::new(Nowhere), vault };
+        let connect = |_: &Network| -> std::sync::Arc<dyn Transport> { std::sync::Arc::new(Nowhere) };
+        let edges = Edges { clock: std::sync::Arc::new(SystemClock), connect, vault, desktop: crate::notify::Desktop::None };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
         let path = folder.path().join("config.toml");
         let config = "[providers.work]\nissuer = 'https://as.example'\nclient_id = 'c'\n";

@@ -73,6 +73,7 @@ const TABLE: &[Route] = &[
     Route { method: "POST", path: "/v1/reload", right: Right::Configure, answer: |b, c, _| Box::pin(reload(b.broker, c)) },
     Route { method: "GET", path: "/v1/status", right: Right::Look, answer: |b, c, _| Box::pin(status(b.broker, c)) },
     Route { method: "GET", path: "/v1/doctor", right: Right::Look, answer: |b, c, _| Box::pin(doctor(b.broker, c)) },
+    Route { method: "GET", path: "/v1/notifications", right: Right::Look, answer: |b, c, _| Box::pin(notifications(b.broker, c)) },
     Route { method: "GET", path: "/v1/events", right: Right::Look, answer: |b, c, _| Box::pin(events(b.broker, c)) },
     Route { method: "GET", path: "/v1/policy", right: Right::Look, answer: |b, c, _| Box::pin(policy(b.broker, c)) },
     Route { method: "POST", path: "/v1/policy", right: Right::Policy, answer: |b, c, _| Box::pin(add_rule(b.broker, c)) },
@@ -200,6 +201,11 @@ async fn status(broker: Broker, call: Call) -> Result<Answer, ErrorBody> {
 async fn doctor(broker: Broker, call: Call) -> Result<Answer, ErrorBody> {
     nothing(&call)?;
     Answer::json(&broker.doctor().await?)
+}
+
+async fn notifications(broker: Broker, call: Call) -> Result<Answer, ErrorBody> {
+    nothing(&call)?;
+    Answer::json(&broker.notifications().await?)
 }
 
 async fn events(broker: Broker, call: Call) -> Result<Answer, ErrorBody> {

@@ -64,6 +64,13 @@ pub struct Ask {
     waiters: Vec<(Waiter, Boot)>,
 }
 
+impl Ask {
+    /// The requests that wait with it.
+    pub fn waiters(&self) -> impl Iterator<Item = Waiter> {
+        self.waiters.iter().map(|(waiter, _)| *waiter)
+    }
+}
+
 /// Names a request that waits.
 pub type Waiter = u64;
 

@@ -17,7 +17,7 @@ use super::header::{self, Header, OtherKey};
 use super::jobs::{Answer, Goal, Job, Surroundings};
 use super::key::{Errand, KeyError, Secret};
 use super::store::{self, Change, Store};
-use super::{Opened, Places, Record, RecordId, VaultError, files};
+use super::{Opened, Places, Record, RecordId, VaultError};
 use crate::platform::{self, NotPrivate};
 
 /// Changes that may share their syncs.

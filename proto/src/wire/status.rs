@@ -1,4 +1,4 @@
-//! How the daemon is: `/v1/status`, `/v1/doctor`, `/v1/events`.
+//! How the daemon is: `/v1/status`, `/v1/doctor`, `/v1/notifications`, `/v1/events`.
 
 use serde::{Deserialize, Serialize};
 
@@ -103,6 +103,19 @@ pub struct ProviderReach {
     /// What to do about it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hint: Option<String>,
+}
+
+/// `GET /v1/notifications`: whether a person can be told anything on the desktop. Nothing is shown by asking.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Notifications {
+    /// Whether config.toml lets the daemon show notifications.
+    pub enabled: bool,
+    /// The name and version of the service that shows them; absent when it is started only when needed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub server: Option<String>,
+    /// Why none can be shown.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
 }
 
 /// One line of `GET /v1/events`: something changed.

@@ -10,6 +10,10 @@ mkdir -p /run/systemd
 mount -t tmpfs tmpfs /run/systemd
 mkdir /run/systemd/system
 
+# The session bus wants a name for its user. Nobody outside sees it.
+{ cat /etc/passwd; echo "mcp-authd-test:x:$uid:$uid::$HOME:/bin/sh"; } >/run/systemd/passwd
+mount --bind /run/systemd/passwd /etc/passwd
+
 # The unified hierarchy alone, with a group that the user may divide.
 umount -l /sys/fs/cgroup || true
 mount -t cgroup2 cgroup2 /sys/fs/cgroup

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use mcp_auth_proto::{GrantState, GrantSummary, NetworkStatus, ProviderReach, VaultState};
+use mcp_auth_proto::{GrantState, GrantSummary, NetworkStatus, Notifications, ProviderReach, VaultState};
 
 use super::machine::is_open;
 use super::{Check, Level, Told};
@@ -85,6 +85,10 @@ impl Told {
         }
     }
 
+    pub(super) fn desktop(&self) -> Option<Check> {
+        self.notifications.as_ref().map(desktop)
+    }
+
     pub(super) fn clock(&self) -> Option<Check> {
         let clocks = self.reaches.as_ref().ok()?.iter().filter_map(|reach| Some((reach.clock_ahead?, reach)));
         let (ahead, reach) = clocks.max_by_key(|(ahead, _)| ahead.abs())?;
@@ -98,6 +102,17 @@ impl Told {
         let hint = if cfg!(target_os = "linux") { "timedatectl set-ntp true" } else { "let the system set its clock from the network" };
         Some(check.safe(format!("{off} a provider's")).hint(hint))
     }
+}
+
+fn desktop(notifications: &Notifications) -> Check {
+    let Notifications { enabled, server, error } = notifications;
+    let (level, detail) = match (enabled, server, error) {
+        (false, _, _) => (Level::Note, "notifications are switched off in config.toml".to_owned()),
+        (true, _, Some(error)) => (Level::Note, format!("no notifications: {error}")),
+        (true, Some(server), None) => (Level::Ok, format!("{server} shows notifications")),
+        (true, None, None) => (Level::Ok, "a notification service starts when it is needed".to_owned()),
+    };
+    Check::new("desktop", level, detail)
 }
 
 fn in_effect(daemons: &NetworkStatus) -> Check {

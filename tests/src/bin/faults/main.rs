@@ -5,8 +5,8 @@
 #![allow(clippy::unwrap_used, clippy::print_stdout, clippy::print_stderr)]
 
 mod answers;
-mod consents;
 mod callback;
+mod consents;
 mod crowds;
 mod disk;
 mod ends;
@@ -20,13 +20,14 @@ mod listening;
 mod lost;
 mod names;
 mod neighbours;
+mod notices;
 mod odd;
 mod oidc_agent;
 mod openers;
 mod outage;
-mod peers;
-mod passphrases;
 mod own_issuer;
+mod passphrases;
+mod peers;
 mod places;
 mod power;
 mod provider;
@@ -73,6 +74,7 @@ fn cases() -> Vec<Case> {
         lost::CASES,
         names::CASES,
         neighbours::CASES,
+        notices::CASES,
         odd::CASES,
         oidc_agent::CASES,
         openers::CASES,

@@ -27,15 +27,15 @@ fn test_token() -> Value {
 fn the_first_rule_closes_a_grant_for_every_other_program_and_for_nothing_but_its_tokens() {
     let room = Room::with_config("");
     let daemon = holding(&room, &["test", "test:work"]);
-    let (foo, bar) = (Asker::new(&room, "foo"), Asker::new(&room, "bar"));
-    assert_eq!((foo.ask(&test_token()).status, bar.ask(&test_token()).status), (200, 200), "open to everybody at first");
+    let (server, stranger) = (Asker::new(&room, "server"), Asker::new(&room, "stranger"));
+    assert_eq!((server.ask(&test_token()).status, stranger.ask(&test_token()).status), (200, 200), "open to everybody at first");
     room.ctl(&["policy", "list"]).ok().says("no rules");
 
-    let added = room.ctl(&["policy", "add", "test", "--program", foo.name()]).ok();
-    assert!(added.stdout.contains(foo.name()) && added.stderr.contains("closed"), "{added:?}");
-    assert_eq!(foo.ask(&test_token()).status, 200);
-    bar.ask(&test_token()).consent();
-    assert_eq!(bar.ask(&json!({ "grant": "test:work" })).status, 200, "another grant is as open as before");
+    let added = room.ctl(&["policy", "add", "test", "--program", server.name()]).ok();
+    assert!(added.stdout.contains(server.name()) && added.stderr.contains("closed"), "{added:?}");
+    assert_eq!(server.ask(&test_token()).status, 200);
+    stranger.ask(&test_token()).consent();
+    assert_eq!(stranger.ask(&json!({ "grant": "test:work" })).status, 200, "another grant is as open as before");
     // Our own command line is a program like any other.
     room.ctl(&["token", "test"]).fails_with(6).says("mcp-authctl approve ");
     room.ctl(&["exec", "--set", "A=test", "--", "true"]).fails_with(6);
@@ -44,11 +44,11 @@ fn the_first_rule_closes_a_grant_for_every_other_program_and_for_nothing_but_its
     room.ctl(&["status", "test"]).ok();
     daemon.kill();
     let daemon = room.start();
-    assert_eq!(foo.ask(&test_token()).status, 200, "after a restart");
-    bar.ask(&test_token()).consent();
+    assert_eq!(server.ask(&test_token()).status, 200, "after a restart");
+    stranger.ask(&test_token()).consent();
 
     room.ctl(&["policy", "remove", "1", "--yes"]).ok().says("open to every program");
-    assert_eq!(bar.ask(&test_token()).status, 200);
+    assert_eq!(stranger.ask(&test_token()).status, 200);
     room.ctl(&["logout", "test"]).ok();
     drop(daemon);
 }
@@ -61,7 +61,7 @@ fn a_grant_can_be_refreshed_and_logged_out_of_while_it_is_closed_and_its_rules_o
     room.ctl(&["logout", "test"]).ok();
     drop(daemon);
     let _daemon = holding(&room, &["test"]);
-    let told = Asker::new(&room, "foo").ask(&test_token());
+    let told = Asker::new(&room, "server").ask(&test_token());
     told.consent();
 }
 
@@ -70,29 +70,29 @@ fn a_person_who_is_asked_sees_who_wants_what_and_a_yes_is_remembered_for_exactly
     let room = Room::with_config("");
     let daemon = holding(&room, &["test", "other"]);
     room.ctl(&["policy", "add", "test", "--unit", "nobody.service"]).ok();
-    let foo = Asker::new(&room, "foo");
-    let id = foo.ask(&test_token()).consent();
-    assert_eq!(foo.ask(&test_token()).consent(), id, "the same question is one");
+    let server = Asker::new(&room, "server");
+    let id = server.ask(&test_token()).consent();
+    assert_eq!(server.ask(&test_token()).consent(), id, "the same question is one");
     let listed = room.ctl(&["approve"]).ok();
-    assert!(listed.stdout.contains(&id) && listed.stdout.contains(foo.name()), "{listed:?}");
+    assert!(listed.stdout.contains(&id) && listed.stdout.contains(server.name()), "{listed:?}");
 
     let mut terminal: OnTerminal = room.ctl_on_terminal(&["approve", &id]);
     terminal.type_line("y");
     let (code, screen) = terminal.wait();
     let screen = String::from_utf8(screen).unwrap();
-    for shown in [foo.name(), "test", "repo", "allowed, and remembered"] {
+    for shown in [server.name(), "test", "repo", "allowed, and remembered"] {
         assert!(screen.contains(shown), "does not show {shown}: {screen}");
     }
-    assert_eq!((code, foo.ask(&test_token()).status), (0, 200));
+    assert_eq!((code, server.ask(&test_token()).status), (0, 200));
     wait_until("the yes on disk", Duration::from_secs(10), || {
         (!daemon.show("/v1/policy")["consents"].as_array()?.is_empty()).then_some(())
     });
     daemon.kill();
     let _daemon = room.start();
-    assert_eq!(foo.ask(&test_token()).status, 200, "remembered");
+    assert_eq!(server.ask(&test_token()).status, 200, "remembered");
 
-    foo.replace();
-    foo.ask(&test_token()).consent();
+    server.replace();
+    server.ask(&test_token()).consent();
     room.ctl(&["policy", "list"]).ok();
     room.ctl(&["approve", &id]).fails_with(1).says("nothing waits");
 }
@@ -102,8 +102,8 @@ fn a_request_that_waits_is_answered_by_the_persons_word() {
     let room = Room::with_config("");
     let daemon = holding(&room, &["test"]);
     room.ctl(&["policy", "add", "test", "--anyone", "--ask", "always"]).ok();
-    let foo = Asker::new(&room, "foo");
-    let ask = || foo.spawn("/v1/token", &json!({ "grant": "test", "wait": true }));
+    let server = Asker::new(&room, "server");
+    let ask = || server.spawn("/v1/token", &json!({ "grant": "test", "wait": true }));
     let asked = || wait_until("the question", Duration::from_secs(20), || Some(daemon.show("/v1/consents")[0]["id"].as_str()?.to_owned()));
     let mut first = ask();
     room.ctl(&["approve", &asked(), "--yes"]).ok().says("this time");
@@ -114,7 +114,7 @@ fn a_request_that_waits_is_answered_by_the_persons_word() {
     let refused = told(&mut second);
     assert_eq!((refused.status, refused.error()), (403, "access_denied"), "asked every time, and refused");
     room.ctl(&["approve", &id, "--yes"]).fails_with(1);
-    assert_eq!(foo.ask(&test_token()).error(), "access_denied", "a no stands for a while");
+    assert_eq!(server.ask(&test_token()).error(), "access_denied", "a no stands for a while");
 }
 
 /// What the script of an interpreter is told: it asks by itself.
@@ -164,7 +164,7 @@ fn a_script_is_known_by_its_path_and_an_interpreter_alone_by_nothing() {
 fn a_capability_socket_of_a_closed_grant_serves_what_a_rule_or_the_person_lets_in() {
     let room = Room::with_config("");
     let daemon = holding(&room, &["test"]);
-    let foo = Asker::new(&room, "foo");
+    let server = Asker::new(&room, "server");
     room.ctl(&["policy", "add", "test", "--unit", "nobody.service"]).ok();
     let only = |arguments: &[&str]| {
         let words = [&["exec", "--only", "test", "--"], arguments].concat();
@@ -174,7 +174,7 @@ fn a_capability_socket_of_a_closed_grant_serves_what_a_rule_or_the_person_lets_i
     let added = room.ctl(&["policy", "add", "test", "--capability"]).ok().says("exec --only");
     assert!(added.stdout.contains("exec --only"));
     only(&[mcp_auth_tests::binary("mcp-authctl").to_str().unwrap(), "token", "test", "--fingerprint"]).ok();
-    foo.ask(&test_token()).consent();
+    server.ask(&test_token()).consent();
     drop(daemon);
 }
 
@@ -182,15 +182,15 @@ fn a_capability_socket_of_a_closed_grant_serves_what_a_rule_or_the_person_lets_i
 fn what_a_rule_does_not_give_is_refused_with_the_way_to_get_it() {
     let room = Room::with_config("");
     let _daemon = holding(&room, &["test", "wide"]);
-    let foo = Asker::new(&room, "foo");
-    room.ctl(&["policy", "add", "test", "--program", foo.name(), "--scope", "repo gist", "--per-minute", "2"]).ok();
-    room.ctl(&["policy", "add", "wide", "--program", foo.name(), "--scope", "gist"]).ok();
-    let more = foo.ask(&json!({ "grant": "test", "scopes": ["admin"] }));
+    let server = Asker::new(&room, "server");
+    room.ctl(&["policy", "add", "test", "--program", server.name(), "--scope", "repo gist", "--per-minute", "2"]).ok();
+    room.ctl(&["policy", "add", "wide", "--program", server.name(), "--scope", "gist"]).ok();
+    let more = server.ask(&json!({ "grant": "test", "scopes": ["admin"] }));
     assert!(more.error() == "access_denied" && more.body["error_description"].as_str().unwrap().contains("admin"), "{}", more.body);
-    let wide = foo.ask(&json!({ "grant": "wide" }));
+    let wide = server.ask(&json!({ "grant": "wide" }));
     assert!(wide.error() == "access_denied" && wide.body["hint"].as_str().unwrap().contains("mcp-authctl login wide:LABEL"));
-    assert_eq!((foo.ask(&test_token()).status, foo.ask(&test_token()).status), (200, 200));
-    let often = foo.ask(&test_token());
+    assert_eq!((server.ask(&test_token()).status, server.ask(&test_token()).status), (200, 200));
+    let often = server.ask(&test_token());
     assert!(often.error() == "too_many_requests" && often.body["retry_after"].as_u64().unwrap() <= 60);
 }
 
@@ -198,23 +198,23 @@ fn what_a_rule_does_not_give_is_refused_with_the_way_to_get_it() {
 fn the_command_line_explains_refuses_slips_and_says_what_a_rule_would_do() {
     let room = Room::with_config("");
     let _daemon = holding(&room, &["test"]);
-    let foo = Asker::new(&room, "foo");
-    room.ctl(&["policy", "add", "tset", "--program", foo.name()]).fails_with(3);
+    let server = Asker::new(&room, "server");
+    room.ctl(&["policy", "add", "tset", "--program", server.name()]).fails_with(3);
     room.ctl(&["policy", "add", "test"]).fails_with(2);
     room.ctl(&["policy", "add", "test", "--program", "/no/such/file"]).fails_with(1).says("/no/such/file");
     let python = Asker::new(&room, "python3.12");
     room.ctl(&["policy", "add", "test", "--program", python.name()]).fails_with(1).says("runs any script").says("--script");
-    room.ctl(&["policy", "add", "test", "--program", foo.name(), "--expires", "0"]).fails_with(1);
-    let warned = room.ctl(&["policy", "test", "test", "--program", foo.name()]).ok();
+    room.ctl(&["policy", "add", "test", "--program", server.name(), "--expires", "0"]).fails_with(1);
+    let warned = room.ctl(&["policy", "test", "test", "--program", server.name()]).ok();
     assert!(warned.stdout.starts_with("allowed: no rule names"), "{warned:?}");
-    let rule = room.ctl(&["policy", "add", "test", "--program", foo.name(), "--expires", "3600", "--json"]).ok().json();
+    let rule = room.ctl(&["policy", "add", "test", "--program", server.name(), "--expires", "3600", "--json"]).ok().json();
     assert_eq!((&rule["id"], &rule["answer"]), (&json!(1), &json!("allow")));
     room.ctl(&["policy", "add", "test", "--anyone", "--deny"]).ok();
-    assert_eq!(room.ctl(&["policy", "test", "test", "--program", foo.name()]).ok().stdout, "allowed: rule 1 allows it\n");
-    let bar = Asker::new(&room, "bar");
-    let denied = room.ctl(&["policy", "test", "test", "--program", bar.name()]);
+    assert_eq!(room.ctl(&["policy", "test", "test", "--program", server.name()]).ok().stdout, "allowed: rule 1 allows it\n");
+    let stranger = Asker::new(&room, "stranger");
+    let denied = room.ctl(&["policy", "test", "test", "--program", stranger.name()]);
     assert_eq!((denied.code, &*denied.stdout), (6, "refused: rule 2 refuses it\n"));
-    assert_eq!(bar.ask(&test_token()).error(), "access_denied");
+    assert_eq!(stranger.ask(&test_token()).error(), "access_denied");
     let listed = room.ctl(&["policy", "list"]).ok();
     assert!(listed.stdout.lines().all(|line| line.len() <= 80 || line.contains('/')), "{listed:?}");
     assert_eq!(room.ctl(&["policy", "list", "--json"]).ok().json()["rules"].as_array().unwrap().len(), 2);
@@ -225,9 +225,9 @@ fn the_command_line_explains_refuses_slips_and_says_what_a_rule_would_do() {
 fn a_policy_that_cannot_be_read_lets_nobody_in_until_a_person_resets_it() {
     let room = Room::with_config("");
     let daemon = holding(&room, &["test", "open"]);
-    let foo = Asker::new(&room, "foo");
+    let server = Asker::new(&room, "server");
     let before = records(&room);
-    room.ctl(&["policy", "add", "test", "--program", foo.name()]).ok();
+    room.ctl(&["policy", "add", "test", "--program", server.name()]).ok();
     let record = records(&room).into_iter().find(|path| !before.contains(path)).expect("a record of the policy");
     assert_eq!(daemon.stop().code, 0);
     let mut bytes = std::fs::read(&record).unwrap();
@@ -237,21 +237,21 @@ fn a_policy_that_cannot_be_read_lets_nobody_in_until_a_person_resets_it() {
     for start in 0..2 {
         let daemon = room.start();
         for grant in ["test", "open"] {
-            let told = foo.ask(&json!({ "grant": grant }));
+            let told = server.ask(&json!({ "grant": grant }));
             assert_eq!(told.error(), "access_denied", "{grant}, start {start}: {}", told.status);
         }
         room.ctl(&["status"]).ok();
         room.ctl(&["policy", "list"]).ok().says("cannot be read");
-        room.ctl(&["policy", "add", "test", "--program", foo.name()]).fails_with(6).says("policy reset");
+        room.ctl(&["policy", "add", "test", "--program", server.name()]).fails_with(6).says("policy reset");
         room.ctl(&["vault", "rekey"]).fails_with(1).says("policy reset");
         daemon.kill();
     }
     let daemon = room.start();
     room.ctl(&["policy", "reset", "--yes"]).ok();
-    assert_eq!(foo.ask(&test_token()).status, 200);
+    assert_eq!(server.ask(&test_token()).status, 200);
     daemon.kill();
     let _daemon = room.start();
-    assert_eq!(foo.ask(&test_token()).status, 200, "and so it stays");
+    assert_eq!(server.ask(&test_token()).status, 200, "and so it stays");
 }
 
 fn records(room: &Room) -> Vec<std::path::PathBuf> {

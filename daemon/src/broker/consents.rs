@@ -131,7 +131,7 @@ impl Core {
         }
         if let Some(rule) = &paused.rule {
             let now = self.now().boot;
-            self.policy.rates.take(rule, now);
+            self.policy.rates.take(rule.rate(), now);
         }
         self.serve(paused.wanted, Some(Bound::Shown(paused.token)));
     }

@@ -140,9 +140,10 @@ impl Core {
         match decide(&policy.rules, &asking, &self.policy.rates, now) {
             Verdict::Open => self.serve(wanted, None),
             Verdict::Allow(rule) => {
-                let (rule, bound) = (rule.clone(), Bound::Rule(rule.limits.clone()));
-                self.policy.rates.take(&rule, now.boot);
-                self.serve(wanted, Some(bound));
+                let bound = (rule.limits != Limits::default()).then(|| Bound::Rule(rule.limits.clone()));
+                let rate = rule.rate();
+                self.policy.rates.take(rate, now.boot);
+                self.serve(wanted, bound);
             }
             Verdict::Ask(rule, times) => {
                 let paused = Paused { wanted, rule: rule.cloned(), token };

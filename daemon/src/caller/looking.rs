@@ -18,12 +18,14 @@ pub(super) struct Seen {
     pub(super) program: Program,
     pub(super) weak: Vec<Weak>,
     image: Image,
+    /// Held open, so that another look at it costs little.
+    folder: Folder,
 }
 
 impl Seen {
     /// Whether the same executable runs in the process still. Never blocks.
     pub(super) fn holds(&self, process: &Process) -> Result<(), Weak> {
-        let path = Folder::open(process.pid()).and_then(|folder| folder.executable_path());
+        let path = self.folder.executable_path();
         // Asked last: while it lives, what was read under its number is its own.
         if !process.is_alive() {
             return Err(Weak::Gone);
@@ -74,10 +76,12 @@ fn look_now(process: &Process) -> Result<Seen, Weak> {
     }
     let folder = folder.map_err(|_| Weak::Hidden)?;
     // Once more where it became another program meanwhile.
-    look_through(&folder, process).or_else(|weak| if weak == Weak::Changed { look_through(&folder, process) } else { Err(weak) })
+    let again = |weak| if weak == Weak::Changed { look_through(&folder, process) } else { Err(weak) };
+    let (program, weak, image) = look_through(&folder, process).or_else(again)?;
+    Ok(Seen { program, weak, image, folder })
 }
 
-fn look_through(folder: &Folder, process: &Process) -> Result<Seen, Weak> {
+fn look_through(folder: &Folder, process: &Process) -> Result<(Program, Vec<Weak>, Image), Weak> {
     let unseen = |_| if process.is_alive() { Weak::Hidden } else { Weak::Gone };
     let image = folder.executable().map_err(unseen)?;
     let name = image.path.file_name().unwrap_or_default();
@@ -102,7 +106,8 @@ fn look_through(folder: &Folder, process: &Process) -> Result<Seen, Weak> {
     if !process.is_certain() {
         weak.push(Weak::Reused);
     }
-    Ok(Seen { program: Program { executable: image.path.clone(), interpreter, script, unit, stamps: Some(stamps) }, weak, image })
+    let program = Program { executable: image.path.clone(), interpreter, script, unit, stamps: Some(stamps) };
+    Ok((program, weak, image))
 }
 
 /// Which versions of its files it runs.

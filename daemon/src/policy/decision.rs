@@ -118,10 +118,10 @@ impl Rates {
         within.len().checked_sub(rate).map_or(Duration::ZERO, |over| (within[over] + MINUTE).since(now))
     }
 
-    /// A rule has given a token.
-    pub fn take(&mut self, rule: &Rule, now: Boot) {
-        let Some(rate) = rule.per_minute else { return };
-        let given = self.0.entry(rule.id).or_default();
+    /// The rule with this number and rate has given a token.
+    pub fn take(&mut self, (rule, rate): (u32, Option<u16>), now: Boot) {
+        let Some(rate) = rate else { return };
+        let given = self.0.entry(rule).or_default();
         given.push_back(now);
         while given.len() > usize::from(rate) {
             given.pop_front();

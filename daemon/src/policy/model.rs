@@ -100,7 +100,7 @@ fn decided(world: &World) -> String {
     let now = Now { boot: Boot::default(), wall: Wall(world.now) };
     let mut rates = Rates::default();
     for (rule, given) in world.rules.iter().zip(&world.given) {
-        (0..*given).for_each(|_| rates.take(rule, now.boot));
+        (0..*given).for_each(|_| rates.take(rule.rate(), now.boot));
     }
     let asking = Asking { grant: &grant, asker, token: &token, scopes: &set(&world.asked) };
     match decide(&world.rules, &asking, &rates, now) {

@@ -108,6 +108,11 @@ impl Rule {
         }
     }
 
+    /// Its number and its rate.
+    pub fn rate(&self) -> (u32, Option<u16>) {
+        (self.id, self.per_minute)
+    }
+
     /// Whether its time is over.
     pub fn is_expired(&self, now: Wall) -> bool {
         self.expires_at.is_some_and(|at| at <= now)

@@ -64,21 +64,21 @@ fn verdict(rules: &[Rule], question: &Case<'_>, now: Now) -> String {
 
 #[test]
 fn the_first_rule_closes_its_grant_for_everybody_else_and_no_other_grant() {
-    let rules = policy(vec![new_rule("github", of("/bin/foo"), RuleAnswer::Allow)]).rules;
-    let (foo, bar) = (program("/bin/foo"), program("/bin/bar"));
+    let rules = policy(vec![new_rule("github", of("/bin/server"), RuleAnswer::Allow)]).rules;
+    let (server, stranger) = (program("/bin/server"), program("/bin/stranger"));
     let ask = |grant, program| verdict(&rules, &Case { grant, program, token: "repo", asked: "" }, at(1));
-    assert_eq!(ask("github", Some(&foo)), "allow 1");
-    assert_eq!(ask("github", Some(&bar)), "ask None Once");
+    assert_eq!(ask("github", Some(&server)), "allow 1");
+    assert_eq!(ask("github", Some(&stranger)), "ask None Once");
     assert_eq!(ask("github", None), "Deny(UnknownProgram)");
-    assert_eq!(ask("github:work", Some(&bar)), "Open");
+    assert_eq!(ask("github:work", Some(&stranger)), "Open");
     assert_eq!(ask("git", None), "Open");
 }
 
 #[test]
 fn a_rule_that_has_ended_leaves_its_grant_closed() {
-    let rules = policy(vec![wire::NewRule { expires_in: Some(60), ..new_rule("github", of("/bin/foo"), RuleAnswer::Allow) }]).rules;
-    let foo = program("/bin/foo");
-    let ask = |now| verdict(&rules, &Case { grant: "github", program: Some(&foo), token: "", asked: "" }, now);
+    let rules = policy(vec![wire::NewRule { expires_in: Some(60), ..new_rule("github", of("/bin/server"), RuleAnswer::Allow) }]).rules;
+    let server = program("/bin/server");
+    let ask = |now| verdict(&rules, &Case { grant: "github", program: Some(&server), token: "", asked: "" }, now);
     assert_eq!((&*ask(at(59)), &*ask(at(60))), ("allow 1", "ask None Once"));
 }
 
@@ -86,24 +86,24 @@ fn a_rule_that_has_ended_leaves_its_grant_closed() {
 fn the_rule_about_a_program_comes_before_that_about_anyone_and_a_no_before_a_yes() {
     let rules = policy(vec![
         new_rule("github", RuleSubject::Anyone, RuleAnswer::Deny),
-        new_rule("github", of("/bin/foo"), RuleAnswer::AskOnce),
-        new_rule("github", of("/bin/bar"), RuleAnswer::Allow),
-        new_rule("github", of("/bin/bar"), RuleAnswer::Deny),
+        new_rule("github", of("/bin/server"), RuleAnswer::AskOnce),
+        new_rule("github", of("/bin/stranger"), RuleAnswer::Allow),
+        new_rule("github", of("/bin/stranger"), RuleAnswer::Deny),
     ])
     .rules;
     let ask = |path: &str| verdict(&rules, &Case { grant: "github", program: Some(&program(path)), token: "", asked: "" }, at(1));
-    assert_eq!(ask("/bin/foo"), "ask Some(2) Once");
-    assert_eq!(ask("/bin/bar"), "Deny(Rule(4))");
+    assert_eq!(ask("/bin/server"), "ask Some(2) Once");
+    assert_eq!(ask("/bin/stranger"), "Deny(Rule(4))");
     assert_eq!(ask("/bin/other"), "Deny(Rule(1))");
 }
 
 #[test]
 fn a_token_that_holds_or_is_asked_for_more_than_the_rule_gives_is_refused_and_says_what() {
     let narrow =
-        wire::NewRule { scopes: Some(vec!["repo".into(), "gist".into()]), ..new_rule("github", of("/bin/foo"), RuleAnswer::Allow) };
+        wire::NewRule { scopes: Some(vec!["repo".into(), "gist".into()]), ..new_rule("github", of("/bin/server"), RuleAnswer::Allow) };
     let rules = policy(vec![narrow]).rules;
-    let foo = program("/bin/foo");
-    let ask = |token, asked| verdict(&rules, &Case { grant: "github", program: Some(&foo), token, asked }, at(1));
+    let server = program("/bin/server");
+    let ask = |token, asked| verdict(&rules, &Case { grant: "github", program: Some(&server), token, asked }, at(1));
     assert_eq!(ask("repo", ""), "allow 1");
     assert_eq!(ask("repo gist", "repo"), "allow 1");
     assert_eq!(ask("repo admin", ""), "deny 1: admin");
@@ -134,7 +134,7 @@ fn a_rate_is_kept_over_any_minute_and_says_when_the_next_try_is_worth_it() {
     for second in 0..600 {
         match decide(&rules, &asking, &rates, at(second)) {
             Verdict::Allow(rule) => {
-                rates.take(rule, at(second).boot);
+                rates.take(rule.rate(), at(second).boot);
                 given.push(second);
             }
             Verdict::TooOften(_, wait) => assert!(!wait.is_zero() && wait <= Duration::from_secs(60)),
@@ -147,10 +147,10 @@ fn a_rate_is_kept_over_any_minute_and_says_when_the_next_try_is_worth_it() {
 
 #[test]
 fn rules_that_make_no_sense_are_refused_with_a_hint() {
-    let good = || new_rule("github", of("/bin/foo"), RuleAnswer::Allow);
+    let good = || new_rule("github", of("/bin/server"), RuleAnswer::Allow);
     let unit = |unit: &str| RuleSubject::Program(RuleProgram { unit: Some(unit.into()), ..RuleProgram::default() });
     for bad in [
-        wire::NewRule { subject: of("foo"), ..good() },
+        wire::NewRule { subject: of("server"), ..good() },
         wire::NewRule { subject: RuleSubject::Program(RuleProgram::default()), ..good() },
         wire::NewRule { subject: unit(""), ..good() },
         wire::NewRule { subject: unit("a/b"), ..good() },
@@ -175,8 +175,8 @@ fn rules_that_make_no_sense_are_refused_with_a_hint() {
 
 #[test]
 fn what_is_kept_comes_back_and_anything_else_is_unreadable() {
-    let mut policy = policy(vec![new_rule("github", of("/bin/foo"), RuleAnswer::AskOnce)]);
-    policy.remember(&question("/bin/foo", 1, "repo"), at(5).wall);
+    let mut policy = policy(vec![new_rule("github", of("/bin/server"), RuleAnswer::AskOnce)]);
+    policy.remember(&question("/bin/server", 1, "repo"), at(5).wall);
     let kept = policy.to_plaintext();
     assert_eq!(Policy::from_plaintext(&kept).unwrap(), policy);
     let text = String::from_utf8(kept.to_vec()).unwrap();
@@ -195,16 +195,16 @@ fn what_is_kept_comes_back_and_anything_else_is_unreadable() {
 #[test]
 fn numbers_are_never_given_twice_and_the_last_rule_opens_its_grant() {
     let mut policy = policy(vec![
-        new_rule("github", of("/bin/foo"), RuleAnswer::Allow),
-        new_rule("github", of("/bin/bar"), RuleAnswer::Allow),
-        new_rule("notion", of("/bin/bar"), RuleAnswer::Allow),
+        new_rule("github", of("/bin/server"), RuleAnswer::Allow),
+        new_rule("github", of("/bin/stranger"), RuleAnswer::Allow),
+        new_rule("notion", of("/bin/stranger"), RuleAnswer::Allow),
     ]);
     assert!(!policy.remove(1).unwrap().opens && policy.remove(2).unwrap().opens);
     assert_eq!(policy.remove(2).unwrap_err().error, ErrorCode::NotFound);
-    assert_eq!(policy.add(new_rule("github", of("/bin/foo"), RuleAnswer::Allow), at(1).wall).unwrap().id, 4);
-    policy.remember(&question("/bin/foo", 1, "repo"), at(5).wall);
+    assert_eq!(policy.add(new_rule("github", of("/bin/server"), RuleAnswer::Allow), at(1).wall).unwrap().id, 4);
+    policy.remember(&question("/bin/server", 1, "repo"), at(5).wall);
     assert_eq!(policy.shown(at(5).wall).consents[0].id, 5);
-    assert!(!policy.remove(5).unwrap().opens && !policy.remembers(&question("/bin/foo", 1, "repo")));
+    assert!(!policy.remove(5).unwrap().opens && !policy.remembers(&question("/bin/server", 1, "repo")));
 }
 
 // ---- questions ----
@@ -227,33 +227,33 @@ fn ask(asks: &mut Asks, question: &Question, id: &str, second: u64) -> Asked {
 #[test]
 fn a_yes_is_for_this_program_with_these_bytes_this_resource_and_no_more_scopes() {
     let mut policy = Policy::default();
-    policy.remember(&question("/bin/foo", 1, "repo gist"), at(5).wall);
-    assert!(policy.remembers(&question("/bin/foo", 1, "repo gist")) && policy.remembers(&question("/bin/foo", 1, "repo")));
+    policy.remember(&question("/bin/server", 1, "repo gist"), at(5).wall);
+    assert!(policy.remembers(&question("/bin/server", 1, "repo gist")) && policy.remembers(&question("/bin/server", 1, "repo")));
     let elsewhere = |mut question: Question| {
         question.token.resource = Some("https://b.example/mcp".into());
         question
     };
     for other in [
-        question("/bin/foo", 2, "repo"),
-        question("/bin/bar", 1, "repo"),
-        question("/bin/foo", 1, "repo admin"),
-        question("/bin/foo", 1, ""),
-        elsewhere(question("/bin/foo", 1, "repo")),
-        Question { grant: "github:work".parse().unwrap(), ..question("/bin/foo", 1, "repo") },
-        Question { asker: Identity { stamps: None, ..question("/bin/foo", 1, "").asker }, ..question("/bin/foo", 1, "repo") },
+        question("/bin/server", 2, "repo"),
+        question("/bin/stranger", 1, "repo"),
+        question("/bin/server", 1, "repo admin"),
+        question("/bin/server", 1, ""),
+        elsewhere(question("/bin/server", 1, "repo")),
+        Question { grant: "github:work".parse().unwrap(), ..question("/bin/server", 1, "repo") },
+        Question { asker: Identity { stamps: None, ..question("/bin/server", 1, "").asker }, ..question("/bin/server", 1, "repo") },
     ] {
         assert!(!policy.remembers(&other), "{other:?}");
     }
     // The next yes for the same program takes the place of the last.
-    policy.remember(&question("/bin/foo", 2, "repo"), at(6).wall);
+    policy.remember(&question("/bin/server", 2, "repo"), at(6).wall);
     assert_eq!(policy.consents.len(), 1);
-    assert!(!policy.remembers(&question("/bin/foo", 1, "repo")));
+    assert!(!policy.remembers(&question("/bin/server", 1, "repo")));
 }
 
 #[test]
 fn identical_questions_are_one_and_everybody_who_waits_hears_the_word() {
     let mut asks = Asks::default();
-    let question = question("/bin/foo", 1, "repo");
+    let question = question("/bin/server", 1, "repo");
     assert_eq!(ask(&mut asks, &question, "a", 0), Asked::Waits("a".into(), true));
     asks.wait("a", 1, at(0).boot);
     assert_eq!(ask(&mut asks, &question, "b", 1), Asked::Waits("a".into(), false));
@@ -268,11 +268,11 @@ fn identical_questions_are_one_and_everybody_who_waits_hears_the_word() {
 #[test]
 fn a_yes_that_nobody_waits_for_is_kept_for_exactly_that_question_and_used_once() {
     let mut asks = Asks::default();
-    let asked = question("/bin/foo", 1, "repo");
+    let asked = question("/bin/server", 1, "repo");
     ask(&mut asks, &asked, "a", 0);
     asks.decide("a", true, at(40).boot).unwrap();
-    assert!(matches!(ask(&mut asks, &question("/bin/foo", 2, "repo"), "b", 41), Asked::Waits(..)), "other bytes");
-    assert!(matches!(ask(&mut asks, &question("/bin/foo", 1, "repo admin"), "c", 41), Asked::Waits(..)), "more scopes");
+    assert!(matches!(ask(&mut asks, &question("/bin/server", 2, "repo"), "b", 41), Asked::Waits(..)), "other bytes");
+    assert!(matches!(ask(&mut asks, &question("/bin/server", 1, "repo admin"), "c", 41), Asked::Waits(..)), "more scopes");
     assert_eq!(ask(&mut asks, &asked, "d", 42), Asked::Allowed);
     assert_ne!(ask(&mut asks, &asked, "e", 43), Asked::Allowed);
     // And not for ever.
@@ -285,7 +285,7 @@ fn a_yes_that_nobody_waits_for_is_kept_for_exactly_that_question_and_used_once()
 #[test]
 fn nobodys_answer_is_a_no_and_an_id_that_has_ended_decides_nothing() {
     let mut asks = Asks::default();
-    let question = question("/bin/foo", 1, "repo");
+    let question = question("/bin/server", 1, "repo");
     ask(&mut asks, &question, "a", 0);
     asks.wait("a", 1, at(0).boot);
     assert_eq!(asks.wake_at(), Some(at(0).boot + WAIT));
@@ -300,11 +300,11 @@ fn nobodys_answer_is_a_no_and_an_id_that_has_ended_decides_nothing() {
 #[test]
 fn a_no_stands_for_a_while_and_is_not_asked_again() {
     let mut asks = Asks::default();
-    let asked = question("/bin/foo", 1, "repo");
+    let asked = question("/bin/server", 1, "repo");
     ask(&mut asks, &asked, "a", 0);
     asks.decide("a", false, at(1).boot).unwrap();
     assert_eq!(ask(&mut asks, &asked, "b", 2), Asked::Refused);
-    assert!(matches!(ask(&mut asks, &question("/bin/foo", 1, "repo admin"), "c", 2), Asked::Waits(..)));
+    assert!(matches!(ask(&mut asks, &question("/bin/server", 1, "repo admin"), "c", 2), Asked::Waits(..)));
     assert!(matches!(ask(&mut asks, &asked, "d", 1 + NO_STANDS.as_secs()), Asked::Waits(..)));
 }
 
@@ -313,9 +313,9 @@ fn a_flood_is_cut_off_for_its_program_alone_and_for_all_names_together() {
     let mut asks = Asks::default();
     let scopes = |number: usize| format!("s{number}");
     let waits = |asked: Asked| matches!(asked, Asked::Waits(..));
-    let mine = (0..100).filter(|n| waits(ask(&mut asks, &question("/bin/foo", *n as u64, &scopes(*n)), &scopes(*n), 0))).count();
+    let mine = (0..100).filter(|n| waits(ask(&mut asks, &question("/bin/server", *n as u64, &scopes(*n)), &scopes(*n), 0))).count();
     assert_eq!(mine, OF_A_PROGRAM.1);
-    assert!(waits(ask(&mut asks, &question("/bin/bar", 1, "repo"), "bar", 1)), "another program is heard");
+    assert!(waits(ask(&mut asks, &question("/bin/stranger", 1, "repo"), "stranger", 1)), "another program is heard");
     // Minute by minute no more than so many wait, under however many names.
     let (mut most, mut asked) = (0, 0);
     for second in 2..600 {
@@ -329,12 +329,12 @@ fn a_flood_is_cut_off_for_its_program_alone_and_for_all_names_together() {
 #[test]
 fn a_change_of_the_rules_ends_what_was_asked_under_the_old_ones() {
     let mut asks = Asks::default();
-    ask(&mut asks, &question("/bin/foo", 1, "repo"), "a", 0);
+    ask(&mut asks, &question("/bin/server", 1, "repo"), "a", 0);
     asks.wait("a", 1, at(0).boot);
-    ask(&mut asks, &question("/bin/bar", 1, "repo"), "b", 0);
+    ask(&mut asks, &question("/bin/stranger", 1, "repo"), "b", 0);
     asks.decide("b", true, at(1).boot).unwrap();
     assert_eq!(asks.drop_grant(&"github".parse().unwrap()), [1]);
     assert!(asks.decide("a", true, at(2).boot).is_none());
-    assert!(matches!(ask(&mut asks, &question("/bin/bar", 1, "repo"), "c", 2), Asked::Waits(_, true)));
+    assert!(matches!(ask(&mut asks, &question("/bin/stranger", 1, "repo"), "c", 2), Asked::Waits(_, true)));
     assert!(asks.drop_grant(&"github:work".parse().unwrap()).is_empty());
 }

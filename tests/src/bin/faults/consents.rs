@@ -79,31 +79,31 @@ fn matrix(report: &mut Report) {
     let room = room();
     let daemon = room.start();
     hold(&daemon, &["test", "test:work", "test:home", "mine", "open"]);
-    let (foo, bar) = (Asker::new(&room, "foo"), Asker::new(&room, "bar"));
-    rule(&daemon, &json!({ "grant": "test", "subject": program(&foo), "scopes": ["repo", "gist"] }));
-    rule(&daemon, &json!({ "grant": "test:work", "subject": program(&foo), "scopes": ["gist"] }));
-    rule(&daemon, &json!({ "grant": "test:home", "subject": program(&bar), "resource": "https://mcp.example/mcp" }));
+    let (server, stranger) = (Asker::new(&room, "server"), Asker::new(&room, "stranger"));
+    rule(&daemon, &json!({ "grant": "test", "subject": program(&server), "scopes": ["repo", "gist"] }));
+    rule(&daemon, &json!({ "grant": "test:work", "subject": program(&server), "scopes": ["gist"] }));
+    rule(&daemon, &json!({ "grant": "test:home", "subject": program(&stranger), "resource": "https://mcp.example/mcp" }));
     rule(&daemon, &json!({ "grant": "mine", "subject": "anyone", "answer": "deny" }));
-    rule(&daemon, &json!({ "grant": "mine", "subject": program(&bar) }));
+    rule(&daemon, &json!({ "grant": "mine", "subject": program(&stranger) }));
     let of = |grant: &str| json!({ "grant": grant });
     let more = |grant: &str, scope: &str| json!({ "grant": grant, "scopes": [scope] });
     let cases = [
-        (&foo, of("test"), "token"),
-        (&foo, more("test", "repo"), "token"),
-        (&foo, more("test", "gist"), "insufficient_scope"),
-        (&foo, more("test", "admin"), "access_denied"),
-        (&foo, json!({ "grant": "test", "challenge": "Bearer error=\"insufficient_scope\", scope=\"admin\"" }), "access_denied"),
-        (&foo, json!({ "grant": "test", "resource": "https://mcp.example/mcp" }), "invalid_request"),
-        (&foo, json!({ "resource": "https://mcp.example/mcp" }), "unknown_grant"),
-        (&foo, of("test:work"), "access_denied"),
-        (&foo, of("test:home"), "consent_required"),
-        (&foo, of("mine"), "access_denied"),
-        (&foo, of("open"), "token"),
-        (&bar, of("test"), "consent_required"),
-        (&bar, of("test:work"), "consent_required"),
-        (&bar, of("test:home"), "access_denied"),
-        (&bar, of("mine"), "token"),
-        (&bar, of("open"), "token"),
+        (&server, of("test"), "token"),
+        (&server, more("test", "repo"), "token"),
+        (&server, more("test", "gist"), "insufficient_scope"),
+        (&server, more("test", "admin"), "access_denied"),
+        (&server, json!({ "grant": "test", "challenge": "Bearer error=\"insufficient_scope\", scope=\"admin\"" }), "access_denied"),
+        (&server, json!({ "grant": "test", "resource": "https://mcp.example/mcp" }), "invalid_request"),
+        (&server, json!({ "resource": "https://mcp.example/mcp" }), "unknown_grant"),
+        (&server, of("test:work"), "access_denied"),
+        (&server, of("test:home"), "consent_required"),
+        (&server, of("mine"), "access_denied"),
+        (&server, of("open"), "token"),
+        (&stranger, of("test"), "consent_required"),
+        (&stranger, of("test:work"), "consent_required"),
+        (&stranger, of("test:home"), "access_denied"),
+        (&stranger, of("mine"), "token"),
+        (&stranger, of("open"), "token"),
     ];
     for round in 0..report.rounds() as usize {
         let (who, request, expected) = &cases[round % cases.len()];
@@ -111,7 +111,7 @@ fn matrix(report: &mut Report) {
             let told = who.ask(request);
             assert_eq!(word(&told), *expected, "{} asks {request}: {}", who.name(), told.body["error_description"]);
             // Of a grant that there is not, everybody hears the same.
-            let (one, other) = (foo.ask(&of("nobody")), bar.ask(&of("nobody")));
+            let (one, other) = (server.ask(&of("nobody")), stranger.ask(&of("nobody")));
             assert_eq!(one, other);
         });
     }
@@ -124,8 +124,8 @@ fn damaged(report: &mut Report) {
     let daemon = room.start();
     hold(&daemon, &["test", "open"]);
     let before = records(&room);
-    let foo = Asker::new(&room, "foo");
-    rule(&daemon, &json!({ "grant": "test", "subject": program(&foo) }));
+    let server = Asker::new(&room, "server");
+    rule(&daemon, &json!({ "grant": "test", "subject": program(&server) }));
     assert_eq!(daemon.stop().code, 0);
     let record = records(&room).into_iter().find(|path| !before.contains(path)).unwrap();
     let good = std::fs::read(&record).unwrap();
@@ -141,12 +141,12 @@ fn damaged(report: &mut Report) {
             std::fs::write(&record, &bytes).unwrap();
             let daemon = room.start();
             for grant in ["test", "open"] {
-                assert_eq!(word(&foo.ask(&json!({ "grant": grant }))), "access_denied", "{grant}");
+                assert_eq!(word(&server.ask(&json!({ "grant": grant }))), "access_denied", "{grant}");
             }
             assert_eq!(daemon.stop().code, 0);
             std::fs::write(&record, &good).unwrap();
             let daemon = room.start();
-            assert_eq!(word(&foo.ask(&json!({ "grant": "test" }))), "token", "the record is back");
+            assert_eq!(word(&server.ask(&json!({ "grant": "test" }))), "token", "the record is back");
             assert_eq!(daemon.stop().code, 0);
         });
     }
@@ -223,11 +223,11 @@ fn races(report: &mut Report) {
 
 /// The file changes between the question and the word.
 fn other_bytes(room: &Room, daemon: &Daemon<'_>) {
-    let foo = Asker::new(room, "foo");
-    let id = foo.ask(&json!({ "grant": "test" })).consent();
-    foo.replace();
+    let server = Asker::new(room, "server");
+    let id = server.ask(&json!({ "grant": "test" })).consent();
+    server.replace();
     assert_eq!(decide(daemon, &id, true), 200);
-    assert_ne!(foo.ask(&json!({ "grant": "test" })).consent(), id, "a new question");
+    assert_ne!(server.ask(&json!({ "grant": "test" })).consent(), id, "a new question");
 }
 
 /// The process becomes another program between the question and the word.
@@ -249,24 +249,24 @@ fn another_image(room: &Room, daemon: &Daemon<'_>) {
 /// The yes is for one grant, and once.
 fn another_question(room: &Room, daemon: &Daemon<'_>) {
     rule(daemon, &json!({ "grant": "other", "subject": "anyone", "answer": "ask_always" }));
-    let (foo, bar) = (Asker::new(room, "foo"), Asker::new(room, "bar"));
-    let id = foo.ask(&json!({ "grant": "other" })).consent();
+    let (server, stranger) = (Asker::new(room, "server"), Asker::new(room, "stranger"));
+    let id = server.ask(&json!({ "grant": "other" })).consent();
     assert_eq!(decide(daemon, &id, true), 200);
-    foo.ask(&json!({ "grant": "test" })).consent();
-    bar.ask(&json!({ "grant": "other" })).consent();
-    assert_eq!(foo.ask(&json!({ "grant": "other" })).status, 200);
-    foo.ask(&json!({ "grant": "other" })).consent();
+    server.ask(&json!({ "grant": "test" })).consent();
+    stranger.ask(&json!({ "grant": "other" })).consent();
+    assert_eq!(server.ask(&json!({ "grant": "other" })).status, 200);
+    server.ask(&json!({ "grant": "other" })).consent();
 }
 
 /// A rule that says no comes between the question and the word.
 fn changed_rules(room: &Room, daemon: &Daemon<'_>) {
-    let foo = Asker::new(room, "foo");
-    let mut asking = foo.spawn("/v1/token", &json!({ "grant": "test", "wait": true }));
+    let server = Asker::new(room, "server");
+    let mut asking = server.spawn("/v1/token", &json!({ "grant": "test", "wait": true }));
     let id = wait_until("the question", PATIENCE, || waiting(daemon).pop());
     rule(daemon, &json!({ "grant": "test", "subject": "anyone", "answer": "deny" }));
     assert_eq!(decide(daemon, &id, true), 404);
     assert_eq!(told(&mut asking).error(), "conflict");
-    assert_eq!(foo.ask(&json!({ "grant": "test" })).error(), "access_denied");
+    assert_eq!(server.ask(&json!({ "grant": "test" })).error(), "access_denied");
 }
 
 fn ids(report: &mut Report) {
@@ -282,9 +282,9 @@ fn ids(report: &mut Report) {
             assert_eq!(decide(&daemon, &id, true), 404, "{id}");
         });
         if round % 50 == 0 && used.is_none() {
-            let foo = Asker::new(&room, "foo");
-            let id = foo.ask(&json!({ "grant": "test" })).consent();
-            assert_eq!((decide(&daemon, &id, true), foo.ask(&json!({ "grant": "test" })).status), (200, 200));
+            let server = Asker::new(&room, "server");
+            let id = server.ask(&json!({ "grant": "test" })).consent();
+            assert_eq!((decide(&daemon, &id, true), server.ask(&json!({ "grant": "test" })).status), (200, 200));
             used = Some(id);
         }
     }

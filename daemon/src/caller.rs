@@ -5,7 +5,8 @@
 mod command_line;
 #[cfg(target_os = "linux")]
 mod looking;
-#[cfg(all(test, target_os = "linux"))]
+#[cfg(test)]
+#[cfg(target_os = "linux")]
 mod tests;
 #[cfg(target_os = "linux")]
 mod unit;

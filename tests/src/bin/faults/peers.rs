@@ -220,17 +220,23 @@ fn other_files(report: &mut Report) {
     report.figure("deleted, replaced, undumpable, and disguised by a mount in equal parts");
 }
 
+/// A folder where nobody is ever told whether a name is there, and who mounts it until its input ends.
+fn silent_folder(room: &Room) -> (Asking, PathBuf) {
+    let folder = room.path("silent");
+    std::fs::create_dir(&folder).unwrap();
+    let mut mounting = room.command(&binary("probe"));
+    mounting.arg("silent").arg(&folder);
+    let mut server = Asking::start(mounting);
+    assert_eq!(server.said.next().unwrap().unwrap(), "silent");
+    (server, folder)
+}
+
 /// Peers whose script lies where a look never ends: the look is given up, their threads are few, and nobody else waits.
 fn held_up(report: &mut Report) {
     require_root("mount");
     let room = quiet_room();
     let daemon = room.start();
-    let silent = room.path("silent");
-    std::fs::create_dir(&silent).unwrap();
-    let mut mounting = room.command(&binary("probe"));
-    mounting.arg("silent").arg(&silent).stdin(Stdio::piped()).stdout(Stdio::piped());
-    let mut server = Asking::start(mounting);
-    assert_eq!(server.said.next().unwrap().unwrap(), "silent");
+    let (mut server, silent) = silent_folder(&room);
     let script = silent.join("script");
     let held: Vec<_> = (0..HELD_UP).map(|_| peer(&room, &["sh", script.to_str().unwrap()])).collect();
     let shell = Path::new("/bin/sh").canonicalize().unwrap();

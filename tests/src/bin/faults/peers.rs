@@ -5,7 +5,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use mcp_auth_tests::{Connection, OWNER, Room, binary, require, require_root, wait_until};
 use rustix::net::{AddressFamily, SocketType};
@@ -20,6 +20,7 @@ pub(crate) const CASES: &[Case] = &[
     Case { id: "T50", title: "a connection in other hands is not taken for their program", rounds: 1_500, quick: 30, run: passed_on },
     Case { id: "T50", title: "an interpreter is told as weak, with its script or without", rounds: 300, quick: 12, run: interpreters },
     Case { id: "T50", title: "a file that is not the one at its path is no known program", rounds: 300, quick: 8, run: other_files },
+    Case { id: "T50", title: "a peer that nobody can look at holds up nobody else", rounds: 2_000, quick: 200, run: held_up },
 ];
 
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -73,8 +74,8 @@ fn passed_on(report: &mut Report) {
             // others ask on its connection.
             let arguments: &[&str] = match round % 3 {
                 0 => &[],
-                1 => &["first", sleep.to_str().unwrap()],
-                _ => &[sleep.to_str().unwrap()],
+                1 => &["first", sleep.to_str().unwrap(), "60"],
+                _ => &[sleep.to_str().unwrap(), "60"],
             };
             let (ours, mut child) = peer(&room, arguments);
             if arguments.is_empty() {
@@ -218,6 +219,63 @@ fn other_files(report: &mut Report) {
     }
     report.figure("deleted, replaced, undumpable, and disguised by a mount in equal parts");
 }
+
+/// A folder where nobody is ever told whether a name is there, and who mounts it until its input ends.
+fn silent_folder(room: &Room) -> (Asking, PathBuf) {
+    let folder = room.path("silent");
+    std::fs::create_dir(&folder).unwrap();
+    let mut mounting = room.command(&binary("probe"));
+    mounting.arg("silent").arg(&folder);
+    let mut server = Asking::start(mounting);
+    assert_eq!(server.said.next().unwrap().unwrap(), "silent");
+    (server, folder)
+}
+
+/// Peers whose script lies where a look never ends: the look is given up, their threads are few, and nobody else waits.
+fn held_up(report: &mut Report) {
+    require_root("mount");
+    let room = quiet_room();
+    let daemon = room.start();
+    let (mut server, silent) = silent_folder(&room);
+    let script = silent.join("script");
+    let held: Vec<_> = (0..HELD_UP).map(|_| peer(&room, &["sh", script.to_str().unwrap()])).collect();
+    let shell = Path::new("/bin/sh").canonicalize().unwrap();
+    let mut slowest = Duration::ZERO;
+    let began = Instant::now();
+    let waiting: Vec<_> = held
+        .into_iter()
+        .map(|(ours, child)| {
+            let exe = format!("/proc/{}/exe", child.id());
+            wait_until("a shell", PATIENCE, || std::fs::read_link(&exe).ok().filter(|found| *found == shell));
+            (std::thread::spawn(move || asked_on(ours)), child)
+        })
+        .collect();
+    for _ in 0..report.rounds() {
+        report.round(|| {
+            let began = Instant::now();
+            assert_eq!(daemon.call("GET", "/v1/status", &serde_json::json!({})).status, 200);
+            slowest = slowest.max(began.elapsed());
+            assert!(began.elapsed() < Duration::from_millis(500), "{:?}", began.elapsed());
+        });
+    }
+    for (answer, mut child) in waiting {
+        let answer = answer.join().unwrap();
+        assert!(answer["executable"].is_null() && says(&answer, "in time"), "{answer}");
+        let _ = child.kill();
+    }
+    assert!(began.elapsed() < PATIENCE, "nobody gave up for {:?}", began.elapsed());
+    let threads = std::fs::read_dir(format!("/proc/{}/task", daemon.running.pid())).unwrap().count();
+    assert!(threads < 24, "{threads} threads");
+    report.figure(format!(
+        "{HELD_UP} looks that never end: {threads} threads of the daemon, others answered within {} ms",
+        slowest.as_millis()
+    ));
+    drop(server.child.stdin.take());
+    let _ = server.child.wait();
+}
+
+/// Four times as many as there may be looks at a time.
+const HELD_UP: usize = 32;
 
 fn quiet_room() -> Room {
     let mut room = Room::with_config("");

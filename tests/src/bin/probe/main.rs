@@ -9,7 +9,8 @@
 //! `probe become SOCKET` asks once and, at a line on its input, becomes `cat`, which prints whatever the answer is.
 //! `probe listen SOCKET` listens and prints for each connection, at its end, how many bytes came.
 //! `probe who SOCKET [undumpable]` prints what the daemon takes it for, and again after every line of its input.
-//! `probe connect SOCKET [first] [PROGRAM]` connects its standard input, asks on it if told so, and ends or becomes PROGRAM.
+//! `probe connect SOCKET [first] [PROGRAM ...]` connects its standard input, asks on it if told so, and ends or becomes PROGRAM.
+//! `probe silent FOLDER` mounts a file system there whose names nobody ever gets an answer about, and prints `silent`.
 //! `probe reuse SOCKET N` tries N times to be taken for a program that has the number of a peer which has ended, and prints
 //! `{"asked", "number_led_to_another", "unknown", "wrong"}`. For a process namespace of its own, with the daemon in it.
 
@@ -39,8 +40,9 @@ fn main() {
         ["who", socket, "undumpable"] => peers::who(Path::new(socket), true),
         ["connect", socket] => peers::connect(Path::new(socket), false, None),
         ["connect", socket, "first"] => peers::connect(Path::new(socket), true, None),
-        ["connect", socket, "first", program] => peers::connect(Path::new(socket), true, Some(program)),
-        ["connect", socket, program] => peers::connect(Path::new(socket), false, Some(program)),
+        ["connect", socket, "first", ref program @ ..] => peers::connect(Path::new(socket), true, Some(program)),
+        ["connect", socket, ref program @ ..] => peers::connect(Path::new(socket), false, Some(program)),
+        ["silent", folder] => peers::silent(Path::new(folder)),
         ["reuse", socket, times] => peers::reuse(Path::new(socket), times.parse().unwrap()),
         _ => panic!("usage: probe ask|become|hold|steady|listen|who|connect|reuse SOCKET [N] [SECONDS]"),
     }

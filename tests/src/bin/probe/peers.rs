@@ -1,7 +1,8 @@
 //! What a peer can do to be taken for another program: pass its connection on, end, become another program, or leave its
 //! process number to one.
 
-use std::os::fd::OwnedFd;
+use std::io::{Read as _, Write as _};
+use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
@@ -25,14 +26,49 @@ pub(crate) fn who(socket: &Path, undumpable: bool) {
 
 /// Connects the socket that is its standard input, asks there if `first`, and becomes that program, if any, which must not
 /// read its input: `sleep`.
-pub(crate) fn connect(socket: &Path, first: bool, then: Option<&str>) {
+pub(crate) fn connect(socket: &Path, first: bool, then: Option<&[&str]>) {
     rustix::net::connect(std::io::stdin(), &SocketAddrUnix::new(socket).unwrap()).unwrap();
     if first {
         let own = asked(&mut on(rustix::io::dup(std::io::stdin()).unwrap()));
         assert_eq!(own["executable"].as_str().map(PathBuf::from), std::env::current_exe().ok(), "{own}");
     }
-    if let Some(then) = then {
-        panic!("{then}: {}", Command::new(then).arg("60").exec());
+    if let Some([program, arguments @ ..]) = then {
+        panic!("{program}: {}", Command::new(program).args(arguments).exec());
+    }
+}
+
+/// Mounts a file system at `folder` in which no name is ever found, nor not found: whoever looks for one waits. Until its
+/// input ends. Root is needed.
+pub(crate) fn silent(folder: &Path) {
+    let device = std::fs::File::options().read(true).write(true).open("/dev/fuse").unwrap();
+    rustix::io::fcntl_setfd(&device, rustix::io::FdFlags::empty()).unwrap();
+    let options = format!("fd={},rootmode=40000,user_id=0,group_id=0,allow_other", device.as_raw_fd());
+    let mounted = Command::new("mount").args(["-i", "-t", "fuse", "-o", &options, "silent"]).arg(folder).status().unwrap();
+    assert!(mounted.success(), "cannot mount");
+    println!("silent");
+    // It ends with the program.
+    std::thread::spawn(move || answer_nothing(device));
+    // Whatever comes, only the end counts.
+    let _ = std::io::stdin().read_to_end(&mut Vec::new());
+    // Who waits is let go.
+    let _ = Command::new("umount").args(["-l"]).arg(folder).status();
+}
+
+/// Greets the kernel (linux/fuse.h), and lets everything else wait.
+fn answer_nothing(mut device: std::fs::File) {
+    const INIT: u32 = 26;
+    let mut request = [0; 1 << 17];
+    while device.read(&mut request).is_ok() {
+        if u32::from_ne_bytes(request[4..8].try_into().unwrap()) == INIT {
+            // The head: length, no error, the request's number; then version 7.31, and the largest write.
+            let mut answer = [0; 80];
+            answer[..4].copy_from_slice(&80_u32.to_ne_bytes());
+            answer[8..16].copy_from_slice(&request[8..16]);
+            for (at, value) in [(16, 7_u32), (20, 31), (24, 4096), (36, 4096)] {
+                answer[at..at + 4].copy_from_slice(&value.to_ne_bytes());
+            }
+            device.write_all(&answer).unwrap();
+        }
     }
 }
 

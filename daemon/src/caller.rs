@@ -12,6 +12,7 @@ mod unit;
 
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak as WeakArc};
 
+use crate::audit::Uses;
 use crate::platform::{Process, Stream};
 use crate::policy::{Only, Peer, Program, Weak, Who};
 
@@ -25,6 +26,8 @@ pub struct Caller {
     process: OnceLock<Arc<Process>>,
     #[cfg(target_os = "linux")]
     seen: tokio::sync::OnceCell<looking::Seen>,
+    /// What it was given, as the audit counts it.
+    pub(crate) uses: Uses,
 }
 
 impl Caller {
@@ -43,6 +46,7 @@ impl Caller {
             peer,
             only,
             stream,
+            uses: Uses::default(),
             process: OnceLock::new(),
             #[cfg(target_os = "linux")]
             seen: tokio::sync::OnceCell::new(),

@@ -4,10 +4,13 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 
-use mcp_auth_proto::SocketPathError;
+use mcp_auth_proto::{SocketPathError, event};
+use mcp_authd::audit::{Audit, Note};
 use mcp_authd::broker::Broker;
+use mcp_authd::clock::SystemClock;
 use mcp_authd::config::Config;
 use mcp_authd::ephemeral::{self, Ephemeral};
 use mcp_authd::places::Places;
@@ -157,7 +160,8 @@ fn daemon(ephemeral: Option<&Ephemeral>) -> Result<(), StartError> {
     runtime.block_on(async {
         let mut signals = Signals::new()?;
         let vault = Vault::start(places.for_vault());
-        let broker = Broker::start(system_edges(vault), config, places.config)?;
+        let audit = Audit::start(places.state, Arc::new(SystemClock))?;
+        let broker = Broker::start(system_edges(vault, audit), config, places.config)?;
         let (listener, path, own) = match activated {
             // Never bound again, nor removed: the socket is the service manager's.
             Some(listener) => {
@@ -217,7 +221,10 @@ async fn until_end_signal(signals: &mut Signals, broker: &Broker) {
         platform::notify(Notice::Reloading);
         match broker.reload().await {
             Ok(status) => match status.error {
-                None => tracing::info!("config read again"),
+                None => {
+                    broker.audit().note(Note::of(event::CONFIG_RELOADED));
+                    tracing::info!("config read again");
+                }
                 Some(error) => tracing::warn!(error, "the config in use stays"),
             },
             Err(error) => tracing::warn!(%error, "the config in use stays"),

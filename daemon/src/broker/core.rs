@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use mcp_auth_proto as wire;
-use mcp_auth_proto::{ErrorBody, GrantName, TokenAnswer};
+use mcp_auth_proto::{ErrorBody, GrantName, TokenAnswer, event};
 use tokio::sync::{mpsc, watch};
 use tokio::task::AbortHandle;
 
@@ -20,14 +20,17 @@ use super::issuer::IssuerSide;
 use super::lane::Lane;
 use super::logins::Logins;
 use super::providers::StoredSecret;
+use super::telling::Told;
 use super::transports::Transports;
 use super::{Edges, Message, Reply};
+use crate::audit::{Audit, Note};
 use crate::clock::{Boot, Now};
 use crate::config::Config;
 use crate::failpoint;
 use crate::grant::mcp::LoginKind;
 use crate::grant::record::{Definition, GrantRecord};
 use crate::grant::{Asker, Attempt, AttemptError, Effect, Grant, Input, News, Terms, Ticket};
+use crate::metrics::Metrics;
 use crate::oauth::token::{TokenError, TokenResponse};
 use crate::provider::{DefaultLifetime, Provider, RefreshPlan};
 use crate::transport::surroundings;
@@ -40,6 +43,9 @@ const TICKETS_OF_A_LIFE: Ticket = 1 << 32;
 
 pub(crate) struct Core {
     pub(super) edges: Edges,
+    pub(super) audit: Audit,
+    pub(super) metrics: Metrics,
+    pub(super) told: Told,
     pub(super) transports: Transports,
     pub(super) config: Config,
     pub(super) config_path: PathBuf,
@@ -73,7 +79,7 @@ pub(crate) struct Core {
     lives: Ticket,
     suspended: watch::Sender<u64>,
     last_seen: (Boot, Instant),
-    started: Boot,
+    pub(super) started: Boot,
     pub(super) finished: bool,
 }
 
@@ -83,6 +89,8 @@ pub(super) struct Waiting {
     pub(super) reply: Reply<TokenAnswer>,
     /// Who will keep the token, if anybody.
     pub(super) keeper: Option<Keeper>,
+    /// It is given the token; else it waits for a refresh.
+    pub(super) serves: bool,
 }
 
 /// When each grant wants to wake.
@@ -99,6 +107,9 @@ impl Core {
             transports: Transports::new(edges.connect, &config),
             issuer: IssuerSide::new(config.issuer.clone()),
             capabilities: watch::Sender::default(),
+            audit: edges.audit.clone(),
+            metrics: Metrics::default(),
+            told: Told::default(),
             edges,
             config,
             config_path,
@@ -203,8 +214,11 @@ impl Core {
                     });
                 }
                 Effect::Reply(asker, answer) => {
-                    if let Some(Waiting { reply, keeper, .. }) = self.askers.remove(&asker) {
+                    if let Some(Waiting { reply, keeper, serves, .. }) = self.askers.remove(&asker) {
                         failpoint::at(format_args!("reply"));
+                        if serves && answer.is_ok() {
+                            self.metrics.of(name.base()).tokens += 1;
+                        }
                         if let (Some(keeper), Ok(answer)) = (keeper, &answer) {
                             self.hold(name, keeper, answer.expires_in);
                         }
@@ -343,6 +357,8 @@ impl Core {
             self.revoke_late(name, way, record, &result);
         }
         let error = result.as_ref().err().cloned();
+        let counts = self.metrics.of(name.base());
+        *if error.is_none() { &mut counts.refreshes } else { &mut counts.failed_refreshes } += 1;
         self.give(name, Input::Refreshed(ticket, sent_at, result));
         match error {
             None => self.give_others(name, key, || Input::IssuerRecovered),
@@ -416,22 +432,23 @@ impl Core {
 
     fn tell(&mut self, name: &GrantName, news: News) {
         let (event, detail) = match news {
-            News::LoggedIn => ("logged_in", None),
-            News::Refreshed => ("refreshed", None),
-            News::RefreshFailed(why) => ("refresh_failed", Some(why)),
-            News::LoginRequired(why) => ("login_required", Some(why)),
-            News::RefreshTokenEnding(why) => ("refresh_token_ending", Some(why)),
-            News::NotDurable(why) => ("not_durable", Some(why)),
-            News::Durable => ("durable", None),
+            News::LoggedIn => (event::LOGGED_IN, None),
+            News::Refreshed => (event::REFRESHED, None),
+            News::RefreshFailed(why) => (event::REFRESH_FAILED, Some(why)),
+            News::LoginRequired(why) => (event::LOGIN_REQUIRED, Some(why)),
+            News::RefreshTokenEnding(why) => (event::REFRESH_TOKEN_ENDING, Some(why)),
+            News::NotDurable(why) => (event::NOT_DURABLE, Some(why)),
+            News::Durable => (event::DURABLE, None),
         };
         self.announce(event, Some(name.clone()), detail);
         match event {
-            "logged_in" => {
+            event::LOGGED_IN => {
                 self.login_done(name);
                 self.stored(name);
             }
-            "refreshed" => self.replaced(name),
-            "durable" => self.revoke_replaced_by(name),
+            event::REFRESHED => self.replaced(name),
+            event::DURABLE => self.revoke_replaced_by(name),
+            event::LOGIN_REQUIRED => self.audit.note(Note::of(event).grant(name)),
             _ => {}
         }
     }
@@ -474,6 +491,7 @@ impl Core {
             grants: summaries.len(),
             login_required: summaries.iter().filter(|s| s.state == wire::GrantState::LoginRequired).count(),
             not_durable: summaries.iter().filter(|s| s.not_durable).count(),
+            audit_error: self.audit.trouble(),
             paused: paused.into_iter().map(|(issuer, retry_after)| wire::PausedIssuer { issuer, retry_after }).collect(),
             network: surroundings::in_effect(&self.config.network, |variable| std::env::var(variable).ok()),
         };

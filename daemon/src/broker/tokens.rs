@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use mcp_auth_proto as wire;
-use mcp_auth_proto::{ErrorBody, ErrorCode, GrantName, TokenAnswer};
+use mcp_auth_proto::{ErrorBody, ErrorCode, GrantName, TokenAnswer, event};
 
 use super::accounts::other_account;
 use super::core::{Core, Waiting, answer, grant_id};
@@ -31,7 +31,7 @@ impl Core {
             match core.find(&request) {
                 Ok(name) => {
                     let held = !core.keepers(&name).is_empty();
-                    core.askers.insert(asker, Waiting { grant: name.clone(), reply, keeper });
+                    core.askers.insert(asker, Waiting { grant: name.clone(), reply, keeper, serves: true });
                     core.give(&name, Input::Wanted(asker, want(request, held)));
                 }
                 Err(error) => answer(reply, Err(error)),
@@ -46,7 +46,7 @@ impl Core {
             if let Some(error) = refused {
                 return answer(reply, Err(error));
             }
-            core.askers.insert(asker, Waiting { grant: name.clone(), reply, keeper: None });
+            core.askers.insert(asker, Waiting { grant: name.clone(), reply, keeper: None, serves: false });
             core.give(&name, Input::RefreshWanted(asker));
         });
     }
@@ -179,7 +179,7 @@ impl Core {
         };
         self.task(errand, move |core, outcome| {
             let (revoked, removed) = outcome.unwrap_or_else(|| (Err("a fault of the daemon".into()), Ok(Ok(()))));
-            core.announce("logged_out", Some(name.clone()), None);
+            core.announce(event::LOGGED_OUT, Some(name.clone()), None);
             let revoked = match revoked {
                 _ if skips => (wire::Revocation::Skipped, None),
                 Ok(true) => (wire::Revocation::Confirmed, None),

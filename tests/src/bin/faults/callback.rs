@@ -215,7 +215,7 @@ fn names(report: &mut Report) {
     let room = room_at(&rogue);
     let daemon = room.start();
     daemon.log_in("test", "alice");
-    let (mut kinds, mut elsewhere) = (0, Vec::new());
+    let (mut kinds, mut elsewhere) = (0, 0);
     for _ in 0..report.rounds() {
         report.round(|| {
             let waiting = Waiting::start(&daemon, Some("more"), "alice");
@@ -226,9 +226,10 @@ fn names(report: &mut Report) {
                 let answer = knock(&Door { host: host.clone(), ..door.clone() }.get(right), door.address);
                 assert!(matches!(status(&answer), 404 | 400), "{host}: {answer}");
             }
-            elsewhere = other_addresses(door.address.port());
-            for address in &elsewhere {
-                assert!(is_closed(*address), "{address} answers");
+            let others = other_addresses(door.address.port());
+            elsewhere = others.len();
+            for address in others {
+                assert!(is_closed(address), "{address} answers");
             }
             let socket = |headers: &[(&str, &str)], host: &str| {
                 let mut connection = Connection::unix(&room.socket()).unwrap().naming_host(host);
@@ -247,7 +248,7 @@ fn names(report: &mut Report) {
             waiting.finish();
         });
     }
-    report.figure(format!("{kinds} names at the listener; closed at {elsewhere:?}; the socket refuses 4 headers of pages and 4 names"));
+    report.figure(format!("{kinds} names at the listener; closed at {elsewhere} other addresses of the machine; the socket refuses 4 headers of pages and 4 names"));
 }
 
 /// Every other address of this machine, with this port.

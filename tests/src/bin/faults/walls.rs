@@ -21,8 +21,9 @@ pub(crate) const CASES: &[Case] = &[
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// The signals that leave a core by default. SEGV and BUS are caught by the language to tell a stack overflow, and then come again.
-const SIGNALS: [Signal; 7] = [Signal::ABORT, Signal::QUIT, Signal::SEGV, Signal::BUS, Signal::ILL, Signal::FPE, Signal::SYS];
+/// The signals that leave a core by default, but for QUIT, which whatever is started in the background ignores. SEGV and BUS are
+/// caught by the language to tell a stack overflow, and then come again.
+const SIGNALS: [Signal; 7] = [Signal::ABORT, Signal::TRAP, Signal::SEGV, Signal::BUS, Signal::ILL, Signal::FPE, Signal::SYS];
 
 /// A room of a user who is not root, whose daemons are started as by somebody who wants to see cores.
 fn room_for_cores(rogue: &Rogue) -> Room {

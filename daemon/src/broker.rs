@@ -113,10 +113,10 @@ impl Broker {
         &self.edges.audit
     }
 
-    /// A caller was refused the grant that it asked for, or the request that `route` names.
-    pub fn denied(&self, caller: Arc<Caller>, route: Option<String>, asked: Option<wire::TokenRequest>) {
+    /// A caller was refused the grant that it asked for, or the request that `route` names, with this sentence.
+    pub fn denied(&self, caller: Arc<Caller>, route: Option<String>, asked: Option<wire::TokenRequest>, why: String) {
         // A core that has gone tells nobody.
-        let _ = self.mailbox.send(Box::new(move |core| core.denied(&caller, route.as_deref(), asked.as_ref())));
+        let _ = self.mailbox.send(Box::new(move |core| core.denied(&caller, route.as_deref(), asked.as_ref(), &why)));
     }
 
     /// Tells whoever follows `GET /v1/events`.
@@ -230,18 +230,18 @@ impl Broker {
     }
 
     /// `POST /v1/policy`.
-    pub async fn add_rule(&self, rule: wire::NewRule) -> Result<wire::Rule, ErrorBody> {
-        self.ask(|core, reply| core.when_open(reply, move |core, reply| core.add_rule(rule, reply))).await
+    pub async fn add_rule(&self, rule: wire::NewRule, caller: Arc<Caller>) -> Result<wire::Rule, ErrorBody> {
+        self.ask(|core, reply| core.when_open(reply, move |core, reply| core.add_rule(rule, caller, reply))).await
     }
 
     /// `DELETE /v1/policy/ID`.
-    pub async fn remove_rule(&self, id: u32) -> Result<wire::RuleRemoved, ErrorBody> {
-        self.ask(move |core, reply| core.when_open(reply, move |core, reply| core.remove_rule(id, reply))).await
+    pub async fn remove_rule(&self, id: u32, caller: Arc<Caller>) -> Result<wire::RuleRemoved, ErrorBody> {
+        self.ask(move |core, reply| core.when_open(reply, move |core, reply| core.remove_rule(id, caller, reply))).await
     }
 
     /// `DELETE /v1/policy`.
-    pub async fn reset_policy(&self) -> Result<wire::Policy, ErrorBody> {
-        self.ask(|core, reply| core.when_open(reply, |core, reply| core.reset_policy(reply))).await
+    pub async fn reset_policy(&self, caller: Arc<Caller>) -> Result<wire::Policy, ErrorBody> {
+        self.ask(|core, reply| core.when_open(reply, move |core, reply| core.reset_policy(caller, reply))).await
     }
 
     /// `POST /v1/policy/test`.

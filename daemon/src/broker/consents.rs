@@ -7,6 +7,7 @@ use mcp_auth_proto::{ErrorBody, ErrorCode, event};
 use super::Reply;
 use super::core::{Core, answer};
 use super::policy::{Bound, Wanted, named};
+use crate::audit::Note;
 use crate::clock::{Boot, Now};
 use crate::grant::Asker;
 use crate::oauth::text::clean;
@@ -39,13 +40,13 @@ impl Core {
                 let minutes = NO_STANDS.as_secs() / 60;
                 let sentence = format!("you refused {} a token of `{}` in the last {minutes} minutes", named(who), paused.wanted.grant);
                 let error = ErrorBody::new(ErrorCode::AccessDenied, sentence).hint(way_in(&paused.wanted, who));
-                self.deny(paused.wanted, who, error);
+                answer(paused.wanted.reply, Err(error));
             }
             Asked::TooMany => {
                 let sentence = format!("too many questions wait for you, or were asked in this minute, so that {} is refused", named(who));
                 let error =
                     ErrorBody::new(ErrorCode::AccessDenied, sentence).hint("mcp-authctl approve shows what waits; ask again in a minute");
-                self.deny(paused.wanted, who, error);
+                answer(paused.wanted.reply, Err(error));
             }
         }
     }
@@ -55,6 +56,7 @@ impl Core {
             return;
         };
         if is_new {
+            self.audit.note_by(&paused.wanted.caller, Note::of(event::CONSENT_ASKED).grant(&consent.grant));
             self.consent_asked(&consent);
         }
         if !paused.wanted.request.wait.unwrap_or(self.shows_consent(id)) {
@@ -93,8 +95,9 @@ impl Core {
         let (ask, waiters) = self.policy.asks.decide(id, allow, now.boot).ok_or_else(no_consent)?;
         let consent = self.shown(&ask, now.boot);
         self.notice_consents_over();
-        let word = if allow { "allowed" } else { "refused" };
-        self.announce(event::CONSENT_DECIDED, Some(consent.grant.clone()), Some(format!("{word}: {}", program_of(&consent))));
+        let told = format!("{}: {}", if allow { "allowed" } else { "refused" }, program_of(&consent));
+        self.audit.note(Note::of(event::CONSENT_DECIDED).grant(&consent.grant).about(&told));
+        self.announce(event::CONSENT_DECIDED, Some(consent.grant.clone()), Some(told));
         if allow && ask.question.times == Times::Once {
             self.remember(ask.question.clone());
         }
@@ -115,11 +118,11 @@ impl Core {
                 (true, true) => core.allowed(paused),
                 (true, false) => {
                     let sentence = format!("what asks for a token of `{grant}` is not the program any more that you allowed");
-                    core.deny(paused.wanted, &who, refused(sentence, "ask again".into()));
+                    answer(paused.wanted.reply, Err(refused(sentence, "ask again".into())));
                 }
                 (false, _) => {
                     let error = refused(format!("you refused {} a token of `{grant}`", named(&who)), way_in(&paused.wanted, &who));
-                    core.deny(paused.wanted, &who, error);
+                    answer(paused.wanted.reply, Err(error));
                 }
             }
         });
@@ -165,6 +168,7 @@ impl Core {
         }
         for ask in over {
             let told = format!("nobody answered, which counts as a no: {}", program_of(&self.shown(&ask, now.boot)));
+            self.audit.note(Note::of(event::CONSENT_DECIDED).grant(&ask.question.grant).about(&told));
             self.announce(event::CONSENT_DECIDED, Some(ask.question.grant), Some(told));
         }
         self.notice_consents_over();

@@ -5,7 +5,6 @@ use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
-use std::time::Duration;
 
 use mcp_auth_proto as wire;
 use mcp_auth_proto::{ErrorBody, ErrorCode, GrantName, TokenAnswer, event};
@@ -16,6 +15,7 @@ use super::core::{Core, answer};
 use super::gate::refusal;
 use super::holders::Keeper;
 use super::tokens::named_scopes;
+use crate::audit::Note;
 use crate::caller::Caller;
 use crate::clock::Boot;
 use crate::grant::Asker as AskerId;
@@ -26,11 +26,6 @@ use crate::policy::record::{Policy, program_of};
 use crate::policy::rule::{Asker, Beyond, Limits, TokenFacts};
 use crate::policy::{Program, Who};
 use crate::vault::{Record, RecordId, VaultError};
-
-/// Between two reports of the same denial.
-const DENIAL_TOLD: Duration = Duration::from_secs(60);
-/// The most denials that are told apart; past it they are forgotten, and each is told once more.
-const MOST_TOLD: usize = 256;
 
 /// A request for a token, before the policy has agreed.
 pub(super) struct Wanted {
@@ -59,7 +54,6 @@ pub(super) struct PolicySide {
     pub(super) asks: Asks,
     pub(super) paused: HashMap<AskerId, Paused>,
     pub(super) rates: Rates,
-    told: HashMap<(GrantName, String), Boot>,
     changes: VecDeque<Change>,
     saving: bool,
 }
@@ -127,7 +121,7 @@ impl Core {
         if wanted.reply.is_closed() || !self.gate.is_open() {
             return answer(wanted.reply, Err(self.locked()));
         }
-        let Some(policy) = self.policy.policy() else { return self.deny(wanted, &who, lost()) };
+        let Some(policy) = self.policy.policy() else { return answer(wanted.reply, Err(lost())) };
         let token = match self.facts(&wanted.grant) {
             Ok(token) => token,
             Err(error) => return answer(wanted.reply, Err(error)),
@@ -150,32 +144,16 @@ impl Core {
                 self.ask_person(paused, &who, times);
             }
             Verdict::Deny(denial) => {
-                let error = denied(&wanted.grant, &who, &denial);
-                self.deny(wanted, &who, error);
+                answer(wanted.reply, Err(denied(&wanted.grant, &who, &denial)));
             }
             Verdict::TooOften(rule, wait) => {
                 let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
                 let sentence =
                     format!("rule {} gives {} tokens of `{}` a minute", rule.id, rule.per_minute.unwrap_or_default(), wanted.grant);
                 let error = ErrorBody::new(ErrorCode::TooManyRequests, sentence).retry_after(seconds.max(1));
-                self.deny(wanted, &who, error.hint("keep a token until it expires, and ask again then"));
+                answer(wanted.reply, Err(error.hint("keep a token until it expires, and ask again then")));
             }
         }
-    }
-
-    /// Refuses a request, and tells of it, the same refusal not more than once a minute.
-    pub(super) fn deny(&mut self, wanted: Wanted, who: &Who, error: ErrorBody) {
-        let now = self.now().boot;
-        let said = format!("{}: {}", named(who), error.error_description);
-        if self.policy.told.len() >= MOST_TOLD {
-            self.policy.told.clear();
-        }
-        let key = (wanted.grant.clone(), said.clone());
-        if self.policy.told.get(&key).is_none_or(|at| now.since(*at) >= DENIAL_TOLD) {
-            self.policy.told.insert(key, now);
-            self.announce(event::DENIED, Some(wanted.grant.clone()), Some(said));
-        }
-        answer(wanted.reply, Err(error));
     }
 
     /// A token that is about to be served, if it is no more than was agreed to: it may be another by now.
@@ -305,7 +283,7 @@ impl Core {
         self.policy.policy().map_or_else(|| wire::Policy { unreadable: true, ..wire::Policy::default() }, |policy| policy.shown(now))
     }
 
-    pub(super) fn add_rule(&mut self, mut rule: wire::NewRule, reply: Reply<wire::Rule>) {
+    pub(super) fn add_rule(&mut self, mut rule: wire::NewRule, caller: Arc<Caller>, reply: Reply<wire::Rule>) {
         rule.grant = self.meant(&rule.grant);
         // A slip of the name would close nothing, and look as if it had.
         if let Err(error) = self.held(&rule.grant)
@@ -325,7 +303,7 @@ impl Core {
                     policy,
                     Box::new(move |core, saved| {
                         if saved.is_ok() {
-                            core.announce(event::POLICY_CHANGED, Some(rule.grant.clone()), Some(format!("rule {} was added", rule.id)));
+                            core.policy_changed(&caller, Some(&rule.grant), format!("rule {} was added", rule.id));
                         }
                         answer(reply, saved.map(|()| rule.shown(now)));
                     }),
@@ -334,7 +312,7 @@ impl Core {
         }));
     }
 
-    pub(super) fn remove_rule(&mut self, id: u32, reply: Reply<wire::RuleRemoved>) {
+    pub(super) fn remove_rule(&mut self, id: u32, caller: Arc<Caller>, reply: Reply<wire::RuleRemoved>) {
         self.change_policy(Box::new(move |_, mut policy, is_lost| match if is_lost { Err(lost()) } else { policy.remove(id) } {
             Err(error) => {
                 answer(reply, Err(error));
@@ -345,7 +323,7 @@ impl Core {
                 Box::new(move |core, saved| {
                     if saved.is_ok() {
                         let opened = if removed.opens { ", and the grant is open to every process of the user" } else { "" };
-                        core.announce(event::POLICY_CHANGED, Some(removed.grant.clone()), Some(format!("rule {id} was removed{opened}")));
+                        core.policy_changed(&caller, Some(&removed.grant), format!("rule {id} was removed{opened}"));
                     }
                     answer(reply, saved.map(|()| removed));
                 }),
@@ -354,18 +332,25 @@ impl Core {
     }
 
     /// The way out where the policy cannot be read, too.
-    pub(super) fn reset_policy(&mut self, reply: Reply<wire::Policy>) {
+    pub(super) fn reset_policy(&mut self, caller: Arc<Caller>, reply: Reply<wire::Policy>) {
         self.change_policy(Box::new(move |_, _, _| {
             Some((
                 Policy::default(),
                 Box::new(move |core, saved| {
                     if saved.is_ok() {
-                        core.announce(event::POLICY_CHANGED, None, Some("every rule was removed".into()));
+                        core.policy_changed(&caller, None, "every rule was removed".into());
                     }
                     answer(reply, saved.map(|()| core.shown_policy()));
                 }),
             ))
         }));
+    }
+
+    /// It is saved and counts.
+    fn policy_changed(&mut self, caller: &Arc<Caller>, grant: Option<&GrantName>, what: String) {
+        let note = Note::of(event::POLICY_CHANGED).about(&what);
+        self.audit.note_by(caller, grant.into_iter().fold(note, Note::grant));
+        self.announce(event::POLICY_CHANGED, grant.cloned(), Some(what));
     }
 
     pub(super) fn test_policy(&mut self, question: &wire::PolicyQuestion, reply: Reply<wire::PolicyAnswer>) {

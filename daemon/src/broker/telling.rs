@@ -9,23 +9,39 @@ use mcp_auth_proto::{GrantName, event};
 
 use super::Reply;
 use super::core::{Core, answer};
+use super::policy::named;
 use crate::audit::Note;
 use crate::caller::Caller;
 use crate::clock::{Boot, Wall};
 use crate::metrics::Gauges;
-use crate::oauth::text::clean;
-use crate::policy::Who;
 
 /// A refusal is told again after this time: a program that does not give up fills no log.
 const APART: Duration = Duration::from_secs(60);
+/// The most refusals that are told apart; past it they are forgotten, and each is told once more.
+const MOST: usize = 256;
 
-/// When a refusal was told last, by grant.
+/// When a refusal was told last, by grant and sentence.
 #[derive(Debug, Default)]
-pub(super) struct Told(BTreeMap<Option<GrantName>, Boot>);
+pub(super) struct Told(BTreeMap<(Option<GrantName>, String), Boot>);
+
+impl Told {
+    /// Whether it is to be told now.
+    fn is_news(&mut self, grant: Option<&GrantName>, said: &str, now: Boot) -> bool {
+        let key = (grant.cloned(), said.to_owned());
+        if self.0.get(&key).is_some_and(|last| now.since(*last) < APART) {
+            return false;
+        }
+        if self.0.len() >= MOST {
+            self.0.clear();
+        }
+        self.0.insert(key, now);
+        true
+    }
+}
 
 impl Core {
     /// A caller was refused the grant that it asked for, or the request that `route` names.
-    pub(super) fn denied(&mut self, caller: &Arc<Caller>, route: Option<&str>, asked: Option<&wire::TokenRequest>) {
+    pub(super) fn denied(&mut self, caller: &Arc<Caller>, route: Option<&str>, asked: Option<&wire::TokenRequest>, why: &str) {
         // A name that is none of ours is not repeated.
         let grant = asked.and_then(|request| self.find(request).ok());
         let mut note = Note::of(event::DENIED);
@@ -33,14 +49,13 @@ impl Core {
         note = route.into_iter().fold(note, Note::about);
         self.metrics.denials += 1;
         self.audit.note_by(caller, note);
-        let now = self.now().boot;
-        if self.told.0.get(&grant).is_some_and(|last| now.since(*last) < APART) {
-            return;
-        }
-        self.told.0.insert(grant.clone(), now);
-        let caller = caller.clone();
+        let (caller, why) = (caller.clone(), why.to_owned());
         self.task(async move { caller.who().await }, move |core, who| {
-            core.announce(event::DENIED, grant, who.as_ref().map(named));
+            let now = core.now().boot;
+            let said = format!("{}: {why}", who.as_ref().map_or_else(|| "a program".into(), named));
+            if core.told.is_news(grant.as_ref(), &said, now) {
+                core.announce(event::DENIED, grant, Some(said));
+            }
         });
     }
 
@@ -65,11 +80,4 @@ impl Core {
         };
         answer(reply, Ok(self.metrics.page(&gauges)));
     }
-}
-
-/// A program in a sentence.
-fn named(who: &Who) -> String {
-    let path = who.program.as_ref().map(|program| program.script.as_ref().unwrap_or(&program.executable));
-    let pid = who.peer.pid.map(|pid| format!(" (process {pid})")).unwrap_or_default();
-    path.map_or_else(|| format!("a program{pid}"), |path| format!("{}{pid}", clean(&path.to_string_lossy())))
 }

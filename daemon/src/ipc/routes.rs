@@ -38,7 +38,7 @@ pub fn answerer(broker: Broker, issuer: Issuer, capabilities: Capabilities, occu
 async fn answered(route: &Route, behind: Behind, call: Call, name: String) -> Result<Answer, ErrorBody> {
     if let Err(error) = permitted(&call, route.right, (!name.is_empty()).then_some(name.as_str())) {
         let asked = (!name.is_empty()).then(|| TokenRequest::for_grant(name));
-        behind.broker.denied(call.caller, Some(format!("{} {}", route.method, route.path)), asked);
+        behind.broker.denied(call.caller, Some(format!("{} {}", route.method, route.path)), asked, error.to_string());
         return Err(error);
     }
     // Most requests are for tokens, which are noted where their grant is known.
@@ -125,8 +125,9 @@ async fn token(broker: Broker, call: Call) -> Result<Answer, ErrorBody> {
     };
     match &answered {
         Ok(answer) => broker.audit().served(&call.caller, &answer.grant),
-        Err(error) if matches!(error.error, ErrorCode::AccessDenied | ErrorCode::ConsentRequired) => {
-            broker.denied(call.caller, None, read(&call.body).ok());
+        // Of the rates that a rule gives; a question to a person is noted where it is asked.
+        Err(error) if matches!(error.error, ErrorCode::AccessDenied | ErrorCode::TooManyRequests) => {
+            broker.denied(call.caller, None, read(&call.body).ok(), error.to_string());
         }
         Err(_) => {}
     }
@@ -263,12 +264,12 @@ async fn policy(broker: Broker, call: Call) -> Result<Answer, ErrorBody> {
 }
 
 async fn add_rule(broker: Broker, call: Call) -> Result<Answer, ErrorBody> {
-    Answer::json(&broker.add_rule(read(&call.body)?).await?)
+    Answer::json(&broker.add_rule(read(&call.body)?, call.caller).await?)
 }
 
 async fn reset_policy(broker: Broker, call: Call) -> Result<Answer, ErrorBody> {
     nothing(&call)?;
-    Answer::json(&broker.reset_policy().await?)
+    Answer::json(&broker.reset_policy(call.caller).await?)
 }
 
 async fn test_policy(broker: Broker, call: Call) -> Result<Answer, ErrorBody> {
@@ -278,7 +279,7 @@ async fn test_policy(broker: Broker, call: Call) -> Result<Answer, ErrorBody> {
 async fn remove_rule(broker: Broker, call: Call, id: String) -> Result<Answer, ErrorBody> {
     nothing(&call)?;
     let unknown = |_| ErrorBody::new(ErrorCode::NotFound, "a rule is named by its number").hint("mcp-authctl policy list");
-    Answer::json(&broker.remove_rule(id.parse().map_err(unknown)?).await?)
+    Answer::json(&broker.remove_rule(id.parse().map_err(unknown)?, call.caller).await?)
 }
 
 async fn consents(broker: Broker, call: Call) -> Result<Answer, ErrorBody> {

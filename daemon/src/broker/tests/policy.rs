@@ -63,7 +63,7 @@ fn widened(scope: &str) -> Result<Response, TransportError> {
 async fn a_token_that_came_back_wider_than_the_rule_gives_is_not_served() {
     for (scope, expected) in [("read", Ok("at-2")), ("read write", Err(ErrorCode::AccessDenied))] {
         let mut house = house(allowing("read", false)).await;
-        house.broker.add_rule(narrow()).await.unwrap();
+        house.broker.add_rule(narrow(), process(std::process::id())).await.unwrap();
         let asking = house.aside(asked).await;
         let (_, provider) = house.requests.recv().await.unwrap();
         provider.send(widened(scope)).unwrap();
@@ -76,7 +76,7 @@ async fn whoever_waits_for_a_token_when_its_rules_change_is_judged_anew() {
     let mut house = house(allowing("read", false)).await;
     let asking = house.aside(asked).await;
     let (_, provider) = house.requests.recv().await.unwrap();
-    house.broker.add_rule(anyone(wire::RuleAnswer::Deny)).await.unwrap();
+    house.broker.add_rule(anyone(wire::RuleAnswer::Deny), process(std::process::id())).await.unwrap();
     provider.send(widened("read")).unwrap();
     assert_eq!(asking.await.unwrap(), Err(ErrorCode::Conflict));
     assert_eq!(asked(house.broker.clone()).await, Err(ErrorCode::AccessDenied));
@@ -85,7 +85,7 @@ async fn whoever_waits_for_a_token_when_its_rules_change_is_judged_anew() {
 #[tokio::test]
 async fn a_lock_answers_whoever_waits_for_a_word_and_the_word_comes_to_nothing() {
     let house = house(allowing("read", true)).await;
-    house.broker.add_rule(anyone(wire::RuleAnswer::AskAlways)).await.unwrap();
+    house.broker.add_rule(anyone(wire::RuleAnswer::AskAlways), process(std::process::id())).await.unwrap();
     let asking = house
         .aside(|broker| async move {
             let request = wire::TokenRequest { wait: Some(true), ..wire::TokenRequest::for_grant("corp") };
@@ -111,10 +111,10 @@ async fn a_lock_answers_whoever_waits_for_a_word_and_the_word_comes_to_nothing()
 async fn a_rule_counts_once_the_disk_has_it_and_not_before() {
     let house = house(allowing("read", true)).await;
     told(|done| house.vault.lock(done)).await.unwrap();
-    assert!(house.broker.add_rule(anyone(wire::RuleAnswer::Deny)).await.is_err());
+    assert!(house.broker.add_rule(anyone(wire::RuleAnswer::Deny), process(std::process::id())).await.is_err());
     assert_eq!(asked(house.broker.clone()).await.as_deref(), Ok("at-1"));
     told(|done| house.vault.open(false, None, done)).await.unwrap();
-    house.broker.add_rule(anyone(wire::RuleAnswer::Deny)).await.unwrap();
+    house.broker.add_rule(anyone(wire::RuleAnswer::Deny), process(std::process::id())).await.unwrap();
     assert_eq!(asked(house.broker.clone()).await, Err(ErrorCode::AccessDenied));
     assert_eq!(house.broker.policy().await.unwrap().rules.len(), 1);
 }
@@ -122,7 +122,7 @@ async fn a_rule_counts_once_the_disk_has_it_and_not_before() {
 #[tokio::test]
 async fn a_request_that_comes_while_the_vault_is_being_opened_is_judged_by_what_is_in_it() {
     let house = house(allowing("read", true)).await;
-    house.broker.add_rule(anyone(wire::RuleAnswer::Deny)).await.unwrap();
+    house.broker.add_rule(anyone(wire::RuleAnswer::Deny), process(std::process::id())).await.unwrap();
     house.broker.vault_lock().await.unwrap();
     let unlocking = house.aside(async |broker| broker.vault_unlock(unlocking()).await).await;
     let asking = house.aside(asked).await;
@@ -137,7 +137,7 @@ async fn of_many_rules_that_are_added_at_once_none_is_lost() {
     let mut adding = Vec::new();
     for number in 1..=20_u16 {
         let rule = wire::NewRule { per_minute: Some(number), ..anyone(wire::RuleAnswer::Allow) };
-        adding.push(house.aside(move |broker| async move { broker.add_rule(rule).await }).await);
+        adding.push(house.aside(move |broker| async move { broker.add_rule(rule, process(std::process::id())).await }).await);
     }
     for adding in adding {
         adding.await.unwrap().unwrap();

@@ -32,7 +32,6 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use mcp_auth_proto::{Approval, ErrorBody, ErrorCode, IssuerStatus};
 use serde_json::Value;
-use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot, watch};
 use zeroize::Zeroizing;
 
@@ -89,13 +88,13 @@ const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs
 const KEY: &str = "key";
 
 impl Issuer {
-    /// Starts the issuer's tasks. They do nothing while it is switched off.
-    pub fn start(broker: &Broker) -> Self {
+    /// Starts the issuer's tasks. They do nothing while it is switched off. `ports` are those that a service manager holds.
+    pub fn start(broker: &Broker, ports: Vec<std::net::TcpListener>) -> Self {
         let feed = broker.issuer_feed();
         let (mailbox, inbox) = mpsc::unbounded_channel();
         let (decided, decisions) = watch::channel(0);
         let issuer = Self { mailbox, decisions, broker: broker.clone() };
-        tokio::spawn(keep_door(feed.settings.clone(), issuer.clone(), broker.clone()));
+        tokio::spawn(keep_door(feed.settings.clone(), issuer.clone(), broker.clone(), ports));
         tokio::spawn(Task { core: None, feed, decided }.run(inbox));
         issuer
     }
@@ -290,12 +289,12 @@ impl Task {
 }
 
 /// Holds the port as the config says, and tries again when somebody else has it.
-async fn keep_door(mut settings: watch::Receiver<Option<Settings>>, issuer: Issuer, broker: Broker) {
+async fn keep_door(mut settings: watch::Receiver<Option<Settings>>, issuer: Issuer, broker: Broker, ports: Vec<std::net::TcpListener>) {
     loop {
         let current = settings.borrow_and_update().clone();
         let changed = match current {
             Some(current) => tokio::select! {
-                never = serve(current, &issuer, &broker) => match never {},
+                never = serve(current, &issuer, &broker, &ports) => match never {},
                 changed = settings.changed() => changed,
             },
             None => {
@@ -309,12 +308,12 @@ async fn keep_door(mut settings: watch::Receiver<Option<Settings>>, issuer: Issu
     }
 }
 
-async fn serve(settings: Settings, issuer: &Issuer, broker: &Broker) -> std::convert::Infallible {
+async fn serve(settings: Settings, issuer: &Issuer, broker: &Broker, ports: &[std::net::TcpListener]) -> std::convert::Infallible {
     let url = settings.issuer();
     let status = |error| broker.issuer_is(Some(IssuerStatus { issuer: url.clone(), error }));
     let mut rest = RETRY.0;
     loop {
-        match TcpListener::bind(settings.listen).await {
+        match door::listen(settings.listen, ports).await {
             Ok(listener) => {
                 tracing::info!(issuer = url, "the issuer is ready");
                 status(peer::blindness());

@@ -29,6 +29,7 @@ pub mod secret;
 pub mod transport;
 pub mod vault;
 
+use std::net::TcpListener;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -69,13 +70,20 @@ fn network_of(config: &config::Network) -> transport::network::NetworkConfig {
 /// Serves `listener` until `shutdown` is ready, then ends in order: nobody is accepted, what runs is finished and saved,
 /// and what still streams is cut off. Takes little more than 11 seconds for that.
 ///
-/// `path` is where the socket is, beside which there may be others for single programs; `None`: there are none.
-pub async fn run(listener: platform::Listener, path: Option<PathBuf>, broker: Broker, shutdown: impl Future<Output = ()>) {
+/// `path` is where the socket is, beside which there may be others for single programs; `None`: there are none. `ports` are
+/// those that a service manager holds for us.
+pub async fn run(
+    listener: platform::Listener,
+    path: Option<PathBuf>,
+    ports: Vec<TcpListener>,
+    broker: Broker,
+    shutdown: impl Future<Output = ()>,
+) {
     let (stage, stages) = tokio::sync::watch::channel(Stage::Open);
     let (capabilities, wishes) = Capabilities::new();
     let doors = Doors { main: listener, private: path.map(|path| (wishes, broker.capability_memory(), path)) };
     // It serves until the last refresh has ended: some of them may be its own clients.
-    let answerer = ipc::routes::answerer(broker.clone(), Issuer::start(&broker), capabilities);
+    let answerer = ipc::routes::answerer(broker.clone(), Issuer::start(&broker, ports), capabilities);
     let mut serving = tokio::spawn(ipc::listener::serve(doors, answerer, Limits::default(), stages));
     shutdown.await;
     stage.send_replace(Stage::Draining);

@@ -12,7 +12,7 @@ use mcp_authd::config::Config;
 use mcp_authd::ephemeral::{self, Ephemeral};
 use mcp_authd::notify::Desktop;
 use mcp_authd::places::Places;
-use mcp_authd::platform::{self, BindError, Bound, LockError, LockFile, NotPrivate, Notice, Signal, Signals};
+use mcp_authd::platform::{self, BindError, Bound, Handed, LockError, LockFile, NotPrivate, Notice, Signal, Signals};
 use mcp_authd::vault::Vault;
 use mcp_authd::{logging, run, system_edges};
 
@@ -165,22 +165,22 @@ fn daemon(ephemeral: Option<&Ephemeral>) -> Result<(), StartError> {
         // A daemon that leaves nothing behind leaves nothing on the desktop either.
         let desktop = if ephemeral.is_some() { Desktop::None } else { Desktop::OfThisSession };
         let broker = Broker::start(system_edges(vault, desktop), config, places.config)?;
-        let (listener, path, own) = match activated {
+        let (listener, ports, path, own) = match activated {
             // Never bound again, nor removed: the socket is the service manager's.
-            Some(listener) => {
-                let path = platform::path_of(&listener);
-                (listener, path, false)
+            Some(Handed { socket, ports }) => {
+                let path = platform::path_of(&socket);
+                (socket, ports, path, false)
             }
             None => {
                 let (listener, path) = bind(ephemeral)?;
-                (listener, Some(path), true)
+                (listener, Vec::new(), Some(path), true)
             }
         };
         let listener = platform::listen(listener)?;
         tracing::info!(version = env!("CARGO_PKG_VERSION"), "ready");
         platform::notify(Notice::Ready);
         let input = lifeline(ephemeral)?;
-        run(listener, path.clone(), broker.clone(), until_end(&mut signals, &broker, input)).await;
+        run(listener, path.clone(), ports, broker.clone(), until_end(&mut signals, &broker, input)).await;
         // The lock is still held, so it is no other daemon's. What cannot be removed the next daemon replaces.
         if let Some(path) = path.filter(|_| own) {
             let _ = std::fs::remove_file(path);

@@ -48,6 +48,15 @@ pub use system::{
     path_of, peer, poll_disturbed, raise_fd_limit,
 };
 
+/// What a service manager handed over.
+#[derive(Debug)]
+pub struct Handed {
+    /// Our socket.
+    pub socket: Bound,
+    /// TCP ports that it holds for us, so that nobody else has them while we do not run.
+    pub ports: Vec<std::net::TcpListener>,
+}
+
 /// Why the alarm rang.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ring {

@@ -7,6 +7,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+use mcp_auth_tests::issuer::OwnIssuer;
 use mcp_auth_tests::rogue::{Rogue, Rules};
 use mcp_auth_tests::{Listing, OWNER, Room, Running, Systemd, attempts, binary, give, require, run, wait_until};
 use serde_json::Value;
@@ -85,6 +86,27 @@ fn the_next_login_brings_it_back_and_the_first_request_before_that_starts_it() {
 
     let systemd = room.start_systemd("default.target");
     assert!(systemd.daemon().is_some(), "it runs before anybody asks");
+}
+
+#[test]
+fn a_port_that_systemd_holds_for_the_issuer_is_never_anybody_elses() {
+    let issuer = OwnIssuer::somewhere();
+    let room = Room::for_systemd();
+    room.write_config(&issuer.config(600));
+    let folder = units(&room).join("mcp-authd.socket.d");
+    fs::create_dir_all(&folder).unwrap();
+    fs::write(folder.join("override.conf"), format!("[Socket]\nListenStream=127.0.0.1:{}\n", issuer.port())).unwrap();
+    give(&room.path("home/.config"), OWNER);
+    let systemd = room.start_systemd("default.target");
+    installed(&systemd);
+    let answers = || systemd.ctl(&["doctor"]).stdout.contains("[ok]      issuer");
+    wait_until("the issuer", PATIENCE, || answers().then_some(()));
+    let impostor = || std::net::TcpListener::bind(("127.0.0.1", issuer.port()));
+    assert!(impostor().is_err());
+    systemd.ctl(&["service", "stop"]).ok();
+    assert_eq!(systemd.daemon(), None);
+    assert!(impostor().is_err(), "while no daemon runs");
+    wait_until("the issuer of the next daemon", PATIENCE, || answers().then_some(()));
 }
 
 #[test]

@@ -87,7 +87,7 @@ impl House {
             let token = serde_json::json!({ "access_token": "s3cret-of-github" });
             let name: GrantName = "github".parse().expect("a name");
             broker.add_token(name, serde_json::from_value(token).expect("a token")).await.expect("an open vault");
-            let issuer = Issuer::start(&broker);
+            let issuer = Issuer::start(&broker, Vec::new());
             (broker, issuer)
         });
         let answer = harmless(routes::answerer(broker.clone(), issuer, Capabilities::new().0));

@@ -52,6 +52,15 @@ struct Room {
     issuer: Issuer,
 }
 
+/// The port: that of a service manager, which goes on holding it, else one of our own.
+pub(super) async fn listen(address: SocketAddr, held: &[std::net::TcpListener]) -> std::io::Result<TcpListener> {
+    let Some(held) = held.iter().find(|held| held.local_addr().is_ok_and(|held| held == address)) else {
+        return TcpListener::bind(address).await;
+    };
+    held.set_nonblocking(true)?;
+    TcpListener::from_std(held.try_clone()?)
+}
+
 /// Serves the port until the future is dropped, and its connections with it.
 pub(super) async fn serve(listener: TcpListener, settings: Settings, issuer: Issuer) {
     let room = Arc::new(Room { settings, issuer });

@@ -11,7 +11,7 @@ use rustix::fs::{FlockOperation, Mode};
 use rustix::io::Errno;
 use rustix::process::{Resource, Rlimit};
 
-use super::{BindError, LockError};
+use super::{BindError, Handed, LockError};
 use crate::clock::Boot;
 use crate::policy::Peer;
 
@@ -94,12 +94,15 @@ pub fn lock_file(path: &Path) -> Result<LockFile, LockError> {
     Ok(LockFile(file))
 }
 
-/// The listening socket that the service manager handed over, if any. To be called once, before threads are started.
+/// What the service manager handed over, if anything. To be called once, before threads are started.
 ///
 /// # Errors
-/// When what was handed over is not a Unix stream socket.
-pub fn activated() -> io::Result<Option<Bound>> {
-    listenfd::ListenFd::from_env().take_unix_listener(0)
+/// When the first of it is not a Unix stream socket, or another one is not a TCP port.
+pub fn activated() -> io::Result<Option<Handed>> {
+    let mut handed = listenfd::ListenFd::from_env();
+    let Some(socket) = handed.take_unix_listener(0)? else { return Ok(None) };
+    let ports = (1..handed.len()).filter_map(|at| handed.take_tcp_listener(at).transpose()).collect::<io::Result<_>>()?;
+    Ok(Some(Handed { socket, ports }))
 }
 
 /// Makes the socket at `path`, 0600 in a folder of our own, in place of a dead socket of ours. The lock must be held.

@@ -12,7 +12,7 @@ use interprocess::local_socket::{GenericFilePath, ListenerOptions, ToFsName};
 use interprocess::os::windows::local_socket::ListenerOptionsExt;
 use interprocess::os::windows::security_descriptor::SecurityDescriptor;
 
-use super::{BindError, LockError, ffi};
+use super::{BindError, Handed, LockError, ffi};
 use crate::clock::Boot;
 use crate::policy::Peer;
 
@@ -67,7 +67,7 @@ pub fn lock_file(path: &Path) -> Result<LockFile, LockError> {
 ///
 /// # Errors
 /// None here.
-pub fn activated() -> io::Result<Option<Bound>> {
+pub fn activated() -> io::Result<Option<Handed>> {
     Ok(None)
 }
 

@@ -8,8 +8,10 @@ use std::process::Command;
 use std::time::Duration;
 
 use mcp_auth_tests::rogue::{Rogue, Rules};
-use mcp_auth_tests::{Answer, Cable, Daemon, Desktop, Person, Room, VirtualScreen, get, kept_folder, require, require_root, wait_until};
-use serde_json::Value;
+use mcp_auth_tests::{
+    Answer, Asker, Cable, Daemon, Desktop, Person, Room, VirtualScreen, get, kept_folder, require, require_root, told, wait_until,
+};
+use serde_json::{Value, json};
 
 const PATIENCE: Duration = Duration::from_secs(30);
 const S: Duration = Duration::from_secs(1);
@@ -292,6 +294,42 @@ fn desktop_check(room: &Room) -> (String, String) {
 }
 
 #[test]
+fn a_question_is_answered_by_its_two_buttons_and_by_nothing_else() {
+    let mut room = Room::with_config("");
+    let desktop = Desktop::mocked(&mut room);
+    let daemon = room.start();
+    let token = json!({ "access_token": "zQaT9qz-static-zQaT9qz", "scopes": ["repo"] });
+    assert_eq!(daemon.call("PUT", "/v1/grants/test", &token).status, 200);
+    room.ctl(&["policy", "add", "test", "--anyone", "--ask", "always"]).ok();
+    let program = Asker::new(&room, "tool");
+    let ask = || program.spawn("/v1/token", &json!({ "grant": "test" }));
+
+    let mut waiting = ask();
+    let shown = desktop.wait_for(1).remove(0);
+    assert_eq!((shown.summary.as_str(), shown.urgency), ("A program asks for a token of test", 2));
+    assert!((50_000..=60_000).contains(&shown.lasts), "{shown:?}");
+    assert_eq!(shown.actions, ["allow", "Allow", "deny", "Deny"]);
+    let id = daemon.show("/v1/consents")[0]["id"].as_str().unwrap().to_owned();
+    for told in [program.name(), "Grant: test (", "Scopes: repo", &format!("mcp-authctl approve {id}")] {
+        assert!(shown.body.contains(told), "{told}: {}", shown.body);
+    }
+    desktop.forge_press(daemon.running.pid(), shown.number, "allow");
+    for action in ["default", "log-in", "Allow", ""] {
+        desktop.press(shown.number, action);
+    }
+    assert_eq!(daemon.show("/v1/consents")[0]["id"], id.as_str(), "nothing is decided");
+    desktop.press(shown.number, "allow");
+    assert_eq!(told(&mut waiting).status, 200);
+    desktop.wait_for_close(shown.number);
+
+    let mut waiting = ask();
+    desktop.press(desktop.wait_for(2)[1].number, "deny");
+    let refused = told(&mut waiting);
+    assert_eq!((refused.status, refused.error()), (403, "access_denied"));
+    assert_eq!(desktop.shown().len(), 2, "once for each question");
+}
+
+#[test]
 fn a_disk_that_stays_full_is_told_and_taken_back_when_there_is_room() {
     require_root("mount a small disk");
     let rogue = Rogue::start(Rules::strict(300 * S));
@@ -300,7 +338,7 @@ fn a_disk_that_stays_full_is_told_and_taken_back_when_there_is_room() {
     let small = Small::at(room.path("state"));
     let daemon = room.start();
     let refresh = |grant: &str| {
-        let answer = daemon.call("POST", &format!("/v1/grants/{grant}/refresh"), &serde_json::json!({}));
+        let answer = daemon.call("POST", &format!("/v1/grants/{grant}/refresh"), &json!({}));
         assert_eq!(answer.status, 200, "{}", answer.body);
     };
     let grants = ["test:a", "test:b", "test:c", "test:d"];

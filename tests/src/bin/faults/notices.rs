@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use mcp_auth_tests::rogue::{Content, Plan, Rogue, Rules};
-use mcp_auth_tests::{Desktop, Room, Shown, wait_until};
+use mcp_auth_tests::{Asker, Desktop, Room, Shown, told as told_by, wait_until};
 use serde_json::{Value, json};
 
 use crate::report::{Case, Report};
@@ -29,14 +29,16 @@ enum Source {
     Scope,
     Description,
     EndingSoon,
+    Program,
 }
 
-const SOURCES: [Source; 4] = [Source::Account, Source::Scope, Source::Description, Source::EndingSoon];
+const SOURCES: [Source; 5] = [Source::Program, Source::Account, Source::Scope, Source::Description, Source::EndingSoon];
 
 fn told(report: &mut Report) {
     let mut seen = 0;
     for round in 0..report.rounds() as usize {
-        seen += report.round(|| one(SOURCES[round % SOURCES.len()])).unwrap_or_default();
+        let source = SOURCES[round % SOURCES.len()];
+        seen += report.round(|| if matches!(source, Source::Program) { asked() } else { one(source) }).unwrap_or_default();
     }
     report.figure(format!("{} ways in, {seen} notifications looked at", SOURCES.len()));
 }
@@ -56,7 +58,7 @@ fn one(source: Source) -> usize {
     match source {
         Source::Account => rogue.plan(edited("/me", move |body| body["email"] = endless.clone().into())),
         Source::Scope => rogue.plan(edited("/token", move |body| body["scope"] = format!("mcp:read {endless}").into())),
-        Source::Description | Source::EndingSoon => {}
+        Source::Description | Source::EndingSoon | Source::Program => {}
     }
     daemon.log_in("test", "alice");
     if matches!(source, Source::EndingSoon) {
@@ -68,21 +70,46 @@ fn one(source: Source) -> usize {
     let shown = wait_until("a notification of it", PATIENCE, || {
         Some(desktop.shown()).filter(|shown| shown.iter().any(|shown| shown.summary == "Login needed: test"))
     });
-    shown.iter().for_each(|shown| harmless(source, shown));
+    for shown in &shown {
+        assert!(!shown.raw.contains("OWNED") && !shown.raw.contains("evil"), "{source:?}: no word of the provider: {shown:?}");
+        assert_eq!(shown.urgency, 1, "{source:?}: {shown:?}");
+        harmless(source, shown);
+    }
     shown.len()
+}
+
+/// A program whose path is hostile asks for a token whose scopes are.
+fn asked() -> usize {
+    let mut room = Room::with_config("");
+    let desktop = Desktop::mocked(&mut room);
+    let daemon = room.start();
+    let scopes = json!(["repo", "<a\u{a0}href='evil'>", "&amp;", "-u", format!("OWNED{}", "<".repeat(2_000))]);
+    let token = json!({ "access_token": "zQaT9qz-static-zQaT9qz", "scopes": scopes });
+    assert_eq!(daemon.call("PUT", "/v1/grants/test", &token).status, 200);
+    room.ctl(&["policy", "add", "test", "--anyone", "--ask", "always"]).ok();
+    let name: String = HOSTILE.chars().filter(|c| !matches!(c, '/' | '\0')).collect();
+    let program = Asker::new(&room, &name);
+    let mut waiting = program.spawn("/v1/token", &json!({ "grant": "test" }));
+    let shown = desktop.wait_for(1).remove(0);
+    for part in ["programs/OWNED &lt;a href=", "&lt;img src=&apos;x&apos;&gt; &amp;amp; &amp; -u critical --urgency=critical"] {
+        assert!(shown.body.contains(part), "it is shown as what it is: {shown:?}");
+    }
+    assert_eq!((shown.urgency, shown.body.lines().count()), (2, 4), "{shown:?}");
+    harmless(Source::Program, &shown);
+    desktop.press(shown.number, "deny");
+    assert_eq!(told_by(&mut waiting).status, 403);
+    1
 }
 
 fn edited(path: &str, edit: impl Fn(&mut Value) + Send + Sync + 'static) -> Plan {
     Plan { content: Content::Edited(std::sync::Arc::new(edit)), ..Plan::honest(path) }
 }
 
-/// Nothing that a desktop could take for more than words, and no word of the provider.
+/// Nothing that a desktop could take for more than words.
 fn harmless(source: Source, shown: &Shown) {
-    assert!(!shown.raw.contains("OWNED") && !shown.raw.contains("evil"), "{source:?}: {shown:?}");
-    assert_eq!(shown.urgency, 1, "{source:?}: {shown:?}");
     for text in [&shown.summary, &shown.body] {
         assert!(!text.chars().any(|c| c.is_control() && c != '\n' || matches!(c, '<' | '>' | '"' | '\u{202e}')), "{source:?}: {shown:?}");
-        assert!(text.chars().count() < 1_000, "{source:?}: no end: {shown:?}");
+        assert!(text.chars().count() < 2_500, "{source:?}: no end: {shown:?}");
     }
     let entities = ["&amp;", "&lt;", "&gt;", "&quot;", "&apos;"];
     let plain = entities.iter().fold(shown.body.clone(), |body, entity| body.replace(entity, ""));

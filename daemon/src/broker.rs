@@ -19,6 +19,7 @@ mod logins;
 mod notices;
 mod policy;
 mod providers;
+mod telling;
 #[cfg(test)]
 mod tests;
 mod tokens;
@@ -33,6 +34,7 @@ use mcp_auth_proto::{ErrorBody, ErrorCode, GrantName};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use self::core::Core;
+use crate::audit::Audit;
 use crate::caller::Caller;
 use crate::clock::Clock;
 use crate::config::{Config, Network};
@@ -55,6 +57,8 @@ pub struct Edges {
     pub vault: Vault,
     /// Where notifications are shown.
     pub desktop: Desktop,
+    /// Who got what.
+    pub audit: Audit,
 }
 
 impl std::fmt::Debug for Edges {
@@ -104,6 +108,28 @@ impl Broker {
         answer
     }
 
+    /// The audit, for whoever knows who asked.
+    pub fn audit(&self) -> &Audit {
+        &self.edges.audit
+    }
+
+    /// A caller was refused the request that `route` names; `None`: a token, by the policy.
+    pub fn denied(&self, caller: Arc<Caller>, route: Option<String>, asked: Option<wire::TokenRequest>) {
+        // A core that has gone tells nobody.
+        let _ = self.mailbox.send(Box::new(move |core| core.denied(&caller, route.as_deref(), asked.as_ref())));
+    }
+
+    /// Tells whoever follows `GET /v1/events`.
+    pub fn tell(&self, event: &'static str, detail: String) {
+        // As above.
+        let _ = self.mailbox.send(Box::new(move |core| core.announce(event, None, Some(detail))));
+    }
+
+    /// `GET /metrics`, without what only the listener knows.
+    pub async fn metrics(&self, connections: usize) -> Result<String, ErrorBody> {
+        self.ask(move |core, reply| core.metrics_page(connections, reply)).await
+    }
+
     /// `GET /v1/grants`.
     pub async fn grants(&self) -> Result<Vec<wire::GrantSummary>, ErrorBody> {
         self.ask(|core, reply| core.when_open(reply, |core, reply| core.grants(reply))).await
@@ -134,9 +160,13 @@ impl Broker {
         self.grant(name).await
     }
 
-    /// `POST /v1/logins`. Dropping the receiver is going away.
-    pub async fn login(&self, request: wire::LoginRequest) -> Result<mpsc::UnboundedReceiver<wire::LoginEvent>, ErrorBody> {
-        self.ask(|core, reply| core.when_open(reply, move |core, reply| core.login(request, reply))).await
+    /// `POST /v1/logins` of `caller`. Dropping the receiver is going away.
+    pub async fn login(
+        &self,
+        request: wire::LoginRequest,
+        caller: Arc<Caller>,
+    ) -> Result<mpsc::UnboundedReceiver<wire::LoginEvent>, ErrorBody> {
+        self.ask(|core, reply| core.when_open(reply, move |core, reply| core.login(request, caller, reply))).await
     }
 
     /// `POST /v1/logins/ID/redirect`.

@@ -11,6 +11,7 @@ mod unit;
 
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak as WeakArc};
 
+use crate::audit::Uses;
 use crate::platform::{Process, Stream};
 use crate::policy::{Only, Peer, Program, Weak, Who};
 
@@ -24,6 +25,8 @@ pub struct Caller {
     process: OnceLock<Arc<Process>>,
     #[cfg(target_os = "linux")]
     seen: tokio::sync::OnceCell<looking::Seen>,
+    /// What it was given, as the audit counts it.
+    pub(crate) uses: Uses,
 }
 
 impl Caller {
@@ -42,6 +45,7 @@ impl Caller {
             peer,
             only,
             stream,
+            uses: Uses::default(),
             process: OnceLock::new(),
             #[cfg(target_os = "linux")]
             seen: tokio::sync::OnceCell::new(),

@@ -4,6 +4,7 @@
 mod body;
 pub mod capability;
 mod connection;
+mod deeds;
 #[cfg(all(unix, any(test, feature = "fuzzing")))]
 pub(crate) mod fuzz;
 mod guard;
@@ -14,6 +15,7 @@ pub mod routes;
 
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
 pub use body::{Answer, read};
@@ -41,6 +43,8 @@ pub struct Limits {
     pub connections: usize,
     /// Connections of one peer process.
     pub per_process: usize,
+    /// How many connections there are, for whoever wants to know.
+    pub occupied: Arc<AtomicUsize>,
 }
 
 impl Default for Limits {
@@ -54,6 +58,7 @@ impl Default for Limits {
             stalled_time: Duration::from_secs(5),
             connections: 1024,
             per_process: 256,
+            occupied: Arc::default(),
         }
     }
 }

@@ -3,8 +3,10 @@
 //! A token request goes `ipc::listener` (accepts) -> `ipc::peer` (same user, else closed) -> `ipc::routes` -> `policy` ->
 //! `broker` (owns every grant) -> `grant` (decides), and back. `issuer` is an authorization server of our own, with a port of
 //! its own, for MCP servers on this machine. Everything that touches the world lies at the edges:
-//! `platform`, `transport`, `vault`, `clock`, `notify`. What a person is told by a notification decides `notices`.
+//! `platform`, `transport`, `vault`, `audit` (who got what), `clock`, `notify`. What a person is told by a notification decides
+//! `notices`.
 
+pub mod audit;
 pub mod broker;
 pub mod caller;
 pub mod clock;
@@ -18,6 +20,7 @@ pub mod ipc;
 pub mod issuer;
 pub mod logging;
 pub mod login;
+mod metrics;
 pub mod notices;
 pub mod notify;
 pub mod oauth;
@@ -33,6 +36,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use audit::Audit;
 use broker::{Broker, Edges};
 use clock::SystemClock;
 use ipc::capability::Capabilities;
@@ -52,10 +56,10 @@ const LAST_REQUESTS: Duration = Duration::from_millis(300);
 /// How long answers may take to be read after that.
 const LAST_ANSWERS: Duration = Duration::from_secs(1);
 
-/// The real edges: the system's clock, the network as the config says, this vault, this desktop.
-pub fn system_edges(vault: Vault, desktop: Desktop) -> Edges {
+/// The real edges: the system's clock, the network as the config says, this vault, this desktop, this audit.
+pub fn system_edges(vault: Vault, desktop: Desktop, audit: Audit) -> Edges {
     let connect = |network: &config::Network| -> Arc<dyn Transport> { Arc::new(transport::network::Network::new(network_of(network))) };
-    Edges { clock: Arc::new(SystemClock), connect, vault, desktop }
+    Edges { clock: Arc::new(SystemClock), connect, vault, desktop, audit }
 }
 
 fn network_of(config: &config::Network) -> transport::network::NetworkConfig {
@@ -74,9 +78,10 @@ pub async fn run(listener: platform::Listener, path: Option<PathBuf>, broker: Br
     let (stage, stages) = tokio::sync::watch::channel(Stage::Open);
     let (capabilities, wishes) = Capabilities::new();
     let doors = Doors { main: listener, private: path.map(|path| (wishes, broker.capability_memory(), path)) };
+    let limits = Limits::default();
     // It serves until the last refresh has ended: some of them may be its own clients.
-    let answerer = ipc::routes::answerer(broker.clone(), Issuer::start(&broker), capabilities);
-    let mut serving = tokio::spawn(ipc::listener::serve(doors, answerer, Limits::default(), stages));
+    let answerer = ipc::routes::answerer(broker.clone(), Issuer::start(&broker), capabilities, limits.occupied.clone());
+    let mut serving = tokio::spawn(ipc::listener::serve(doors, answerer, limits, stages));
     shutdown.await;
     stage.send_replace(Stage::Draining);
     // What is on its way still comes to a broker that answers, and the answer is none about our end.
@@ -89,4 +94,5 @@ pub async fn run(listener: platform::Listener, path: Option<PathBuf>, broker: Br
     if !serving.is_finished() {
         let _ = tokio::time::timeout(LAST_ANSWERS, serving).await;
     }
+    broker.audit().finish().await;
 }

@@ -4,10 +4,13 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 
-use mcp_auth_proto::SocketPathError;
+use mcp_auth_proto::{SocketPathError, event};
+use mcp_authd::audit::{Audit, Note};
 use mcp_authd::broker::Broker;
+use mcp_authd::clock::SystemClock;
 use mcp_authd::config::Config;
 use mcp_authd::ephemeral::{self, Ephemeral};
 use mcp_authd::notify::Desktop;
@@ -164,7 +167,8 @@ fn daemon(ephemeral: Option<&Ephemeral>) -> Result<(), StartError> {
         let vault = Vault::start(places.for_vault());
         // A daemon that leaves nothing behind leaves nothing on the desktop either.
         let desktop = if ephemeral.is_some() { Desktop::None } else { Desktop::OfThisSession };
-        let broker = Broker::start(system_edges(vault, desktop), config, places.config)?;
+        let audit = Audit::start(places.state, Arc::new(SystemClock))?;
+        let broker = Broker::start(system_edges(vault, desktop, audit), config, places.config)?;
         let (listener, path, own) = match activated {
             // Never bound again, nor removed: the socket is the service manager's.
             Some(listener) => {
@@ -224,7 +228,10 @@ async fn until_end_signal(signals: &mut Signals, broker: &Broker) {
         platform::notify(Notice::Reloading);
         match broker.reload().await {
             Ok(status) => match status.error {
-                None => tracing::info!("config read again"),
+                None => {
+                    broker.audit().note(Note::of(event::CONFIG_RELOADED));
+                    tracing::info!("config read again");
+                }
                 Some(error) => tracing::warn!(error, "the config in use stays"),
             },
             Err(error) => tracing::warn!(%error, "the config in use stays"),

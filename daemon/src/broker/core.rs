@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use mcp_auth_proto as wire;
-use mcp_auth_proto::{ErrorBody, GrantName, TokenAnswer};
+use mcp_auth_proto::{ErrorBody, GrantName, TokenAnswer, event};
 use tokio::sync::{mpsc, watch};
 use tokio::task::AbortHandle;
 
@@ -22,14 +22,17 @@ use super::logins::Logins;
 use super::notices::Board;
 use super::policy::{Bound, PolicySide};
 use super::providers::StoredSecret;
+use super::telling::Told;
 use super::transports::Transports;
 use super::{Edges, Message, Reply};
+use crate::audit::{Audit, Note};
 use crate::clock::{Boot, Now};
 use crate::config::Config;
 use crate::failpoint;
 use crate::grant::mcp::LoginKind;
 use crate::grant::record::{Definition, GrantRecord};
 use crate::grant::{Asker, Attempt, AttemptError, Effect, Grant, Input, News, Terms, Ticket};
+use crate::metrics::Metrics;
 use crate::notices::Occasion;
 use crate::oauth::token::{TokenError, TokenResponse};
 use crate::provider::{DefaultLifetime, Provider, RefreshPlan};
@@ -43,6 +46,9 @@ const TICKETS_OF_A_LIFE: Ticket = 1 << 32;
 
 pub(crate) struct Core {
     pub(super) edges: Edges,
+    pub(super) audit: Audit,
+    pub(super) metrics: Metrics,
+    pub(super) told: Told,
     pub(super) transports: Transports,
     pub(super) config: Config,
     pub(super) config_path: PathBuf,
@@ -78,7 +84,7 @@ pub(crate) struct Core {
     lives: Ticket,
     suspended: watch::Sender<u64>,
     last_seen: (Boot, Instant),
-    started: Boot,
+    pub(super) started: Boot,
     pub(super) finished: bool,
 }
 
@@ -109,6 +115,9 @@ impl Core {
             issuer: IssuerSide::new(config.issuer.clone()),
             capabilities: watch::Sender::default(),
             board: Board::new(config.notifications, edges.desktop, &mailbox),
+            audit: edges.audit.clone(),
+            metrics: Metrics::default(),
+            told: Told::default(),
             edges,
             config,
             config_path,
@@ -217,13 +226,16 @@ impl Core {
                     });
                 }
                 Effect::Reply(asker, answer) => {
-                    if let Some(Waiting { reply, keeper, bound, .. }) = self.askers.remove(&asker) {
+                    if let Some(Waiting { reply, keeper, bound, wants_token, .. }) = self.askers.remove(&asker) {
                         failpoint::at(format_args!("reply"));
                         // Made after the decision, the token may be another than was decided about.
                         let answer = match bound {
                             Some(bound) => answer.and_then(|token| self.within(name, &bound, token)),
                             None => answer,
                         };
+                        if wants_token && answer.is_ok() {
+                            self.metrics.of(name.base()).tokens += 1;
+                        }
                         if let (Some(keeper), Ok(answer)) = (keeper, &answer) {
                             self.hold(name, keeper, answer.expires_in);
                         }
@@ -369,6 +381,8 @@ impl Core {
             self.revoke_late(name, way, record, &result);
         }
         let error = result.as_ref().err().cloned();
+        let counts = self.metrics.of(name.base());
+        *if error.is_none() { &mut counts.refreshes } else { &mut counts.failed_refreshes } += 1;
         self.give(name, Input::Refreshed(ticket, sent_at, result));
         match error {
             None => self.give_others(name, key, || Input::IssuerRecovered),
@@ -443,22 +457,23 @@ impl Core {
     fn tell(&mut self, name: &GrantName, news: News) {
         self.notice_news(name, &news);
         let (event, detail) = match news {
-            News::LoggedIn => ("logged_in", None),
-            News::Refreshed => ("refreshed", None),
-            News::RefreshFailed(why) => ("refresh_failed", Some(why)),
-            News::LoginRequired(why) => ("login_required", Some(why)),
-            News::RefreshTokenEnding(why) => ("refresh_token_ending", Some(why)),
-            News::NotDurable(why) => ("not_durable", Some(why)),
-            News::Durable => ("durable", None),
+            News::LoggedIn => (event::LOGGED_IN, None),
+            News::Refreshed => (event::REFRESHED, None),
+            News::RefreshFailed(why) => (event::REFRESH_FAILED, Some(why)),
+            News::LoginRequired(why) => (event::LOGIN_REQUIRED, Some(why)),
+            News::RefreshTokenEnding(why) => (event::REFRESH_TOKEN_ENDING, Some(why)),
+            News::NotDurable(why) => (event::NOT_DURABLE, Some(why)),
+            News::Durable => (event::DURABLE, None),
         };
         self.announce(event, Some(name.clone()), detail);
         match event {
-            "logged_in" => {
+            event::LOGGED_IN => {
                 self.login_done(name);
                 self.stored(name);
             }
-            "refreshed" => self.replaced(name),
-            "durable" => self.revoke_replaced_by(name),
+            event::REFRESHED => self.replaced(name),
+            event::DURABLE => self.revoke_replaced_by(name),
+            event::LOGIN_REQUIRED => self.audit.note(Note::of(event).grant(name)),
             _ => {}
         }
     }
@@ -501,6 +516,7 @@ impl Core {
             grants: summaries.len(),
             login_required: summaries.iter().filter(|s| s.state == wire::GrantState::LoginRequired).count(),
             not_durable: summaries.iter().filter(|s| s.not_durable).count(),
+            audit_error: self.audit.trouble(),
             paused: paused.into_iter().map(|(issuer, retry_after)| wire::PausedIssuer { issuer, retry_after }).collect(),
             network: surroundings::in_effect(&self.config.network, |variable| std::env::var(variable).ok()),
         };

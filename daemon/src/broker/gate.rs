@@ -4,13 +4,14 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use mcp_auth_proto as wire;
-use mcp_auth_proto::{ErrorBody, ErrorCode, KeySourceKind};
+use mcp_auth_proto::{ErrorBody, ErrorCode, KeySourceKind, event};
 use zeroize::Zeroizing;
 
 use super::Reply;
 use super::core::{Core, answer};
 use super::policy::PolicySide;
 use super::providers::StoredSecret;
+use crate::audit::Note;
 use crate::clock::{Boot, Now};
 use crate::grant::Grant;
 use crate::grant::record::GrantRecord;
@@ -116,7 +117,14 @@ impl Core {
             State::Opening | State::Open => RETRY.0,
         };
         let closings = self.gate.closings;
-        let done = self.back(move |core, result| core.opened(core.unless_locked(closings, result), delay));
+        let done = self.back(move |core, result| {
+            let was_open = core.gate.is_open();
+            core.opened(core.unless_locked(closings, result), delay);
+            if core.gate.is_open() && !was_open {
+                // Nobody has asked for it.
+                core.audit.note(Note::of(event::VAULT_UNLOCKED));
+            }
+        });
         self.edges.vault.open(false, None, done);
     }
 
@@ -143,7 +151,7 @@ impl Core {
                 self.gate.key_source = error.key_source().or(self.gate.key_source);
                 if self.gate.told.as_ref() != Some(&error) {
                     self.gate.told = Some(error.clone());
-                    self.announce("vault_locked", None, Some(error.to_string()));
+                    self.announce(event::VAULT_LOCKED, None, Some(error.to_string()));
                 }
                 self.gate.state = State::Closed(Closed { error, tried: now, retry_at, delay });
                 if retry_at.is_none() {
@@ -199,7 +207,7 @@ impl Core {
                 RecordKind::Registration | RecordKind::Issuer | RecordKind::Capability => {}
             }
         }
-        self.announce("vault_unlocked", None, None);
+        self.announce(event::VAULT_UNLOCKED, None, None);
         self.ask_parked(Boot::from_start(Duration::MAX));
     }
 
@@ -361,7 +369,7 @@ impl Core {
 
     /// No token is served from now on; refreshes in flight still end and are saved.
     fn close(&mut self, error: VaultError) {
-        self.announce("vault_locked", None, Some(error.to_string()));
+        self.announce(event::VAULT_LOCKED, None, Some(error.to_string()));
         self.gate.state = State::Closed(Closed { error, tried: self.now().boot, retry_at: None, delay: RETRY.0 });
         self.ask_parked(Boot::from_start(Duration::MAX));
         self.logins_cancelled();

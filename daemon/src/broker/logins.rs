@@ -2,10 +2,11 @@
 //! browser; the next takes over if it goes.
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 use std::time::Duration;
 
 use mcp_auth_proto as wire;
-use mcp_auth_proto::{ErrorBody, ErrorCode, GrantName, LoginEvent, LoginFlow, LoginRequest};
+use mcp_auth_proto::{ErrorBody, ErrorCode, GrantName, LoginEvent, LoginFlow, LoginRequest, event};
 use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
 
@@ -13,6 +14,8 @@ use super::Reply;
 use super::accounts::{Undecided, labelled};
 use super::core::{Core, answer};
 use super::providers::no_provider;
+use crate::audit::Note;
+use crate::caller::Caller;
 use crate::grant::record::GrantRecord;
 use crate::grant::{Grant, Login};
 use crate::login::{self, ByHand, Outcome, Pasted, Plan, Progress, by_client};
@@ -40,6 +43,8 @@ pub(super) struct Logins {
 
 pub(super) struct Running {
     pub(super) grant: GrantName,
+    /// Who has asked for it first.
+    caller: Arc<Caller>,
     scopes: Vec<String>,
     /// Nobody logs in: the client asks for itself.
     by_client: bool,
@@ -79,13 +84,13 @@ impl Drop for Subscriber {
 }
 
 impl Core {
-    pub(super) fn login(&mut self, request: LoginRequest, reply: Reply<mpsc::UnboundedReceiver<LoginEvent>>) {
+    pub(super) fn login(&mut self, request: LoginRequest, caller: Arc<Caller>, reply: Reply<mpsc::UnboundedReceiver<LoginEvent>>) {
         match self.plan(&request) {
             Ok((grant, plan)) => {
                 let (id, joined) = match self.running_login(&grant, &plan) {
                     Some(id) => (id, true),
                     None if self.logins.running.len() >= MOST_LOGINS => return answer(reply, Err(too_many_logins())),
-                    None => (self.start_login(grant.clone(), plan), false),
+                    None => (self.start_login(grant.clone(), plan, caller), false),
                 };
                 answer(reply, Ok(self.subscribe(id, grant, joined, &request)));
             }
@@ -184,7 +189,7 @@ impl Core {
         self.logins.running.iter().find(|(_, running)| same(running)).map(|(id, _)| id.clone())
     }
 
-    fn start_login(&mut self, grant: GrantName, mut plan: Plan) -> String {
+    fn start_login(&mut self, grant: GrantName, mut plan: Plan, caller: Arc<Caller>) -> String {
         let id = random_id();
         let (pasted, pastes) = mpsc::channel(4);
         let (way, mailbox, at) = (self.way(plan.provider.clone()), self.mailbox.clone(), id.clone());
@@ -209,6 +214,7 @@ impl Core {
         });
         let running = Running {
             grant,
+            caller,
             scopes,
             by_client,
             by_hand,
@@ -320,6 +326,23 @@ impl Core {
                 self.revoke_unwanted(&running.grant, undecided);
             }
             running.tell(&last);
+            self.note_login(&running.grant, &running.caller, &last);
+        }
+    }
+
+    fn note_login(&mut self, grant: &GrantName, caller: &Arc<Caller>, last: &LoginEvent) {
+        match last {
+            LoginEvent::Done { .. } => {
+                self.metrics.of(grant.base()).logins += 1;
+                self.audit.note_by(caller, Note::of(event::LOGGED_IN).grant(grant));
+            }
+            LoginEvent::Failed { error } => {
+                self.metrics.of(grant.base()).failed_logins += 1;
+                let why = error.error.as_str();
+                self.announce(event::LOGIN_FAILED, Some(grant.clone()), Some(why.to_owned()));
+                self.audit.note_by(caller, Note::of(event::LOGIN_FAILED).grant(grant).about(why));
+            }
+            _ => {}
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Providers and the config file: what is known, what a person defines, client secrets, and the reload.
 
 use mcp_auth_proto as wire;
-use mcp_auth_proto::{ErrorBody, ErrorCode};
+use mcp_auth_proto::{ErrorBody, ErrorCode, event};
 use zeroize::Zeroizing;
 
 use super::Reply;
@@ -93,6 +93,7 @@ impl Core {
                 // The turn ends once this config is the one that counts.
                 Some((_turn, Ok(Ok(config)))) => {
                     core.adopt_config(config);
+                    core.announce(event::PROVIDER_DEFINED, None, Some(name.clone()));
                     core.provider(&name, reply);
                 }
                 Some((_, Ok(Err(error)))) => answer(reply, Err(config_refusal(&error))),
@@ -156,6 +157,7 @@ impl Core {
             Ok(()) => {
                 core.secrets.insert(name.clone(), secret);
                 core.redefine(Some(&name));
+                core.announce(event::CLIENT_SECRET_STORED, None, Some(name.clone()));
                 core.provider(&name, reply);
             }
             Err(error) => answer(reply, Err(refusal(&error))),
@@ -176,7 +178,7 @@ impl Core {
             }
             Some((_turn, Ok(Err(error)))) => {
                 core.config_error = Some(error.to_string());
-                core.announce("config_error", None, Some(error.to_string()));
+                core.announce(event::CONFIG_ERROR, None, Some(error.to_string()));
                 answer(reply, Err(config_refusal(&error)));
             }
             _ => answer(reply, Err(ErrorBody::new(ErrorCode::InternalError, "the config could not be read"))),
@@ -196,7 +198,7 @@ impl Core {
         self.doctor.forget();
         self.redefine(None);
         self.notices_configured();
-        self.announce("config_reloaded", None, None);
+        self.announce(event::CONFIG_RELOADED, None, None);
     }
 
     /// Every grant, or those of one provider, hear what is said about them now.

@@ -107,7 +107,13 @@ impl House {
         let (sender, requests) = mpsc::unbounded_channel();
         WAY.set(Some(Arc::new(Holding(sender))));
         let connect = |_: &Network| WAY.with_borrow(|way| way.clone().unwrap());
-        let edges = Edges { clock: Arc::new(SystemClock), connect, vault: vault.clone(), desktop: Desktop::None };
+        let edges = Edges {
+            clock: Arc::new(SystemClock),
+            connect,
+            vault: vault.clone(),
+            desktop: Desktop::None,
+            audit: crate::audit::Audit::off(),
+        };
         let path = folder.path().join("config.toml");
         let broker = Broker::start(edges, Config::parse(config, &path).unwrap(), path).unwrap();
         Self { broker, vault, requests, folder }

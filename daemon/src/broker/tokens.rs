@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mcp_auth_proto as wire;
-use mcp_auth_proto::{ErrorBody, ErrorCode, GrantName, TokenAnswer};
+use mcp_auth_proto::{ErrorBody, ErrorCode, GrantName, TokenAnswer, event};
 
 use super::accounts::other_account;
 use super::core::{Core, Waiting, answer, grant_id};
@@ -187,7 +187,7 @@ impl Core {
         };
         self.task(errand, move |core, outcome| {
             let (revoked, removed) = outcome.unwrap_or_else(|| (Err("a fault of the daemon".into()), Ok(Ok(()))));
-            core.announce("logged_out", Some(name.clone()), None);
+            core.announce(event::LOGGED_OUT, Some(name.clone()), None);
             let revoked = match revoked {
                 _ if skips => (wire::Revocation::Skipped, None),
                 Ok(true) => (wire::Revocation::Confirmed, None),

@@ -10,7 +10,7 @@ use http_body_util::BodyExt;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 use hyper::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
 use hyper::{Response, StatusCode};
-use mcp_auth_proto::{ErrorBody, ErrorCode, Event, LoginEvent, is_hidden};
+use mcp_auth_proto::{AuditLine, ErrorBody, ErrorCode, Event, LoginEvent, is_hidden};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::sync::mpsc;
@@ -30,6 +30,10 @@ pub enum Answer {
     Login(mpsc::UnboundedReceiver<LoginEvent>),
     /// What changes in the daemon, one JSON line each.
     Events(mpsc::Receiver<Event>),
+    /// Who got what, one JSON line each.
+    Audit(mpsc::Receiver<AuditLine>),
+    /// Counts, as Prometheus reads them.
+    Metrics(String),
 }
 
 impl Answer {
@@ -48,6 +52,8 @@ impl Answer {
             Self::Error(error) => return error_response(&error, &gate),
             Self::Login(events) => (StatusCode::OK, LINES, AnswerBody::Lines(Lines::Login(events), gate)),
             Self::Events(events) => (StatusCode::OK, LINES, AnswerBody::Lines(Lines::Events(events), gate)),
+            Self::Audit(lines) => (StatusCode::OK, LINES, AnswerBody::Lines(Lines::Audit(lines), gate)),
+            Self::Metrics(text) => (StatusCode::OK, METRICS, AnswerBody::whole(text.into(), &gate)),
         };
         if let AnswerBody::Lines(_, gate) = &body {
             gate.enter(Phase::Streaming);
@@ -104,6 +110,7 @@ pub(super) enum AnswerBody {
 pub(super) enum Lines {
     Login(mpsc::UnboundedReceiver<LoginEvent>),
     Events(mpsc::Receiver<Event>),
+    Audit(mpsc::Receiver<AuditLine>),
 }
 
 impl AnswerBody {
@@ -147,6 +154,7 @@ impl Lines {
         Poll::Ready(match self {
             Self::Login(events) => ready!(events.poll_recv(cx)).as_ref().and_then(json_line),
             Self::Events(events) => ready!(events.poll_recv(cx)).as_ref().and_then(json_line),
+            Self::Audit(lines) => ready!(lines.poll_recv(cx)).as_ref().and_then(json_line),
         })
     }
 }
@@ -191,6 +199,7 @@ pub(super) fn refusal(error: &ErrorBody) -> Vec<u8> {
 
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 const LINES: HeaderValue = HeaderValue::from_static("application/x-ndjson");
+const METRICS: HeaderValue = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
 const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
 const CHALLENGE: HeaderValue = HeaderValue::from_static("MCP-Authd");
 

@@ -15,6 +15,7 @@ use tokio::sync::watch;
 use super::capability::Capabilities;
 use super::connection::{Shared, serve};
 use super::{Answer, Answerer, Call, Limits, Stage, read, routes};
+use crate::audit::Audit;
 use crate::broker::{Broker, Edges};
 use crate::caller::Caller;
 use crate::clock::SystemClock;
@@ -76,7 +77,8 @@ impl House {
         let (vault, key_file) = (folder.path().join("vault"), folder.path().join("key"));
         let vault = Vault::start(Places { vault, key_file, key_source: Some(KeySourceKind::KeyFile) });
         let connect = |_: &Network| -> std::sync::Arc<dyn Transport> { std::sync::Arc::new(Nowhere) };
-        let edges = Edges { clock: std::sync::Arc::new(SystemClock), connect, vault, desktop: crate::notify::Desktop::None };
+        let edges =
+            Edges { clock: std::sync::Arc::new(SystemClock), connect, vault, desktop: crate::notify::Desktop::None, audit: Audit::off() };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
         let path = folder.path().join("config.toml");
         let config = "[providers.work]\nissuer = 'https://as.example'\nclient_id = 'c'\n";
@@ -90,7 +92,7 @@ impl House {
             let issuer = Issuer::start(&broker);
             (broker, issuer)
         });
-        let answer = harmless(routes::answerer(broker.clone(), issuer, Capabilities::new().0));
+        let answer = harmless(routes::answerer(broker.clone(), issuer, Capabilities::new().0, Default::default()));
         Self { runtime, broker, answer, visits: 0, _folder: folder }
     }
 

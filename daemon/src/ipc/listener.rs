@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -159,6 +160,7 @@ fn refuse(stream: Stream, seats: &Arc<Seats>, error: ErrorBody) {
 struct Seats {
     connections: usize,
     per_process: usize,
+    occupied: Arc<AtomicUsize>,
     taken: Mutex<Taken>,
     freed: Notify,
 }
@@ -186,7 +188,8 @@ enum SeatKind {
 
 impl Seats {
     fn new(limits: &Limits) -> Self {
-        Self { connections: limits.connections, per_process: limits.per_process, taken: Mutex::default(), freed: Notify::new() }
+        let Limits { connections, per_process, .. } = *limits;
+        Self { connections, per_process, occupied: limits.occupied.clone(), taken: Mutex::default(), freed: Notify::new() }
     }
 
     /// A seat, or the sentence that there is none.
@@ -201,6 +204,7 @@ impl Seats {
         }
         *own += 1;
         taken.all += 1;
+        self.occupied.store(taken.all, Ordering::Relaxed);
         Ok(Seat { seats: self.clone(), kind: SeatKind::Connection(pid) })
     }
 
@@ -230,6 +234,7 @@ impl Drop for Seat {
             SeatKind::Refusal => taken.refusals -= 1,
             SeatKind::Connection(pid) => {
                 taken.all -= 1;
+                self.seats.occupied.store(taken.all, Ordering::Relaxed);
                 if let Some(own) = taken.by_process.get_mut(&pid) {
                     *own -= 1;
                     if *own == 0 {

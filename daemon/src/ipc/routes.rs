@@ -3,31 +3,54 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
-use mcp_auth_proto::{ErrorBody, ErrorCode, GrantName};
+use mcp_auth_proto::{ApprovalState, AuditRequest, ErrorBody, ErrorCode, GrantName, TokenRequest, event};
 use serde::Deserialize;
 
 use super::capability::Capabilities;
-use super::{Answer, Answerer, Call, read};
+use super::{Answer, Answerer, Call, deeds, read};
+use crate::audit::Note;
 use crate::broker::Broker;
 use crate::issuer::Issuer;
 use crate::oauth::text::is_scope;
 use crate::policy::{self, Decision, Right};
 
 /// Answers calls by the table.
-pub fn answerer(broker: Broker, issuer: Issuer, capabilities: Capabilities) -> Answerer {
-    let behind = Behind { broker, issuer, capabilities };
+///
+/// `occupied` is that of the listener's [`super::Limits`].
+pub fn answerer(broker: Broker, issuer: Issuer, capabilities: Capabilities, occupied: Arc<AtomicUsize>) -> Answerer {
+    let behind = Behind { broker, issuer, capabilities, occupied };
     Arc::new(move |call| {
         let found = find(&call);
         let behind = behind.clone();
         Box::pin(async move {
             let answered = match found {
-                Ok((route, name)) => (route.answer)(behind, call, name).await,
+                Ok((route, name)) => answered(route, behind, call, name).await,
                 Err(error) => Err(error),
             };
             answered.into()
         })
     })
+}
+
+/// What a line of the table answers, if the policy agrees; and the audit's note of it.
+async fn answered(route: &Route, behind: Behind, call: Call, name: String) -> Result<Answer, ErrorBody> {
+    if let Err(error) = permitted(&call, route.right, (!name.is_empty()).then_some(name.as_str())) {
+        let asked = (!name.is_empty()).then(|| TokenRequest::for_grant(name));
+        behind.broker.denied(call.caller, Some(format!("{} {}", route.method, route.path)), asked);
+        return Err(error);
+    }
+    // Most requests are for tokens, which are noted where their grant is known.
+    if matches!(route.right, Right::Token | Right::Look) {
+        return (route.answer)(behind, call, name).await;
+    }
+    let (audit, caller) = (behind.broker.audit().clone(), call.caller.clone());
+    let ended = (route.answer)(behind, call, name.clone()).await;
+    if let Some(note) = deeds::note((route.method, route.path), &name, &ended) {
+        audit.note_by(&caller, note);
+    }
+    ended
 }
 
 /// One line of the table. In `path` a `*` stands for one segment, which the function gets decoded.
@@ -44,6 +67,8 @@ struct Behind {
     broker: Broker,
     issuer: Issuer,
     capabilities: Capabilities,
+    /// How many connections there are.
+    occupied: Arc<AtomicUsize>,
 }
 
 type Outcome = Pin<Box<dyn Future<Output = Result<Answer, ErrorBody>> + Send>>;
@@ -83,25 +108,50 @@ const TABLE: &[Route] = &[
     Route { method: "GET", path: "/v1/consents", right: Right::Approve, answer: |b, c, _| Box::pin(consents(b.broker, c)) },
     Route { method: "GET", path: "/v1/consents/*", right: Right::Approve, answer: |b, c, n| Box::pin(consent(b.broker, c, n)) },
     Route { method: "POST", path: "/v1/consents/*", right: Right::Approve, answer: |b, c, n| Box::pin(decide_consent(b.broker, c, n)) },
+    Route { method: "GET", path: "/v1/audit", right: Right::Look, answer: |b, c, _| Box::pin(audit(b.broker, c)) },
+    Route { method: "GET", path: "/metrics", right: Right::Look, answer: |b, c, _| Box::pin(metrics(b, c)) },
     Route { method: "GET", path: "/issuer/keys", right: Right::Look, answer: |b, c, _| Box::pin(issuer_keys(b.issuer, c)) },
     Route { method: "GET", path: "/v1/issuer/approvals/*", right: Right::Approve, answer: |b, c, n| Box::pin(approval(b.issuer, c, n)) },
-    Route { method: "POST", path: "/v1/issuer/approvals/*", right: Right::Approve, answer: |b, c, n| Box::pin(decide(b.issuer, c, n)) },
+    Route { method: "POST", path: "/v1/issuer/approvals/*", right: Right::Approve, answer: |b, c, n| Box::pin(decide(b, c, n)) },
 ];
+
+/// The busiest line of the table, as the audit calls it.
+const TOKEN_ROUTE: &str = "POST /v1/token";
 
 async fn token(broker: Broker, call: Call) -> Result<Answer, ErrorBody> {
     let request: mcp_auth_proto::TokenRequest = read(&call.body)?;
     are_scopes(&request.scopes)?;
     // Which grant a resource means the broker finds out.
-    permitted(&call, Right::Token, request.grant.as_deref())?;
-    Answer::json(&broker.token(request, call.caller).await?)
+    let answered = match permitted(&call, Right::Token, request.grant.as_deref()) {
+        Ok(()) => broker.token(request, call.caller.clone()).await,
+        Err(error) => {
+            broker.denied(call.caller, Some(TOKEN_ROUTE.into()), Some(request));
+            return Err(error);
+        }
+    };
+    match &answered {
+        Ok(answer) => broker.audit().served(&call.caller, &answer.grant),
+        Err(error) if matches!(error.error, ErrorCode::AccessDenied | ErrorCode::ConsentRequired) => {
+            broker.denied(call.caller, None, read(&call.body).ok());
+        }
+        Err(_) => {}
+    }
+    Answer::json(&answered?)
 }
 
 async fn capability(behind: Behind, call: Call) -> Result<Answer, ErrorBody> {
     let only = behind.broker.capability(read(&call.body)?).await?;
-    let grants = only.grants().cloned().collect();
+    let grants: Vec<_> = only.grants().cloned().collect();
     let path = behind.capabilities.open(&call.caller, only).await?;
+    let names = list(&grants);
+    behind.broker.audit().note_by(&call.caller, Note::of(event::CAPABILITY_OPENED).about(&names));
+    behind.broker.tell(event::CAPABILITY_OPENED, names);
     let unspeakable = || ErrorBody::new(ErrorCode::Conflict, "the path of the daemon's socket is not UTF-8");
     Answer::json(&mcp_auth_proto::Capability { socket: path.to_str().ok_or_else(unspeakable)?.to_owned(), grants })
+}
+
+fn list(names: &[GrantName]) -> String {
+    names.iter().map(GrantName::as_str).collect::<Vec<_>>().join(", ")
 }
 
 /// What the daemon takes the caller for.
@@ -135,7 +185,7 @@ async fn refresh(broker: Broker, call: Call, name: String) -> Result<Answer, Err
 async fn login(broker: Broker, call: Call) -> Result<Answer, ErrorBody> {
     let request: mcp_auth_proto::LoginRequest = read(&call.body)?;
     are_scopes(request.scopes.as_deref().unwrap_or_default())?;
-    Ok(Answer::Login(broker.login(request).await?))
+    Ok(Answer::Login(broker.login(request, call.caller).await?))
 }
 
 async fn pasted_redirect(broker: Broker, call: Call, id: String) -> Result<Answer, ErrorBody> {
@@ -251,6 +301,18 @@ async fn decide_consent(broker: Broker, call: Call, id: String) -> Result<Answer
     Answer::json(&broker.decide_consent(id, read(&call.body)?, call.caller).await?)
 }
 
+async fn audit(broker: Broker, call: Call) -> Result<Answer, ErrorBody> {
+    let request: AuditRequest = read(&call.body)?;
+    let audit = broker.audit();
+    if request.follow { Ok(Answer::Audit(audit.follow(request).await?)) } else { Answer::json(&audit.read(request).await?) }
+}
+
+async fn metrics(Behind { broker, occupied, .. }: Behind, call: Call) -> Result<Answer, ErrorBody> {
+    nothing(&call)?;
+    let connections = occupied.load(Ordering::Relaxed);
+    Ok(Answer::Metrics(broker.metrics(connections).await?))
+}
+
 async fn issuer_keys(issuer: Issuer, call: Call) -> Result<Answer, ErrorBody> {
     nothing(&call)?;
     Answer::json(&issuer.keys().await?)
@@ -261,9 +323,13 @@ async fn approval(issuer: Issuer, call: Call, code: String) -> Result<Answer, Er
     Answer::json(&issuer.approval(code, None).await?)
 }
 
-async fn decide(issuer: Issuer, call: Call, code: String) -> Result<Answer, ErrorBody> {
+async fn decide(Behind { broker, issuer, .. }: Behind, call: Call, code: String) -> Result<Answer, ErrorBody> {
     let decision: mcp_auth_proto::ApprovalDecision = read(&call.body)?;
-    Answer::json(&issuer.approval(code, Some(decision.allow)).await?)
+    let approval = issuer.approval(code, Some(decision.allow)).await?;
+    let event = if approval.state == ApprovalState::Refused { event::REFUSED } else { event::APPROVED };
+    broker.audit().note_by(&call.caller, Note::of(event).about(&approval.client_id));
+    broker.tell(event, approval.client_id.clone());
+    Answer::json(&approval)
 }
 
 /// The object without fields: what routes without a body accept, and what routes without a result answer.
@@ -294,7 +360,7 @@ fn permitted(call: &Call, right: Right, grant: Option<&str>) -> Result<(), Error
     }
 }
 
-/// The route of a call and the segment that its `*` stands for, once the policy has agreed.
+/// The route of a call and the segment that its `*` stands for.
 fn find(call: &Call) -> Result<(&'static Route, String), ErrorBody> {
     let path = call.uri.path();
     let unknown = || ErrorBody::new(ErrorCode::NotFound, format!("there is no {} {}", call.method, path.escape_debug()));
@@ -304,7 +370,6 @@ fn find(call: &Call) -> Result<(&'static Route, String), ErrorBody> {
         return Err(ErrorBody::new(ErrorCode::InvalidRequest, "requests have no query; fields go into the JSON body"));
     }
     let name = decoded(segment).ok_or_else(|| ErrorBody::new(ErrorCode::InvalidRequest, "the path is not valid percent-encoded UTF-8"))?;
-    permitted(call, route.right, (!name.is_empty()).then_some(name.as_str()))?;
     Ok((route, name))
 }
 
@@ -380,6 +445,18 @@ mod tests {
         assert_eq!(found("GET", "/v1/grants/%zz"), Err(ErrorCode::InvalidRequest));
         assert_eq!(found("GET", "/v1/grants/%ff"), Err(ErrorCode::InvalidRequest));
         assert!(grant_name("../x").is_err() && grant_name("a\u{1b}[2J").is_err());
+    }
+
+    #[test]
+    fn whatever_changes_something_is_noted_by_the_audit() {
+        // Noted where more is known of it, or part of something that is.
+        let elsewhere =
+            ["/v1/logins", "/v1/logins/*/redirect", "/v1/logins/*/decision", "/v1/logins/*", "/v1/issuer/approvals/*", "/v1/capabilities"];
+        let changes = TABLE.iter().filter(|route| !matches!(route.right, Right::Token | Right::Look) && route.method != "GET");
+        for route in changes.filter(|route| !elsewhere.contains(&route.path)) {
+            let note = deeds::note((route.method, route.path), "x", &Ok(()));
+            assert!(note.is_some(), "{} {}", route.method, route.path);
+        }
     }
 
     #[test]

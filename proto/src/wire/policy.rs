@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::GrantName;
 
 /// A program that asks, as far as the system tells. Texts are free of control characters.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Program {
     /// The path of its executable.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -47,6 +47,9 @@ pub struct Status {
     pub login_required: usize,
     /// How many of them have their newest tokens in memory only.
     pub not_durable: usize,
+    /// Why the audit cannot be written at the moment.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub audit_error: Option<String>,
     /// Issuers that did not answer and are left alone for a while.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub paused: Vec<PausedIssuer>,

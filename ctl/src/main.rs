@@ -16,8 +16,8 @@ use clap::{CommandFactory, Parser, Subcommand};
 use mcp_auth_proto::{Client, socket_path};
 
 use crate::commands::{
-    add_token, approve, completions, demo, doctor, env, events, exec, git_credential, headers, lock, login, logout, man, pkce, policy,
-    provider, refresh, reload, service, setup, status, token, unlock, use_grant, vault,
+    add_token, approve, audit, completions, demo, doctor, env, events, exec, git_credential, headers, lock, login, logout, man, pkce,
+    policy, provider, refresh, reload, service, setup, status, token, unlock, use_grant, vault,
 };
 use crate::failure::Failure;
 
@@ -48,6 +48,7 @@ enum Verb {
     GitCredential(git_credential::Args),
     Policy(policy::Args),
     Approve(approve::Args),
+    Audit(audit::Args),
     Events(events::Args),
     Provider(provider::Args),
     Setup(setup::Args),
@@ -145,6 +146,7 @@ fn dispatch(verb: Verb, json: bool) -> Result<(), Failure> {
         Verb::GitCredential(args) => git_credential::run(&args, &connect()?),
         Verb::Policy(args) => policy::run(args, &connect()?, json),
         Verb::Approve(args) => approve::run(&args, &connect()?, json),
+        Verb::Audit(args) => audit::run(args, &connect()?, json),
         Verb::Events(_) => events::run(&connect()?, json),
         Verb::Provider(args) => provider::run(args, &connect()?, json),
         Verb::Setup(args) => setup::run(&args, &connect()?, json),

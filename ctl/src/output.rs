@@ -15,6 +15,12 @@ pub(crate) fn line(text: &str) -> Result<(), Failure> {
     bytes(format!("{}\n", printable(text)).as_bytes())
 }
 
+/// Prints a line of data in a style, where colours are wanted.
+pub(crate) fn styled_line(text: &str, style: Style) -> Result<(), Failure> {
+    let mut stdout = anstream::stdout().lock();
+    writeln!(stdout, "{style}{}{style:#}", field(text)).and_then(|()| stdout.flush()).map_err(Failure::Output)
+}
+
 /// Shows these lines on stdout in place of whatever the terminal shows.
 pub(crate) fn screen(text: &str) -> Result<(), Failure> {
     bytes(format!("\x1b[H\x1b[2J{}\n", printable(text)).as_bytes())

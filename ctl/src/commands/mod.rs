@@ -4,6 +4,7 @@
 pub(crate) mod add_token;
 pub(crate) mod approve;
 mod assignment;
+pub(crate) mod audit;
 pub(crate) mod completions;
 mod consent;
 pub(crate) mod demo;
@@ -103,6 +104,14 @@ fn not_durable(status: &Status) -> Option<String> {
     let told = || format!("the newest tokens of {} grants are in memory only, the disk refuses them", status.not_durable);
     (status.not_durable > 0).then(told)
 }
+
+/// What the disk does not take of the audit, if anything.
+fn audit_unwritten(status: &Status) -> Option<String> {
+    status.audit_error.as_ref().map(|error| format!("the audit cannot be written: {}", field(error)))
+}
+
+/// What to do about it.
+const MEND_AUDIT: &str = "make room on the disk, or mend the file's owner and modes; it is tried again within a minute";
 
 /// What to do about a config that does not parse, while the daemon runs.
 const MEND_CONFIG: &str = "the last good version is in use; correct the file, then `mcp-authctl reload`";

@@ -5,7 +5,7 @@ mod watch;
 
 use mcp_auth_proto::{Client, ClientError, ErrorBody, ErrorCode, GrantName, GrantState, GrantSummary, Status, VaultState};
 
-use super::{MEND_CONFIG, not_durable, quarantined, scopes, validity, vault_line};
+use super::{MEND_AUDIT, MEND_CONFIG, audit_unwritten, not_durable, quarantined, scopes, validity, vault_line};
 use crate::failure::Failure;
 use crate::output::{self, field, span};
 
@@ -142,6 +142,9 @@ fn problems(status: &Status) -> Vec<String> {
         lines.push("  hint: end the program that has the port, or change `listen` in [issuer], then `mcp-authctl reload`".to_owned());
     }
     lines.extend(not_durable(status).map(|told| format!("disk: {told}")));
+    if let Some(told) = audit_unwritten(status) {
+        lines.extend([told, format!("  hint: {MEND_AUDIT}")]);
+    }
     lines.extend(status.paused.iter().map(|it| format!("{} does not answer, next attempt in {}", field(&it.issuer), span(it.retry_after))));
     lines
 }

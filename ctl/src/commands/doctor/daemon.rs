@@ -6,7 +6,7 @@ use mcp_auth_proto::{GrantState, GrantSummary, NetworkStatus, Notifications, Pro
 
 use super::machine::is_open;
 use super::{Check, Level, Told};
-use crate::commands::{not_durable, quarantined, vault_state};
+use crate::commands::{MEND_AUDIT, audit_unwritten, not_durable, quarantined, vault_state};
 use crate::surroundings::Network;
 
 /// How far the clock may be off, seconds: tokens live for minutes, and a leap here ends or prolongs them.
@@ -30,6 +30,10 @@ impl Told {
         checks.extend(not_durable(&self.status).map(|detail| {
             let check = Check::new("disk", Level::Failed, detail);
             check.hint("make room on the disk; the write is repeated until it succeeds")
+        }));
+        checks.extend(audit_unwritten(&self.status).map(|detail| {
+            let check = Check::new("audit", Level::Warning, detail).safe("the audit cannot be written");
+            check.hint(MEND_AUDIT)
         }));
         checks
     }

@@ -266,8 +266,7 @@ impl Broker {
         decision: wire::ConsentDecision,
         caller: Arc<Caller>,
     ) -> Result<wire::Consent, ErrorBody> {
-        let pid = caller.peer().pid;
-        self.ask(move |core, reply| core.consent_decided_by(&id, decision.allow, pid, reply)).await
+        self.ask(move |core, reply| core.consent_decided_by(&id, decision.allow, &caller, reply)).await
     }
 
     /// `POST /v1/reload` and SIGHUP.

@@ -37,6 +37,7 @@ const SUITES: &[&str] = &[
     "issuer",
     "issuer_attacks",
     "notifications",
+    "audit",
 ];
 
 fn report(findings: &[Finding]) -> String {
@@ -74,6 +75,11 @@ fn a_whole_life_leaves_no_token_in_outputs_nor_on_disk() {
     assert!(!said.contains(&user_code), "the code that a person types is logged: {said}");
     assert!(said.contains("TRACE") || said.contains("trace"), "the daemon did not log at trace: {said}");
     assert_eq!(daemon.stop().code, 0);
+    let audit = std::fs::read_to_string(room.path("state/state/audit.jsonl")).unwrap();
+    for event in ["started", "logged_in", "token", "stopped"] {
+        assert!(audit.contains(&format!("\"event\":\"{event}\"")), "{event} is not in what is searched: {audit}");
+    }
+    assert!(!audit.contains("alice") && !audit.contains("://"), "an account or a URL: {audit}");
     search_folder(&room.path(""));
 }
 

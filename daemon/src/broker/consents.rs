@@ -1,6 +1,8 @@
 //! What a person is asked about who may have a token: the question, the requests that wait with it, the word, and its end.
 //! The rules of that are `crate::policy::asks`; who shows it is the notifications' and the command line's business.
 
+use std::sync::Arc;
+
 use mcp_auth_proto as wire;
 use mcp_auth_proto::{ErrorBody, ErrorCode, event};
 
@@ -8,6 +10,7 @@ use super::Reply;
 use super::core::{Core, answer};
 use super::policy::{Bound, Wanted, named};
 use crate::audit::Note;
+use crate::caller::Caller;
 use crate::clock::{Boot, Now};
 use crate::grant::Asker;
 use crate::oauth::text::clean;
@@ -90,13 +93,17 @@ impl Core {
     }
 
     /// A person's word, or the press of a notification's button. Whoever waits hears of it.
-    pub(super) fn decide_consent(&mut self, id: &str, allow: bool) -> Result<wire::Consent, ErrorBody> {
+    pub(super) fn decide_consent(&mut self, id: &str, allow: bool, by: Option<&Arc<Caller>>) -> Result<wire::Consent, ErrorBody> {
         let now = self.now();
         let (ask, waiters) = self.policy.asks.decide(id, allow, now.boot).ok_or_else(no_consent)?;
         let consent = self.shown(&ask, now.boot);
         self.notice_consents_over();
         let told = format!("{}: {}", if allow { "allowed" } else { "refused" }, program_of(&consent));
-        self.audit.note(Note::of(event::CONSENT_DECIDED).grant(&consent.grant).about(&told));
+        let note = Note::of(event::CONSENT_DECIDED).grant(&consent.grant).about(&told);
+        match by {
+            Some(caller) => self.audit.note_by(caller, note),
+            None => self.audit.note(note),
+        }
         self.announce(event::CONSENT_DECIDED, Some(consent.grant.clone()), Some(told));
         if allow && ask.question.times == Times::Once {
             self.remember(ask.question.clone());
@@ -109,7 +116,7 @@ impl Core {
 
     /// The word was about the program that was shown, and not about what has taken its place in the process meanwhile.
     fn carry_word(&mut self, paused: Paused, asker: Identity, allow: bool) {
-        let caller = std::sync::Arc::clone(&paused.wanted.caller);
+        let caller = Arc::clone(&paused.wanted.caller);
         self.task(async move { caller.who().await }, move |core, who| {
             let Some(who) = who else { return answer(paused.wanted.reply, Err(no_consent())) };
             let grant = paused.wanted.grant.clone();
@@ -195,15 +202,15 @@ impl Core {
     }
 
     /// `POST /v1/consents/ID`. A process that asked does not answer itself: that is a slip, or an attempt.
-    pub(super) fn consent_decided_by(&mut self, id: &str, allow: bool, pid: Option<u32>, reply: Reply<wire::Consent>) {
+    pub(super) fn consent_decided_by(&mut self, id: &str, allow: bool, caller: &Arc<Caller>, reply: Reply<wire::Consent>) {
         let id = canonical(id);
         let now = self.now().boot;
         let asked = self.policy.asks.waiting(now).find(|ask| ask.id == id);
-        if allow && asked.is_some_and(|ask| pid.is_some_and(|pid| ask.pids.contains(&pid))) {
+        if allow && asked.is_some_and(|ask| caller.peer().pid.is_some_and(|pid| ask.pids.contains(&pid))) {
             let error = ErrorBody::new(ErrorCode::AccessDenied, "the process that asks cannot allow it itself");
             return answer(reply, Err(error.hint("mcp-authctl approve, in a terminal")));
         }
-        answer(reply, self.decide_consent(&id, allow));
+        answer(reply, self.decide_consent(&id, allow, Some(caller)));
     }
 
     fn shown(&self, ask: &Ask, now: Boot) -> wire::Consent {

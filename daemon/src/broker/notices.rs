@@ -207,7 +207,7 @@ impl Core {
             }
             Wish::Decide { id, allow } => {
                 tracing::info!(allow, "a question was answered on a notification");
-                if let Err(error) = self.decide_consent(&id, allow) {
+                if let Err(error) = self.decide_consent(&id, allow, None) {
                     tracing::info!("that answer came too late: {error}");
                 }
             }

@@ -1,16 +1,18 @@
 //! `policy`: who may have which token: shows the rules, adds and removes them, and says what they would do.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use clap::{Subcommand, ValueEnum};
 use mcp_auth_proto::{
-    Client, GivenConsent, GrantName, NewRule, Policy, PolicyOutcome, PolicyQuestion, Rule, RuleAnswer, RuleProgram, RuleSubject,
+    AuditRequest, Client, GivenConsent, GrantName, NewRule, Policy, PolicyOutcome, PolicyQuestion, Rule, RuleAnswer, RuleProgram,
+    RuleSubject, event,
 };
 
 use super::consent::program_lines;
 use crate::ask;
 use crate::failure::Failure;
-use crate::output::{self, field};
+use crate::output::{self, field, span};
 
 /// Say which programs may have which tokens
 #[derive(Debug, clap::Args)]
@@ -234,6 +236,9 @@ fn add(wanted: Add, client: &Client, json: bool) -> Result<(), Failure> {
     };
     warn_of_everybody(&rule);
     let closes = client.policy()?.rules.iter().all(|there| there.grant != rule.grant);
+    if closes {
+        tell_who_had_it(&rule.grant, client);
+    }
     if closes && !wanted.yes {
         let question = format!("this closes {} for every other program of yours; go on?", rule.grant);
         if ask::yes_or_no(&question, true)? == Some(false) {
@@ -250,6 +255,23 @@ fn add(wanted: Add, client: &Client, json: bool) -> Result<(), Failure> {
     }
     Ok(())
 }
+
+/// Whom the first rule shuts out, unless it names them. A daemon without an audit says nothing of that.
+fn tell_who_had_it(grant: &GrantName, client: &Client) {
+    let within = Some(LATELY.as_secs());
+    let request = AuditRequest { grant: Some(grant.clone()), event: Some(event::TOKEN.to_owned()), within, ..AuditRequest::default() };
+    let lines = client.audit(&request).unwrap_or_default();
+    let mut had: Vec<String> = lines.iter().filter_map(|line| line.program.as_ref()).map(|it| program_lines(it).join(", ")).collect();
+    had.sort();
+    had.dedup();
+    if !had.is_empty() {
+        output::note(&format!("in the last {} tokens of {grant} went to", span(LATELY.as_secs())));
+        had.iter().for_each(|program| output::note(&format!("  {program}")));
+    }
+}
+
+/// How far back it is of interest who had a token.
+const LATELY: Duration = Duration::from_secs(30 * 24 * 3600);
 
 /// Some rules are not as narrow as they look.
 fn warn_of_everybody(rule: &NewRule) {

@@ -227,6 +227,9 @@ fn other_bytes(room: &Room, daemon: &Daemon<'_>) {
     let id = server.ask(&json!({ "grant": "test" })).consent();
     server.replace();
     assert_eq!(decide(daemon, &id, true), 200);
+    // Once the yes is kept it could be mistaken for one to the new bytes.
+    let kept = || daemon.show("/v1/policy")["consents"].as_array().is_some_and(|kept| !kept.is_empty());
+    wait_until("the yes on disk", PATIENCE, || kept().then_some(()));
     assert_ne!(server.ask(&json!({ "grant": "test" })).consent(), id, "a new question");
 }
 

@@ -13,6 +13,7 @@ pub(crate) fn answer(status: u16, content_type: &str, body: &str) -> Response {
         status,
         content_type: (!content_type.is_empty()).then(|| content_type.to_owned()),
         retry_after: None,
+        challenges: Vec::new(),
         body: Zeroizing::new(body.as_bytes().to_vec()),
     }
 }

@@ -36,6 +36,10 @@ pub struct Provider {
     pub configured: bool,
     /// The preset that it builds on.
     pub preset: Option<String>,
+    /// The URL of the remote MCP server that it stands for, byte for byte: its authorization server is discovered at each login.
+    pub server: Option<String>,
+    /// Whether that server may name hosts in private networks.
+    pub allow_private: bool,
     /// The issuer, byte for byte; its metadata is discovered when endpoints are missing.
     pub issuer: Option<String>,
     /// Endpoints that are fixed.
@@ -67,6 +71,8 @@ impl Provider {
             name: name.to_owned(),
             configured: false,
             preset: None,
+            server: None,
+            allow_private: false,
             issuer: None,
             endpoints: Endpoints::default(),
             client_id: None,

@@ -11,9 +11,11 @@ use super::Reply;
 use super::core::{Core, answer};
 use super::policy::PolicySide;
 use super::providers::StoredSecret;
+use super::remote::RemoteSide;
 use crate::clock::{Boot, Now};
 use crate::grant::Grant;
 use crate::grant::record::GrantRecord;
+use crate::registration::Registration;
 use crate::vault::{Opened, RecordKind, VaultError};
 
 /// How long a question waits for a vault that may open by itself.
@@ -196,7 +198,12 @@ impl Core {
                     }
                 }
                 RecordKind::Policy => self.restore_policy(&record),
-                RecordKind::Registration | RecordKind::Issuer | RecordKind::Capability => {}
+                RecordKind::Registration => {
+                    if let Some(registration) = Registration::from_record(&record) {
+                        self.remote.restore(registration);
+                    }
+                }
+                RecordKind::Issuer | RecordKind::Capability => {}
             }
         }
         self.announce("vault_unlocked", None, None);
@@ -433,6 +440,7 @@ impl Core {
             self.release(&name);
         }
         self.secrets.clear();
+        self.remote = RemoteSide::default();
         self.set_aside.clear();
         self.policy = PolicySide::default();
         self.issuer.locked();

@@ -43,6 +43,7 @@ pub(crate) fn definition() -> Definition {
         client_id: Some("client-1".into()),
         redirect_uri: Some("http://127.0.0.1:7777/callback".into()),
         client_auth: None,
+        server: None,
         client_credentials: false,
     }
 }

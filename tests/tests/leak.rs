@@ -37,6 +37,7 @@ const SUITES: &[&str] = &[
     "issuer",
     "issuer_attacks",
     "notifications",
+    "remote",
 ];
 
 fn report(findings: &[Finding]) -> String {

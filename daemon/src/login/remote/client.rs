@@ -175,3 +175,18 @@ async fn keep(registration: Registration, progress: &(impl Fn(Progress) + Send))
     // Either way the login goes on; the broker has told of a disk that refuses.
     let _ = is_kept.await;
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_document_to_copy_names_every_redirect_that_is_listened_at() {
+        let document: serde_json::Value = serde_json::from_str(include_str!("../../../../docs/client-metadata.json")).unwrap();
+        let uris: Vec<_> = document["redirect_uris"].as_array().unwrap().iter().filter_map(|uri| uri.as_str()).collect();
+        for port in DOCUMENT_PORTS {
+            assert!(uris.contains(&format!("http://{DOCUMENT_HOST}:{port}{DOCUMENT_PATH}").as_str()), "{port}");
+        }
+        assert_eq!((&document["token_endpoint_auth_method"], &document["application_type"]), (&"none".into(), &"native".into()));
+    }
+}

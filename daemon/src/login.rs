@@ -66,7 +66,10 @@ pub struct Plan {
 pub async fn look(provider: &Provider, transport: &dyn Transport) -> Result<(), ErrorBody> {
     let grant =
         provider.name.parse().map_err(|_| ErrorBody::new(ErrorCode::InternalError, "the provider has a name that no grant can have"))?;
-    discovery::find((&grant, provider), transport).await.map(|_| ())
+    match provider.server.as_deref().filter(|_| provider.issuer.is_none()) {
+        Some(server) => remote::authorization_servers((&grant, server), None, transport).await.map(|_| ()),
+        None => discovery::find((&grant, provider), transport).await.map(|_| ()),
+    }
 }
 
 /// What a login tells while it runs.

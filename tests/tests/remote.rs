@@ -57,7 +57,7 @@ fn kind(events: &[LoginEvent]) -> ClientKind {
 #[test]
 fn a_url_is_all_that_a_login_at_a_real_server_needs() {
     let server = Server::with_lifetime(300);
-    let mcp = McpServer::start(&server.issuer());
+    let mcp = McpServer::start(server.issuer());
     let room = Room::with_config("");
     let daemon = room.start();
     let login = room.log_in(&mcp.url()).ok();
@@ -191,7 +191,8 @@ fn a_step_up_asks_for_both_and_a_server_that_is_never_content_is_not_asked_again
 fn what_a_hostile_server_says_opens_no_page_and_reaches_no_private_network() {
     let (rogue, room) = (rogue(), Room::with_config(""));
     let daemon = room.start();
-    let changes: [(&dyn Fn(&mut Value), &str); 5] = [
+    type Change = dyn Fn(&mut Value);
+    let changes: [(&Change, &str); 5] = [
         (&|metadata| metadata["resource"] = json!("https://evil.example/mcp"), "its metadata is that of https://evil.example/mcp"),
         (&|metadata| metadata["resource"] = json!("http://127.0.0.1:1/mcp"), "its metadata is that of"),
         (
@@ -251,7 +252,7 @@ fn the_answer_of_another_server_is_never_exchanged() {
 #[test]
 fn a_client_that_was_registered_by_hand_is_shown_and_kept_with_its_secret() {
     let server = Server::with_lifetime(300);
-    let mcp = McpServer::start(&server.issuer());
+    let mcp = McpServer::start(server.issuer());
     let room = Room::with_config("");
     let daemon = room.start();
     let request = json!({ "provider": mcp.url(), "name": "mine", "client_id": "basic", "client_secret": mcp_auth_tests::CLIENT_SECRET });

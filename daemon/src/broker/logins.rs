@@ -91,7 +91,7 @@ impl Core {
                 Some(id) => (id, true),
                 None if self.logins.running.len() >= MOST_LOGINS => return Err(too_many_logins()),
                 None => {
-                    self.may_begin(&grant, &plan)?;
+                    self.may_begin(&grant, &plan, request.interactive)?;
                     (self.start_login(grant.clone(), plan), false)
                 }
             };
@@ -101,10 +101,12 @@ impl Core {
     }
 
     /// A person may log in as often as they like; programs that pass on a server's challenge may not.
-    fn may_begin(&mut self, grant: &GrantName, plan: &Plan) -> Result<(), ErrorBody> {
+    fn may_begin(&mut self, grant: &GrantName, plan: &Plan, interactive: bool) -> Result<(), ErrorBody> {
         let Some(remote) = &plan.remote else { return Ok(()) };
         if remote.challenge.is_none() && !remote.challenged_by_server {
-            self.remote.step_ups.forget(grant);
+            if interactive {
+                self.remote.step_ups.forget(grant);
+            }
             return Ok(());
         }
         let held = self.grants.get(grant).map(|held| &held.newest().definition);

@@ -75,7 +75,7 @@ pub(super) async fn run(
     let desk = Desk { plan: &plan, remote: &remote, metadata: &found.metadata, transport, clock };
     let mut refused = None;
     loop {
-        let Chosen { client, kind, listener } = desk.choose(refused.as_deref(), &progress).await?;
+        let Chosen { client, to_keep, kind, listener } = desk.choose(refused.as_deref(), &progress).await?;
         progress(Progress::ClientChosen { client: kind, client_id: client.id.clone(), scopes: plan.scopes.clone() });
         let mut plan = plan.clone_for_client();
         plan.client_secret = client.secret;
@@ -83,8 +83,14 @@ pub(super) async fn run(
         let outcome = by_redirect(&plan, (&server, &client.id, listener), (transport, clock), &progress, &mut pasted).await;
         match outcome {
             Ok((mut definition, response, sent_at)) => {
+                if let Some(given) = to_keep {
+                    client::keep(given, &progress).await;
+                }
                 definition.client_auth = definition.client_auth.or(client.auth);
-                return Ok(finish(&plan, definition, (response, sent_at), (transport, clock)).await);
+                let mut outcome = finish(&plan, definition, (response, sent_at), (transport, clock)).await;
+                // A token for the server is none for that endpoint: what it says of one later would mean nothing.
+                outcome.definition.userinfo_endpoint = None;
+                return Ok(outcome);
             }
             Err(stop) if stop.client_refused && client.replaceable && refused.is_none() => refused = Some(client.id),
             Err(stop) => return Err(failure::in_our_words(stop.error, &name)),

@@ -203,6 +203,7 @@ impl Underway {
     async fn finished(mut self) -> (Outcome, Opened, Vec<Registration>, Arc<World>) {
         let opened = self.opened().await.expect("a page to open");
         opened.answer("code=c-1").await;
+        assert!(self.opened().await.is_none(), "a second page");
         (self.end.await.unwrap().unwrap(), opened, self.kept, self.world)
     }
 }
@@ -320,6 +321,11 @@ async fn a_client_that_a_person_gave_comes_before_all_others_and_belongs_to_one_
     assert_eq!((opened.params["client_id"].as_str(), seen.token_request()["client_secret"].as_str()), ("mine", "hush"));
     assert_eq!((outcome.definition.client_auth, kept[0].origin == Origin::Given), (Some(ClientAuth::ClientSecretPost), true));
     assert_eq!(seen.asked(&format!("{ISSUER}/register")), 0);
+    // A client that the server does not take is not kept.
+    let refusing = world().with(&format!("{ISSUER}/token"), 401, json!({ "error": "invalid_client" }));
+    let mut wrong = start(refusing, plan(Remote { given: Some(("slip".into(), None)), ..remote() }));
+    wrong.opened().await.unwrap().answer("code=c-1").await;
+    assert!(wrong.opened().await.is_none() && wrong.kept.is_empty());
     // Later nobody gives it, and it is known.
     let (_, opened, _, seen) = start(world(), plan(Remote { registrations: kept, ..remote() })).finished().await;
     assert_eq!((opened.params["client_id"].as_str(), seen.token_request()["client_secret"].as_str()), ("mine", "hush"));

@@ -60,8 +60,7 @@ pub fn scopes(value: &str) -> Option<Vec<String>> {
 
 /// What is no scope (RFC 6749 section 3.3) is left out: it would be sent on.
 fn scope_list(text: &str) -> Vec<String> {
-    let valid = |scope: &&str| !scope.is_empty() && scope.bytes().all(|byte| matches!(byte, 0x21 | 0x23..=0x5b | 0x5d..=0x7e));
-    text.split(' ').filter(valid).take(MOST_SCOPES).map(str::to_owned).collect()
+    text.split(' ').filter(|scope| super::scopes::is_scope(scope)).take(MOST_SCOPES).map(str::to_owned).collect()
 }
 
 /// Schemes and their parameters. A word is a parameter if an equals sign follows, and a scheme otherwise; what is broken

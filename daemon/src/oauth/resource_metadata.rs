@@ -4,6 +4,7 @@
 //! follow.
 
 use super::members::{Members, MembersError};
+use super::scopes::is_scope;
 use super::{metadata, text};
 use crate::transport::{self, Response};
 
@@ -51,6 +52,9 @@ impl ResourceMetadataError {
 /// The most authorization servers that are looked at.
 const MOST_SERVERS: usize = 16;
 
+/// The most scopes that are taken.
+const MOST_SCOPES: usize = 500;
+
 /// Where the metadata of a server may be, best first (RFC 9728 section 3.1, MCP authorization): the form with its path, then
 /// the root.
 pub fn well_known_urls(server: &str) -> Vec<String> {
@@ -88,7 +92,9 @@ pub fn check(server: &str, response: &Response) -> Result<ProtectedResourceMetad
     if servers.is_empty() {
         return Err(ResourceMetadataError::BadServers(text::clean(named[0])));
     }
-    let scopes = members.texts("scopes_supported").map(|scopes| scopes.into_iter().map(str::to_owned).collect());
+    let scopes = members
+        .texts("scopes_supported")
+        .map(|scopes| scopes.into_iter().filter(|scope| is_scope(scope)).take(MOST_SCOPES).map(str::to_owned).collect());
     Ok(ProtectedResourceMetadata { resource: resource.to_owned(), authorization_servers: servers, scopes_supported: scopes })
 }
 
@@ -174,7 +180,7 @@ mod tests {
     #[test]
     fn resource_and_issuers_are_kept_byte_for_byte() {
         let document = json!({
-            "resource": "https://MCP.example:443", "scopes_supported": ["a", "b"],
+            "resource": "https://MCP.example:443", "scopes_supported": ["a", "b\u{1b}[2J", "", "c d", "b"],
             "authorization_servers": ["javascript:x", "https://as.example/", "https://AS.example/t?x", "https://b.example/t"],
         });
         let metadata = checked(SERVER, document).unwrap();

@@ -7,7 +7,7 @@ use std::time::Duration;
 use url::Origin;
 
 use super::address::Reach;
-use super::{Exchange, Knock, Request, Transport, check_url, is_loopback};
+use super::{Exchange, Knock, Method, Request, Transport, check_url, is_loopback};
 
 /// What a person named, and what may be reached besides.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -62,7 +62,13 @@ impl Transport for Guarded {
     }
 
     fn knock(&self, url: String, timeout: Duration) -> Knock<'_> {
-        self.inner.knock(url, timeout)
+        match self.guard.reach(&url) {
+            Reach::Anywhere => self.inner.knock(url, timeout),
+            reach => {
+                let request = Request { timeout, reach, ..Request::new(Method::Get, url) };
+                Box::pin(async move { self.inner.send(request).await.map(|_| None) })
+            }
+        }
     }
 }
 

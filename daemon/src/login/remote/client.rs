@@ -4,6 +4,8 @@
 //!
 //! The listener comes before the registration: what is registered is the very URI that is listened at.
 
+use std::time::Duration;
+
 use mcp_auth_proto::{ClientKind, ErrorBody};
 use tokio::sync::oneshot;
 
@@ -24,6 +26,9 @@ const DOCUMENT_PORTS: [u16; 3] = [27631, 27632, 27633];
 const DOCUMENT_HOST: &str = "127.0.0.1";
 const DOCUMENT_PATH: &str = "/callback";
 
+/// How long the disk may take.
+const KEEP_PATIENCE: Duration = Duration::from_secs(5);
+
 /// Where clients are chosen and made.
 pub(super) struct Desk<'a> {
     pub(super) plan: &'a Plan,
@@ -36,6 +41,8 @@ pub(super) struct Desk<'a> {
 /// The client of a login, and where its redirect comes.
 pub(super) struct Chosen {
     pub(super) client: Client,
+    /// What a person gave now: kept once the server has taken it, so that a slip of the pen is no more than that.
+    pub(super) to_keep: Option<Registration>,
     pub(super) kind: ClientKind,
     pub(super) listener: Listener,
 }
@@ -53,13 +60,13 @@ impl Desk<'_> {
     /// Chooses the client. `refused`: the id that the server has just refused.
     pub(super) async fn choose(&self, refused: Option<&str>, progress: &(impl Fn(Progress) + Send)) -> Result<Chosen, ErrorBody> {
         if refused.is_none() {
-            if let Some(chosen) = self.given(progress).await? {
+            if let Some(chosen) = self.given().await? {
                 return Ok(chosen);
             }
             if let Some(document) = self.document() {
                 let listener = self.listen((DOCUMENT_HOST, DOCUMENT_PATH), &DOCUMENT_PORTS).await?;
                 let client = Client { id: document.to_owned(), secret: None, auth: Some(ClientAuth::None), replaceable: true };
-                return Ok(Chosen { client, kind: ClientKind::MetadataDocument, listener });
+                return Ok(Chosen { client, to_keep: None, kind: ClientKind::MetadataDocument, listener });
             }
             if let Some(chosen) = self.known().await {
                 return Ok(chosen);
@@ -69,7 +76,7 @@ impl Desk<'_> {
     }
 
     /// The client that a person registered: given now, or in the config, or at an earlier login.
-    async fn given(&self, progress: &(impl Fn(Progress) + Send)) -> Result<Option<Chosen>, ErrorBody> {
+    async fn given(&self) -> Result<Option<Chosen>, ErrorBody> {
         let (issuer, known) = (self.metadata.issuer.as_str(), &self.remote.registrations);
         let configured = self.plan.provider.client_id.clone().map(|id| (id, self.plan.client_secret.clone()));
         let Some((id, secret)) = self.remote.given.clone().or(configured) else {
@@ -84,12 +91,12 @@ impl Desk<'_> {
         }
         let mut client = Registration::given(issuer, &id, secret, self.clock.now().wall);
         let before = registration::find(known, issuer, &id).filter(|before| before.origin == Origin::Given);
-        if let (None, Some(before)) = (&client.client_secret, before) {
+        let is_known = client.client_secret.is_none() && before.is_some();
+        if let Some(before) = before.filter(|_| is_known) {
             client = before.clone();
-        } else {
-            keep(client.clone(), progress).await;
         }
-        self.by_hand(&client).await.map(Some)
+        let chosen = self.by_hand(&client).await?;
+        Ok(Some(Chosen { to_keep: (!is_known).then_some(client), ..chosen }))
     }
 
     async fn by_hand(&self, registration: &Registration) -> Result<Chosen, ErrorBody> {
@@ -98,7 +105,7 @@ impl Desk<'_> {
         let listed = self.metadata.token_endpoint_auth_methods_supported.as_deref();
         let auth = registration.client_secret.as_ref().map(|_| crate::oauth::token::client_auth(quirks, listed, true));
         let client = Client { id: registration.client_id.clone(), secret: registration.client_secret.clone(), auth, replaceable: false };
-        Ok(Chosen { client, kind: ClientKind::Given, listener })
+        Ok(Chosen { client, to_keep: None, kind: ClientKind::Given, listener })
     }
 
     /// The metadata document, where one is set and the server takes it.
@@ -119,7 +126,7 @@ impl Desk<'_> {
         // Busy, or not ours any more: a new client gets a new redirect.
         let listener = Listener::bind(host, url.path(), Some(port)).await.ok().filter(|bound| bound.redirect_uri() == registered)?;
         let client = Client { id: known.client_id.clone(), secret: known.client_secret.clone(), auth: known.auth, replaceable: true };
-        Some(Chosen { client, kind: ClientKind::Known, listener })
+        Some(Chosen { client, to_keep: None, kind: ClientKind::Known, listener })
     }
 
     /// A client that the server makes now.
@@ -150,7 +157,7 @@ impl Desk<'_> {
         let client = Registration::dynamic(issuer, made, listener.redirect_uri(), document, self.clock.now().wall);
         keep(client.clone(), progress).await;
         let client = Client { id: client.client_id, secret: client.client_secret, auth: client.auth, replaceable: false };
-        Ok(Chosen { client, kind: ClientKind::Registered, listener })
+        Ok(Chosen { client, to_keep: None, kind: ClientKind::Registered, listener })
     }
 
     async fn register(&self, asked: Asked<'_>) -> Result<Result<Registered, RegisterError>, ErrorBody> {
@@ -168,12 +175,13 @@ impl Desk<'_> {
     }
 }
 
-/// A client is on the disk before it is used; a disk that refuses costs a registration at most, and no login.
-async fn keep(registration: Registration, progress: &(impl Fn(Progress) + Send)) {
+/// A client is on the disk before its tokens are; a disk that refuses, or does not answer, costs a registration at most, and no
+/// login.
+pub(super) async fn keep(registration: Registration, progress: &(impl Fn(Progress) + Send)) {
     let (kept, is_kept) = oneshot::channel();
     progress(Progress::Registered(Box::new(registration), kept));
     // Either way the login goes on; the broker has told of a disk that refuses.
-    let _ = is_kept.await;
+    let _ = tokio::time::timeout(KEEP_PATIENCE, is_kept).await;
 }
 
 #[cfg(test)]

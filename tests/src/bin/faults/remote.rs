@@ -286,7 +286,7 @@ fn registrations(report: &mut Report) {
 /// A second client of the same issuer changes nothing for the grant of the first: the real server would refuse its refresh.
 fn keeps_its_client() {
     let (server, room) = (Server::with_lifetime(300), Room::with_config(""));
-    let mcp = McpServer::start(&server.issuer());
+    let mcp = McpServer::start(server.issuer());
     let daemon = room.start();
     let mut login = daemon.start_login(&json!({ "provider": mcp.url() }));
     let url = page(&mut login).unwrap();

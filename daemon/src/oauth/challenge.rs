@@ -60,7 +60,7 @@ pub fn scopes(value: &str) -> Option<Vec<String>> {
 
 /// What is no scope (RFC 6749 section 3.3) is left out: it would be sent on.
 fn scope_list(text: &str) -> Vec<String> {
-    text.split(' ').filter(|scope| super::scopes::is_scope(scope)).take(MOST_SCOPES).map(str::to_owned).collect()
+    text.split(' ').filter(|scope| super::text::is_scope(scope)).take(MOST_SCOPES).map(str::to_owned).collect()
 }
 
 /// Schemes and their parameters. A word is a parameter if an equals sign follows, and a scheme otherwise; what is broken

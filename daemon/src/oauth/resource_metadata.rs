@@ -4,7 +4,7 @@
 //! follow.
 
 use super::members::{Members, MembersError};
-use super::scopes::is_scope;
+use super::text::is_scope;
 use super::{metadata, text};
 use crate::transport::{self, Response};
 

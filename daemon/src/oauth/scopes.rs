@@ -36,11 +36,6 @@ pub fn select(choice: Choice<'_>) -> Vec<String> {
     scopes
 }
 
-/// Whether a text is a scope (RFC 6749 section 3.3): what a server names may be sent on and shown.
-pub fn is_scope(text: &str) -> bool {
-    !text.is_empty() && text.bytes().all(|byte| matches!(byte, 0x21 | 0x23..=0x5b | 0x5d..=0x7e))
-}
-
 /// Both lists, in their order, each scope once.
 pub fn union(first: &[String], second: &[String]) -> Vec<String> {
     let mut all: Vec<String> = Vec::with_capacity(first.len() + second.len());

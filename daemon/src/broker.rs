@@ -16,9 +16,12 @@ mod holders;
 mod issuer;
 mod lane;
 mod logins;
+mod naming;
 mod notices;
 mod policy;
 mod providers;
+mod remote;
+mod step_up;
 mod telling;
 #[cfg(test)]
 mod tests;
@@ -42,6 +45,7 @@ use crate::grant::Asker;
 use crate::issuer::Feed;
 use crate::issuer::clients::Settings;
 use crate::notify::Desktop;
+use crate::oauth::challenge::Challenge;
 use crate::platform::Alarm;
 use crate::transport::Transport;
 use crate::vault::{Record, Vault};
@@ -166,7 +170,42 @@ impl Broker {
         request: wire::LoginRequest,
         caller: Arc<Caller>,
     ) -> Result<mpsc::UnboundedReceiver<wire::LoginEvent>, ErrorBody> {
-        self.ask(|core, reply| core.when_open(reply, move |core, reply| core.login(request, caller, reply))).await
+        self.ask(|core, reply| core.when_open(reply, move |core, reply| core.login(&request, None, caller, reply))).await
+    }
+
+    /// Starts or joins a login at a remote server that has just answered 401 or 403 to the daemon itself: `challenges` are the
+    /// values of its `WWW-Authenticate`, which are believed whole. For a grant that is held the new scopes are asked for
+    /// besides those of before. Refused with `too_many_requests` where the person was led to the page for the same reason in
+    /// the last 10 minutes, or 3 times in a day.
+    pub async fn login_challenged(
+        &self,
+        request: wire::LoginRequest,
+        challenges: Vec<String>,
+        caller: Arc<Caller>,
+    ) -> Result<mpsc::UnboundedReceiver<wire::LoginEvent>, ErrorBody> {
+        self.ask(|core, reply| core.when_open(reply, move |core, reply| core.login(&request, Some(&challenges), caller, reply))).await
+    }
+
+    /// The same for a grant that is held, without a subscriber that can open a browser: those of `POST /v1/logins` join it.
+    pub async fn step_up(
+        &self,
+        name: &GrantName,
+        challenges: Vec<String>,
+        caller: Arc<Caller>,
+    ) -> Result<mpsc::UnboundedReceiver<wire::LoginEvent>, ErrorBody> {
+        self.login_challenged(wire::LoginRequest { provider: name.to_string(), ..wire::LoginRequest::default() }, challenges, caller).await
+    }
+
+    /// The grant that a name or the URL of a remote server stands for; `unknown_grant` or `login_required` where there is none.
+    pub async fn find(&self, target: String) -> Result<GrantName, ErrorBody> {
+        self.ask(|core, reply| core.when_open(reply, move |core, reply| core::answer(reply, core.grant_of(&target)))).await
+    }
+
+    /// The server of a grant has rejected its token: reads its metadata again, at most once in 10 s. `true`: the authorization
+    /// server that the grant is from is not named any more, and its tokens go nowhere from now on.
+    pub async fn look_again(&self, name: GrantName, challenges: Vec<String>) -> Result<bool, ErrorBody> {
+        let challenge = Challenge::read(challenges.iter().map(String::as_str));
+        self.ask(|core, reply| core.when_open(reply, move |core, reply| core.look_again(&name, challenge, reply))).await
     }
 
     /// `POST /v1/logins/ID/redirect`.

@@ -10,11 +10,14 @@ use mcp_auth_proto::ProviderDefinition;
 use serde_json::{Value, json};
 use zeroize::Zeroizing;
 
+use crate::clock::Wall;
 use crate::config::{Config, define_provider};
 use crate::oauth::authorize::{self, Ask};
-use crate::oauth::metadata;
+use crate::oauth::challenge::Challenge;
+use crate::oauth::register::{self, Asked};
 use crate::oauth::token::{self, TokenError, TokenResponse};
-use crate::provider::{Provider, Quirks, ScopeSeparator};
+use crate::oauth::{metadata, resource_metadata};
+use crate::provider::{ClientAuth, Provider, Quirks, ScopeSeparator};
 use crate::transport::{self, Response};
 
 /// An answer of a token endpoint: `STATUS CONTENT-TYPE [PRESET]`, a line break, the body. `-` is no content type.
@@ -49,6 +52,7 @@ pub fn token(input: &[u8]) {
 /// authorization URL that is one printable https word with each of our parameters once.
 pub fn metadata(input: &[u8]) {
     let (issuer, body) = split_line(input);
+    of_a_remote_server(&issuer, body);
     for url in metadata::well_known_urls(&issuer) {
         let (url, issuer) = (transport::check_url(&url).expect("a URL to ask"), url::Url::parse(&issuer).expect("an issuer"));
         assert_eq!(url.origin(), issuer.origin(), "{url} is not the issuer's");
@@ -73,6 +77,29 @@ pub fn metadata(input: &[u8]) {
     if let Some(endpoint) = &metadata.authorization_endpoint {
         authorization_url(endpoint, &issuer);
     }
+}
+
+/// The same as the metadata of a resource, as the answer to a registration and as a challenge: what is believed stands for the
+/// server and can be sent on, and no error shows a control character.
+fn of_a_remote_server(server: &str, body: &[u8]) {
+    let json = |status| answer(status, Some("application/json".into()), body);
+    match resource_metadata::check(server, &json(200)) {
+        Ok(found) => {
+            assert!(resource_metadata::covers(&found.resource, server), "{found:?} is not of {server}");
+            assert!(!found.authorization_servers.is_empty());
+            assert!(found.authorization_servers.iter().all(|issuer| !metadata::well_known_urls(issuer).is_empty()), "{found:?}");
+        }
+        Err(error) => assert!(!error.to_string().contains(is_hidden), "{error:?}"),
+    }
+    let redirect_uri = "http://127.0.0.1:1/callback";
+    let asked = Asked { endpoint: "https://as.example/register", redirect_uri, scopes: &[], auth: ClientAuth::None };
+    match register::check(asked, &json(201), Wall(0)) {
+        Ok(client) => assert!(!client.client_id.contains(char::is_control), "{client:?}"),
+        Err(error) => assert!(!error.to_string().contains(is_hidden), "{error:?}"),
+    }
+    let challenge = Challenge::read([String::from_utf8_lossy(body).as_ref()]);
+    let scopes = challenge.and_then(|challenge| challenge.scopes).unwrap_or_default();
+    assert!(scopes.iter().all(|scope| scope.bytes().all(|byte| byte.is_ascii_graphic())), "{scopes:?}");
 }
 
 /// config.toml.
@@ -127,7 +154,7 @@ fn assert_printable(text: &str) {
 }
 
 fn answer(status: u16, content_type: Option<String>, body: &[u8]) -> Response {
-    Response { status, content_type, retry_after: None, body: Zeroizing::new(body.to_vec()) }
+    Response { status, content_type, retry_after: None, challenges: Vec::new(), body: Zeroizing::new(body.to_vec()) }
 }
 
 fn preset_quirks(name: &str) -> Option<Quirks> {

@@ -28,6 +28,7 @@ pub mod places;
 pub mod platform;
 pub mod policy;
 pub mod provider;
+pub mod registration;
 pub mod secret;
 pub mod transport;
 pub mod vault;

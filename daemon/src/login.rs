@@ -6,16 +6,18 @@ mod discovery;
 mod failure;
 pub mod pasted;
 pub mod redirect;
+pub mod remote;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use mcp_auth_proto::{ErrorBody, ErrorCode, GrantName, LoginFlow, Secret};
-use tokio::sync::mpsc;
+use mcp_auth_proto::{ClientKind, ErrorBody, ErrorCode, GrantName, LoginFlow, Secret};
+use tokio::sync::{mpsc, oneshot};
 
 use self::device::Device;
 use self::discovery::Server;
 use self::redirect::{Listener, Page};
+use self::remote::Remote;
 use crate::clock::{Clock, Now};
 use crate::grant::record::Definition;
 use crate::oauth::authorize::{self, Ask, Code, CodeVerifier, Expected, RedirectError, check_redirect};
@@ -23,6 +25,7 @@ use crate::oauth::identity::{self, Audience, Identity};
 use crate::oauth::token::{self, TokenError, TokenResponse};
 use crate::oauth::{Sent, assertion};
 use crate::provider::{Flow, Pkce, Provider};
+use crate::registration::Registration;
 use crate::secret::ClientSecret;
 use crate::transport::{Request, Transport};
 
@@ -51,6 +54,8 @@ pub struct Plan {
     pub headless: bool,
     /// How long the person has to come back with a redirect. A device code has its own end.
     pub patience: Duration,
+    /// The remote MCP server that it is for. Then the provider is only what the config says of it, and the rest is discovered.
+    pub remote: Option<Remote>,
 }
 
 /// Whether a login would find the provider's server: its fixed endpoints, or metadata that may be believed. Sends nothing
@@ -61,12 +66,33 @@ pub struct Plan {
 pub async fn look(provider: &Provider, transport: &dyn Transport) -> Result<(), ErrorBody> {
     let grant =
         provider.name.parse().map_err(|_| ErrorBody::new(ErrorCode::InternalError, "the provider has a name that no grant can have"))?;
-    discovery::find((&grant, provider), transport).await.map(|_| ())
+    match provider.server.as_deref().filter(|_| provider.issuer.is_none()) {
+        Some(server) => remote::authorization_servers((&grant, server), None, transport).await.map(|_| ()),
+        None => discovery::find((&grant, provider), transport).await.map(|_| ()),
+    }
 }
 
 /// What a login tells while it runs.
 #[derive(Debug)]
 pub enum Progress {
+    /// A remote MCP server has told who lets people in.
+    ServerFound {
+        /// The server's URL.
+        server: String,
+        /// The issuer.
+        authorization_server: String,
+    },
+    /// A client was made or given: it must be kept before it is used. Answered when that is done, or has failed.
+    Registered(Box<Registration>, oneshot::Sender<()>),
+    /// The client that asks, and for what.
+    ClientChosen {
+        /// How it came by its id.
+        client: ClientKind,
+        /// Its id.
+        client_id: String,
+        /// The scopes.
+        scopes: Vec<String>,
+    },
     /// The person must open this URL.
     OpenUrl {
         /// The authorization URL.
@@ -106,17 +132,24 @@ pub struct Outcome {
     pub account: Option<String>,
     /// Who logged in, for the provider.
     pub subject: Option<String>,
+    /// The resource indicator that was sent.
+    pub resource: Option<String>,
+    /// The scopes that were asked for.
+    pub requested_scopes: Vec<String>,
 }
 
 /// Runs one login to its end. Cancelled by dropping the future; then the listener is closed and nothing has changed.
 /// `pasted` carries redirect URLs that a person pasted; a wrong one answers its sender and changes nothing.
 pub async fn run(
-    plan: Plan,
+    mut plan: Plan,
     transport: Arc<dyn Transport>,
     clock: Arc<dyn Clock>,
     progress: impl Fn(Progress) + Send,
     mut pasted: mpsc::Receiver<Pasted>,
 ) -> Result<Outcome, ErrorBody> {
+    if let Some(remote) = plan.remote.take() {
+        return remote::run(plan, remote, (&*transport, &*clock), progress, pasted).await;
+    }
     let grant = &plan.grant;
     let given = plan.provider.client_id.as_deref().filter(|id| !id.is_empty());
     let client_id = given.ok_or_else(|| failure::no_client_id(grant, &plan.provider))?;
@@ -135,12 +168,33 @@ pub async fn run(
             let (response, sent_at) = flow.run(&progress).await?;
             (definition, response, sent_at)
         }
-        (None, None) => by_redirect(&plan, (&server, client_id), (&*transport, &*clock), &progress, &mut pasted).await?,
+        (None, None) => {
+            if lacks_secret(&plan) {
+                return Err(failure::no_secret(&plan.grant, &plan.provider));
+            }
+            let quirks = &plan.provider.quirks;
+            let ports = plan.callback_port.map_or_else(|| quirks.redirect_ports.clone(), |port| vec![port]);
+            let bound = Listener::bind_first(&quirks.redirect_host, &quirks.redirect_path, &ports).await;
+            let listener = bound.map_err(|error| failure::bind(grant, &error))?;
+            let redirect = by_redirect(&plan, (&server, client_id, listener), (&*transport, &*clock), &progress, &mut pasted);
+            redirect.await.map_err(|stop| stop.error)?
+        }
     };
-    let wanted = Wanted { plan: &plan, definition: &definition, transport: &*transport, clock: &*clock };
+    Ok(finish(&plan, definition, (response, sent_at), (&*transport, &*clock)).await)
+}
+
+/// Asks whose login it is, where that can be asked.
+async fn finish(
+    plan: &Plan,
+    definition: Definition,
+    (response, sent_at): (TokenResponse, Now),
+    (transport, clock): (&dyn Transport, &dyn Clock),
+) -> Outcome {
+    let wanted = Wanted { plan, definition: &definition, transport, clock };
     let Identity { account, subject } = wanted.identity(&response).await;
     let account = account.or_else(|| subject.clone());
-    Ok(Outcome { definition, response, sent_at, account, subject })
+    let (resource, requested_scopes) = (plan.resource.clone(), plan.scopes.clone());
+    Outcome { definition, response, sent_at, account, subject, resource, requested_scopes }
 }
 
 /// Where the device flow starts, if it is the one to take: asked for, or the provider's usual one, or better for this person, or
@@ -159,35 +213,51 @@ fn device_endpoint<'a>(plan: &Plan, server: &'a Server) -> Result<Option<&'a str
     }
 }
 
+/// Why a login by redirect ended.
+struct Stop {
+    error: ErrorBody,
+    /// The server does not know the client, or not any more: another one may do.
+    client_refused: bool,
+}
+
+impl From<ErrorBody> for Stop {
+    fn from(error: ErrorBody) -> Self {
+        Self { error, client_refused: false }
+    }
+}
+
 /// The code flow, with a redirect to this machine (RFC 8252) or a pasted one.
 async fn by_redirect(
     plan: &Plan,
-    (server, client_id): (&Server, &str),
+    (server, client_id, mut listener): (&Server, &str, Listener),
     (transport, clock): (&dyn Transport, &dyn Clock),
     progress: &(impl Fn(Progress) + Send),
     pasted: &mut mpsc::Receiver<Pasted>,
-) -> Result<(Definition, TokenResponse, Now), ErrorBody> {
+) -> Result<(Definition, TokenResponse, Now), Stop> {
     let name = &plan.grant;
-    if lacks_secret(plan) {
-        return Err(failure::no_secret(&plan.grant, &plan.provider));
-    }
-    let quirks = &plan.provider.quirks;
-    let ports = plan.callback_port.map_or_else(|| quirks.redirect_ports.clone(), |port| vec![port]);
-    let bound = Listener::bind_first(&quirks.redirect_host, &quirks.redirect_path, &ports).await;
-    let mut listener = bound.map_err(|error| failure::bind(name, &error))?;
     let definition = define(plan, server, client_id, Some(listener.redirect_uri()));
 
     let request = request(plan, server, &definition)?;
     let redirect_uri = listener.redirect_uri().to_owned();
     progress(Progress::OpenUrl { url: request.url, host: request.host, redirect_uri });
     let redirected = tokio::time::timeout(plan.patience, redirected(&mut listener, pasted, &request.expected));
-    let code = redirected.await.map_err(|_| failure::too_late(name))?.map_err(|error| failure::redirect(name, &error))?;
+    let code = redirected.await.map_err(|_| failure::too_late(name))?.map_err(|error| {
+        let client_refused = matches!(&error, RedirectError::Refused { code, .. } if is_about_the_client(code));
+        Stop { error: failure::redirect(name, &error), client_refused }
+    })?;
     drop(listener);
 
     progress(Progress::Exchanging);
     let wanted = Wanted { plan, definition: &definition, transport, clock };
-    let (response, sent_at) = wanted.exchange((&code, &request.verifier)).await.map_err(|error| failure::token(name, &error))?;
+    let (response, sent_at) = wanted.exchange((&code, &request.verifier)).await.map_err(|error| {
+        let client_refused = matches!(&error, TokenError::Refused { code, .. } if is_about_the_client(code));
+        Stop { error: failure::token(name, &error), client_refused }
+    })?;
     Ok((definition, response, sent_at))
+}
+
+fn is_about_the_client(code: &str) -> bool {
+    matches!(code, "invalid_client" | "unauthorized_client" | "invalid_client_metadata" | "invalid_redirect_uri")
 }
 
 /// An exchange that the person began by hand: they opened the authorization URL themselves, with a verifier of their own.
@@ -256,6 +326,7 @@ fn define(plan: &Plan, server: &Server, client_id: &str, redirect_uri: Option<&s
         client_id: Some(client_id.to_owned()),
         redirect_uri: redirect_uri.map(str::to_owned),
         client_auth: found.map(|listed| token::client_auth(&plan.provider.quirks, Some(listed), true)),
+        server: plan.provider.server.clone(),
         client_credentials: false,
     }
 }

@@ -36,6 +36,10 @@ pub struct Provider {
     pub configured: bool,
     /// The preset that it builds on.
     pub preset: Option<String>,
+    /// The URL of the remote MCP server that it stands for, byte for byte: its authorization server is discovered at each login.
+    pub server: Option<String>,
+    /// Whether that server may name hosts in private networks.
+    pub allow_private: bool,
     /// The issuer, byte for byte; its metadata is discovered when endpoints are missing.
     pub issuer: Option<String>,
     /// Endpoints that are fixed.
@@ -67,6 +71,8 @@ impl Provider {
             name: name.to_owned(),
             configured: false,
             preset: None,
+            server: None,
+            allow_private: false,
             issuer: None,
             endpoints: Endpoints::default(),
             client_id: None,
@@ -118,6 +124,9 @@ impl Provider {
     /// has the device flow can log in without its secret. `has_secret`: the vault holds a client secret for it.
     pub fn missing(&self, has_secret: bool) -> Vec<String> {
         let mut missing = Vec::new();
+        if self.server.is_some() {
+            return missing;
+        }
         if self.lacks_server() {
             missing.push("base_url".to_owned());
         }
@@ -151,7 +160,7 @@ impl Provider {
             default_account: self.default_account.clone(),
             missing: self.missing(has_secret),
             title: preset.map(|preset| preset.title().to_owned()),
-            resource: None,
+            resource: self.server.clone(),
             base_url_example: preset.filter(|_| self.lacks_server()).and_then(Preset::base_url_example).map(str::to_owned),
             flows: self.flows(),
             needs_client_secret: self.needs_client_secret(),
@@ -328,6 +337,13 @@ mod tests {
         ] {
             assert_eq!(!configured("corp", &format!("{device}{more}")).missing(false).is_empty(), missing, "{more}");
         }
+    }
+
+    #[test]
+    fn at_a_remote_server_nothing_is_missing_since_the_rest_is_discovered() {
+        let provider = configured("corp", "server = 'https://mcp.corp.example/mcp'");
+        let summary = provider.summary(false);
+        assert_eq!((summary.resource.as_deref(), summary.missing.len()), (Some("https://mcp.corp.example/mcp"), 0));
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! The one door to the network: requests out, answers in, nothing remembered. Only [`network`] knows reqwest.
 
+pub mod address;
+pub mod guarded;
 pub mod network;
 pub mod surroundings;
 
@@ -9,6 +11,7 @@ use std::time::Duration;
 
 use zeroize::Zeroizing;
 
+use self::address::Reach;
 use crate::clock::Wall;
 
 /// A request to a provider.
@@ -24,6 +27,15 @@ pub struct Request {
     pub body: Option<SecretText>,
     /// How long the whole exchange may take.
     pub timeout: Duration,
+    /// Where it may be connected to.
+    pub reach: Reach,
+}
+
+impl Request {
+    /// A bare request, to change from: 15 s, and wherever the URL leads.
+    pub fn new(method: Method, url: impl Into<String>) -> Self {
+        Self { method, url: url.into(), headers: Vec::new(), body: None, timeout: USUAL_TIMEOUT, reach: Reach::Anywhere }
+    }
 }
 
 /// The methods that providers are asked with.
@@ -83,7 +95,9 @@ pub struct Response {
     pub content_type: Option<String>,
     /// `Retry-After` (RFC 9110 section 10.2.3), as a delay.
     pub retry_after: Option<Duration>,
-    /// The body, wiped when dropped.
+    /// The values of `WWW-Authenticate`, as they came: at most 8.
+    pub challenges: Vec<String>,
+    /// The body, wiped when dropped. Empty for an event stream, which has no end.
     pub body: Zeroizing<Vec<u8>>,
 }
 
@@ -99,6 +113,9 @@ pub enum TransportError {
     /// The URL is not one that we send anything to (not https, and not loopback).
     #[error("{0} is refused: only https is used, and http on loopback")]
     Refused(String),
+    /// The host is in a private network, and a server named it: nothing was sent.
+    #[error("{0} is refused: it leads into a private network, which a server may not name")]
+    OutOfReach(String),
     /// No byte of the request left: name not found, no connection, TLS failure.
     #[error("cannot connect to {host}: {reason}")]
     NotSent {
@@ -127,7 +144,7 @@ pub trait Transport: Send + Sync {
 
     /// A `GET` of which only the head of the answer counts, whatever its status: tells the server's clock, if it tells it.
     fn knock(&self, url: String, timeout: Duration) -> Knock<'_> {
-        let request = Request { method: Method::Get, url, headers: Vec::new(), body: None, timeout };
+        let request = Request { timeout, ..Request::new(Method::Get, url) };
         Box::pin(async { self.send(request).await.map(|_| None) })
     }
 }
@@ -160,6 +177,9 @@ pub fn is_loopback(url: &url::Url) -> bool {
         None => false,
     }
 }
+
+/// How long an exchange may take that has no reason to take longer.
+const USUAL_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// The longest URL that is used.
 const LONGEST_URL: usize = 8 * 1024;

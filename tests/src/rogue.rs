@@ -269,6 +269,12 @@ impl State {
                 Err(unmet) => self.refused(unmet),
             },
             ("POST", "/token" | "/refresh") => self.token(asked, commit),
+            ("POST", "/register") => {
+                // RFC 7591: what was asked for comes back, with an id.
+                let mut client: Value = serde_json::from_slice(&asked.body).unwrap_or_default();
+                client["client_id"] = format!("made-{}", self.seen.requests_to("/register")).into();
+                answer::Honest::json(201, client)
+            }
             ("POST", "/revoke") => {
                 let token = members(&asked.body).remove("token").unwrap_or_default();
                 if commit {
@@ -320,6 +326,7 @@ fn metadata(issuer: &str) -> Value {
         "authorization_endpoint": format!("{issuer}/authorize"),
         "token_endpoint": format!("{issuer}/token"),
         "revocation_endpoint": format!("{issuer}/revoke"),
+        "registration_endpoint": format!("{issuer}/register"),
         "userinfo_endpoint": format!("{issuer}/me"),
         "scopes_supported": ["mcp:read"],
         "response_types_supported": ["code"],

@@ -5,8 +5,11 @@
 
 use std::process::Command;
 
+use mcp_auth_proto::LoginEvent;
 use mcp_auth_tests::issuer::{CALLBACK, OwnIssuer};
-use mcp_auth_tests::{GitHub, ModelServer, Room, Running, Server, fingerprint, mcp_python, node, provider_table, source_folder, unsigned};
+use mcp_auth_tests::{
+    GitHub, ModelServer, Room, Running, Server, fingerprint, get, mcp_python, node, provider_table, source_folder, unsigned,
+};
 use serde_json::{Value, json};
 
 /// The MCP server's URL, which both sides know before it runs.
@@ -103,4 +106,22 @@ fn a_crowd_with_worthless_tokens_does_not_cut_the_server_off_from_the_daemon() {
     let mut statuses: Vec<u16> = crowd.iter_mut().map(|connection| connection.status().unwrap()).collect();
     statuses.dedup();
     assert_eq!(statuses, [401]);
+}
+
+#[test]
+fn the_daemon_logs_in_at_the_server_by_its_url_and_its_token_is_taken() {
+    let (issuer, room, address) = place("");
+    let daemon = room.start();
+    let model = model_server(&issuer, &room, &address);
+    let mut login = daemon.start_login(&json!({ "provider": model.url, "name": "model", "client_id": "mcp-authd" }));
+    let page = login.wait_for_url().parse().unwrap();
+    assert_eq!(get(&issuer.approve(&room, &page), &[]).status, 200);
+    assert!(matches!(login.last(), LoginEvent::Done { .. }));
+    let first = daemon.token("model");
+    room.ctl(&["refresh", &model.url]).ok();
+    let second = daemon.token("model");
+    assert_ne!(first, second);
+    for token in [first, second] {
+        assert_eq!(model.initialize(&[("authorization", &format!("Bearer {token}"))]).status, 200);
+    }
 }

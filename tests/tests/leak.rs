@@ -38,6 +38,7 @@ const SUITES: &[&str] = &[
     "issuer_attacks",
     "notifications",
     "audit",
+    "remote",
 ];
 
 fn report(findings: &[Finding]) -> String {

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use mcp_auth_proto::{Client, ClientError, ErrorCode, Secret, TokenAnswer, TokenRequest};
 
-use super::token::{self, Target};
+use super::target::Target;
+use super::token;
 use crate::failure::Failure;
 use crate::output;
 

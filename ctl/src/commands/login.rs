@@ -5,6 +5,7 @@
 
 mod page;
 mod register;
+mod remote;
 mod wait;
 
 use std::io::{self, IsTerminal};
@@ -16,7 +17,9 @@ use mcp_auth_proto::{
 };
 
 use self::page::Page;
+use self::remote::RemoteArgs;
 use self::wait::Wait;
+use super::target::Target;
 use super::{account, scopes, validity};
 use crate::failure::Failure;
 use crate::output::{self, field};
@@ -32,12 +35,14 @@ Examples:
   mcp-authctl login github --scope repo --scope read:org
   mcp-authctl login github --device              type a code at a page, on this machine or your phone
   mcp-authctl login internal-api --client-credentials     as the client itself, without a person
+  mcp-authctl login https://mcp.example.com/mcp  a remote MCP server: nothing has to be set up before
   mcp-authctl login github --no-browser          over SSH: open the URL elsewhere, paste the last page's address here
   mcp-authctl login github --callback-port 8765  over SSH too: `ssh -N -L 8765:127.0.0.1:8765 host` brings the redirect here
   mcp-authctl login work --code - --verifier - --redirect-uri https://a.example/cb   two lines on stdin: code, verifier")]
 pub(crate) struct Args {
-    /// The provider, or the grant to renew (github, github:work)
-    name: GrantName,
+    /// The provider, the grant to renew (github, github:work), or the URL of a remote MCP server
+    #[arg(value_name = "NAME")]
+    target: Target,
     /// Keep this login apart from others of the provider: it becomes NAME:LABEL
     #[arg(long, value_name = "LABEL")]
     account: Option<String>,
@@ -56,9 +61,8 @@ pub(crate) struct Args {
     /// The port for the redirect, to forward it over SSH
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     callback_port: Option<u16>,
-    /// The client id that the provider gave you; it is kept
-    #[arg(long, value_name = "ID")]
-    client_id: Option<String>,
+    #[command(flatten)]
+    remote: RemoteArgs,
     /// Who will log in, as the provider knows them; else it is told the account that is held
     #[arg(long, value_name = "WHO")]
     login_hint: Option<String>,
@@ -81,16 +85,16 @@ pub(crate) struct Args {
 
 pub(crate) fn run(args: Args, client: Client, json: bool) -> Result<(), Failure> {
     let client = Arc::new(client);
-    if let Some(client_id) = &args.client_id {
-        register::keep_client_id(&client, args.name.base(), client_id)?;
-    }
-    let request = request(&args)?;
+    let mut request = request(&args)?;
+    args.remote.place(&args.target, &client, &mut request)?;
     if !args.scopes.is_empty() {
         tell_new_scopes(&client, &args);
     }
     match follow(&client, &request, &args, json) {
         Err(Failure::LoginFailed(error)) if error.error == ErrorCode::Conflict => {
-            register::complete(&client, args.name.base(), Failure::LoginFailed(error), json)?;
+            let failure = Failure::LoginFailed(error);
+            let Some(name) = args.target.name() else { return Err(failure) };
+            register::complete(&client, name.base(), failure, json)?;
             follow(&client, &request, &args, json)
         }
         outcome => outcome,
@@ -99,7 +103,10 @@ pub(crate) fn run(args: Args, client: Client, json: bool) -> Result<(), Failure>
 
 fn request(args: &Args) -> Result<LoginRequest, Failure> {
     Ok(LoginRequest {
-        provider: args.name.to_string(),
+        provider: match &args.target {
+            Target::Grant(name) => name.to_string(),
+            Target::Resource(url) => url.clone(),
+        },
         account: args.account.clone(),
         scopes: (!args.scopes.is_empty()).then(|| args.scopes.clone()),
         callback_port: args.callback_port,
@@ -112,6 +119,8 @@ fn request(args: &Args) -> Result<LoginRequest, Failure> {
         exchange: exchange(args)?,
         browser: !args.no_browser && browser::available(),
         interactive: true,
+        // The others are for a remote server.
+        ..LoginRequest::default()
     })
 }
 
@@ -130,22 +139,26 @@ fn may_ask() -> bool {
 
 fn follow(client: &Arc<Client>, request: &LoginRequest, args: &Args, json: bool) -> Result<(), Failure> {
     let mut wait = Wait::new(Arc::clone(client), args.no_browser);
+    let mut named = args.target.to_string();
     for event in client.login(request)? {
         match event.map_err(gone)? {
             LoginEvent::Started { id, grant, joined } => {
-                if args.account.is_none() && grant != args.name {
-                    output::note(&format!("{} stands for {grant}", args.name));
+                if args.account.is_none() && args.target.name().is_some_and(|name| *name != grant) {
+                    output::note(&format!("{} stands for {grant}", args.target));
                 }
+                named = grant.to_string();
                 if joined {
                     output::note("joined the login that is already running");
                 }
                 wait.began(id);
             }
+            LoginEvent::ServerFound { server, authorization_server } => remote::tell_server(&server, &authorization_server),
+            LoginEvent::ClientChosen { client, client_id, scopes } => remote::tell_client(client, &client_id, &scopes),
             LoginEvent::OpenUrl { url, host, redirect_uri, open } => {
                 wait.over();
                 page::show_url(&url, &host, open && request.browser)?;
                 if let Some(absence) = browser::absence() {
-                    page::tell_the_way_back(absence, &redirect_uri, &args.name, wait.reads());
+                    page::tell_the_way_back(absence, &redirect_uri, &named, wait.reads());
                 }
                 wait.begin();
             }
@@ -209,8 +222,9 @@ fn flow(args: &Args) -> Option<LoginFlow> {
 
 /// Tells what a login with scopes of its own changes about the grant. Nothing where nobody is logged in.
 fn tell_new_scopes(client: &Client, args: &Args) {
-    let named = |label: &String| -> Result<GrantName, NameError> { GrantName::with_label(args.name.base(), label) };
-    let Ok(name) = args.account.as_ref().map_or_else(|| Ok(args.name.clone()), named) else { return };
+    let Ok(name) = args.target.grant(client) else { return };
+    let named = |label: &String| -> Result<GrantName, NameError> { GrantName::with_label(name.base(), label) };
+    let Ok(name) = args.account.as_ref().map_or_else(|| Ok(name.clone()), named) else { return };
     let Ok(held) = client.grant(&name) else { return };
     let (new, dropped) = (without(&args.scopes, &held.scopes), without(&held.scopes, &args.scopes));
     let told = [("new", new), ("no longer asked for", dropped)].into_iter().filter(|(_, scopes)| !scopes.is_empty());

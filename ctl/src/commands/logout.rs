@@ -4,6 +4,7 @@ use std::io::{self, IsTerminal};
 
 use mcp_auth_proto::{Client, GrantName, GrantSummary, LogoutAnswer, LogoutRequest, Revocation};
 
+use super::target::Target;
 use crate::ask;
 use crate::failure::Failure;
 use crate::output::{self, field};
@@ -20,9 +21,9 @@ Examples:
 Where a revocation ends every login of the person with the client (Google, Discord), logout asks first; without a
 terminal it only forgets.")]
 pub(crate) struct Args {
-    /// The grant's name
-    #[arg(required_unless_present = "all")]
-    name: Option<GrantName>,
+    /// The grant's name, or the URL of the MCP server
+    #[arg(value_name = "NAME", required_unless_present = "all")]
+    target: Option<Target>,
     /// Every account of NAME, or every grant without NAME
     #[arg(long)]
     all: bool,
@@ -36,7 +37,8 @@ pub(crate) struct Args {
 
 pub(crate) fn run(args: &Args, client: &Client, json: bool) -> Result<(), Failure> {
     let choice = (args.revoke || args.forget).then_some(args.revoke);
-    match (&args.name, args.all) {
+    let name = args.target.as_ref().map(|target| target.grant(client)).transpose()?;
+    match (&name, args.all) {
         (Some(name), false) => {
             // A grant that is gone already may still have to be removed from the disk: the logout itself tells.
             let grant = if choice.is_some() { None } else { client.grant(name).ok() };

@@ -26,6 +26,7 @@ pub(crate) mod reload;
 pub(crate) mod service;
 pub(crate) mod setup;
 pub(crate) mod status;
+pub(crate) mod target;
 pub(crate) mod token;
 pub(crate) mod unlock;
 pub(crate) mod use_grant;

@@ -1,7 +1,8 @@
 //! `refresh`: refreshes a grant now.
 
-use mcp_auth_proto::{Client, GrantName, RefreshRequest};
+use mcp_auth_proto::{Client, RefreshRequest};
 
+use super::target::Target;
 use super::validity;
 use crate::failure::Failure;
 use crate::output;
@@ -13,15 +14,16 @@ Examples:
   mcp-authctl refresh github
   mcp-authctl refresh github --force     even if a running program's token stops working")]
 pub(crate) struct Args {
-    /// The grant's name
-    name: GrantName,
+    /// The grant's name, or the URL of the MCP server
+    #[arg(value_name = "NAME")]
+    target: Target,
     /// Refresh even if that invalidates a token that a program holds
     #[arg(long)]
     force: bool,
 }
 
 pub(crate) fn run(args: &Args, client: &Client, json: bool) -> Result<(), Failure> {
-    let grant = client.refresh(&args.name, &RefreshRequest { force: args.force })?;
+    let grant = client.refresh(&args.target.grant(client)?, &RefreshRequest { force: args.force })?;
     if json {
         return output::json(&grant);
     }

@@ -3,8 +3,9 @@
 mod table;
 mod watch;
 
-use mcp_auth_proto::{Client, ClientError, ErrorBody, ErrorCode, GrantName, GrantState, GrantSummary, Status, VaultState};
+use mcp_auth_proto::{Client, ClientError, ErrorBody, ErrorCode, GrantState, GrantSummary, Status, VaultState};
 
+use super::target::Target;
 use super::{MEND_AUDIT, MEND_CONFIG, audit_unwritten, not_durable, quarantined, scopes, validity, vault_line};
 use crate::failure::Failure;
 use crate::output::{self, field, span};
@@ -23,11 +24,11 @@ Examples:
 5 when the provider does not answer, and 7 when the vault is locked.")]
 pub(crate) struct Args {
     /// Show this grant only, in full
-    #[arg(conflicts_with_all = ["check", "long"])]
-    name: Option<GrantName>,
+    #[arg(value_name = "NAME", conflicts_with_all = ["check", "long"])]
+    target: Option<Target>,
     /// Tell by the exit code alone whether this grant can serve a token
     #[arg(long, value_name = "NAME", conflicts_with_all = ["long", "watch"])]
-    check: Option<GrantName>,
+    check: Option<Target>,
     /// Show every grant in full: last refresh, last error, all scopes
     #[arg(long)]
     long: bool,
@@ -37,17 +38,18 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: &Args, client: &Client, json: bool) -> Result<(), Failure> {
-    if let Some(name) = &args.check {
-        let checked = client.grant(name).map_err(Failure::from).and_then(|grant| check(&grant));
+    if let Some(target) = &args.check {
+        let checked = target.grant(client).and_then(|name| check(&client.grant(&name)?));
         // Its exit codes are the answer; what none of them tells is said.
         let told = |failure: &Failure| json || failure.exit_code() == 1;
         return checked.map_err(|failure| if told(&failure) { failure } else { Failure::Quiet(Box::new(failure)) });
     }
     if args.watch {
-        return watch::run(client, args.name.as_ref(), if json { watch::Form::Json } else { watch::Form::here(args.long) });
+        let name = args.target.as_ref().map(|target| target.grant(client)).transpose()?;
+        return watch::run(client, name.as_ref(), if json { watch::Form::Json } else { watch::Form::here(args.long) });
     }
-    if let Some(name) = &args.name {
-        let grant = client.grant(name)?;
+    if let Some(target) = &args.target {
+        let grant = client.grant(&target.grant(client)?)?;
         return if json { output::json(&grant) } else { output::line(&description(&grant)) };
     }
     let snapshot = Snapshot::take(client)?;
@@ -187,6 +189,7 @@ fn description(grant: &GrantSummary) -> String {
     let mut add = |word, value: &Option<String>| lines.extend(value.as_ref().map(|value| (word, field(value))));
     add("account", &grant.account);
     add("issuer", &grant.issuer);
+    add("server", &grant.server);
     add("resource", &grant.resource);
     add("last error", &grant.last_error);
     add("refreshed at", &grant.refreshed_at);

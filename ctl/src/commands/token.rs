@@ -1,12 +1,12 @@
 //! `token`: prints a fresh access token, and nothing else, on stdout.
 
-use std::str::FromStr;
-
 use clap::ValueEnum;
-use mcp_auth_proto::{Client, GrantName, NameError, Secret, TokenAnswer, TokenRequest};
+use mcp_auth_proto::{Client, GrantName, Secret, TokenAnswer};
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
+use super::target::Target;
+use crate::ask;
 use crate::failure::Failure;
 use crate::output;
 
@@ -30,6 +30,12 @@ pub(crate) struct Args {
     /// A scope that the token must cover; may be repeated, or hold several separated by spaces
     #[arg(long = "scope", value_name = "SCOPE", value_delimiter = ' ')]
     scopes: Vec<String>,
+    /// The challenge that a resource server answered, byte for byte (WWW-Authenticate): the scopes in it must be covered
+    #[arg(long, value_name = "VALUE")]
+    challenge: Option<String>,
+    /// Read the token that a resource server rejected from stdin; a fresh one is printed
+    #[arg(long)]
+    rejected_stdin: bool,
     /// How it is printed
     #[arg(long, value_enum, default_value_t = Format::Plain, conflicts_with = "fingerprint")]
     format: Format,
@@ -53,38 +59,18 @@ enum Format {
     ExecCredential,
 }
 
-/// What a token is asked for.
-#[derive(Clone, Debug)]
-pub(super) enum Target {
-    Grant(GrantName),
-    Resource(String),
-}
-
-impl FromStr for Target {
-    type Err = NameError;
-
-    fn from_str(text: &str) -> Result<Self, NameError> {
-        if text.starts_with("https://") || text.starts_with("http://") {
-            Ok(Self::Resource(text.to_owned()))
-        } else {
-            text.parse().map(Self::Grant)
-        }
-    }
-}
-
-impl Target {
-    pub(super) fn request(&self) -> TokenRequest {
-        match self {
-            Self::Grant(name) => TokenRequest::for_grant(name.as_str()),
-            Self::Resource(url) => TokenRequest { resource: Some(url.clone()), ..TokenRequest::default() },
-        }
-    }
-}
-
 impl Args {
     /// `NAME` alone. Everything else is for the argument parser.
     pub(crate) fn plain(target: &str) -> Option<Self> {
-        Some(Self { target: target.parse().ok()?, min_valid_for: None, scopes: Vec::new(), format: Format::Plain, fingerprint: false })
+        Some(Self {
+            target: target.parse().ok()?,
+            min_valid_for: None,
+            scopes: Vec::new(),
+            challenge: None,
+            rejected_stdin: false,
+            format: Format::Plain,
+            fingerprint: false,
+        })
     }
 }
 
@@ -92,6 +78,8 @@ pub(crate) fn run(args: Args, client: &Client, json: bool) -> Result<(), Failure
     let mut request = args.target.request();
     request.min_valid_for = args.min_valid_for;
     request.scopes = args.scopes;
+    request.challenge = args.challenge;
+    request.rejected_token = args.rejected_stdin.then(|| ask::token("the rejected token", "rejected token (not shown): ")).transpose()?;
     let answer = client.token(&request)?;
     if args.fingerprint {
         return show_fingerprint(&answer, json);

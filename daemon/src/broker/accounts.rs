@@ -157,7 +157,7 @@ impl Core {
             return;
         }
         let name = record.name.clone();
-        self.task(attempt::revoke(self.way(provider.clone()), record), move |_, outcome| match outcome {
+        self.task(attempt::revoke(self.way(provider.into_owned()), record), move |_, outcome| match outcome {
             Some(Ok(true)) => tracing::info!(grant = %name, "a login that nobody holds was revoked"),
             Some(Err(reason)) => tracing::warn!(grant = %name, reason, "a login that nobody holds could not be revoked"),
             _ => {}

@@ -1,5 +1,6 @@
 //! The state behind the mailbox: every grant, who waits for it, when it wants to wake, and the carrying out of its effects.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
@@ -22,6 +23,7 @@ use super::logins::Logins;
 use super::notices::Board;
 use super::policy::{Bound, PolicySide};
 use super::providers::StoredSecret;
+use super::remote::RemoteSide;
 use super::telling::Told;
 use super::transports::Transports;
 use super::{Edges, Message, Reply};
@@ -70,6 +72,7 @@ pub(crate) struct Core {
     lanes: HashMap<String, Lane>,
     pub(super) secrets: HashMap<String, StoredSecret>,
     pub(super) logins: Logins,
+    pub(super) remote: RemoteSide,
     pub(super) doctor: Doctor,
     pub(super) issuer: IssuerSide,
     /// What the vault held of capability sockets when it was opened last.
@@ -135,6 +138,7 @@ impl Core {
             lanes: HashMap::new(),
             secrets: HashMap::new(),
             logins: Logins::default(),
+            remote: RemoteSide::default(),
             doctor: Doctor::default(),
             policy: PolicySide::default(),
             storing: Vec::new(),
@@ -291,11 +295,6 @@ impl Core {
 
     // ---- providers ----
 
-    /// The provider that a definition was made with, if the config still says the same.
-    pub(super) fn provider_of(&self, definition: &Definition) -> Option<&Provider> {
-        self.config.provider(&definition.provider).filter(|provider| provider.accepts(definition))
-    }
-
     /// What the config says about a grant now. A static token needs no provider.
     pub(super) fn terms_of(&self, definition: &Definition) -> Option<Terms> {
         let can_probe = definition.userinfo_endpoint.is_some();
@@ -326,13 +325,14 @@ impl Core {
     /// secret goes where the other belongs.
     fn defined_way_of(&self, name: &GrantName) -> Option<(Way, GrantRecord)> {
         let record = self.grants.get(name)?.record().clone();
-        Some((self.way(self.provider_of(&record.definition)?.clone()), record))
+        Some((self.way(self.provider_of(&record.definition)?.into_owned()), record))
     }
 
     pub(super) fn way_of(&self, name: &GrantName) -> Option<(Way, GrantRecord)> {
         let record = self.grants.get(name)?.record().clone();
-        let provider = self.provider_of(&record.definition).or_else(|| self.config.provider(&record.definition.provider));
-        Some((self.way(provider.cloned().unwrap_or_else(|| Provider::unknown(&record.definition.provider))), record))
+        let known = self.provider_of(&record.definition).map(Cow::into_owned);
+        let provider = known.or_else(|| self.config.provider(&record.definition.provider).cloned());
+        Some((self.way(provider.unwrap_or_else(|| Provider::unknown(&record.definition.provider))), record))
     }
 
     // ---- refreshes ----

@@ -132,10 +132,10 @@ fn unreachable(error: &TransportError) -> ErrorBody {
     ErrorBody::new(ErrorCode::ProviderUnreachable, error.to_string())
 }
 
-/// Where a provider answers: its token endpoint, else where its metadata is.
+/// Where a provider answers: its token endpoint, else where its metadata is; a remote server itself.
 fn address(provider: &Provider) -> Option<String> {
     let issuer = || provider.issuer.as_deref().and_then(|issuer| metadata::well_known_urls(issuer).into_iter().next());
-    provider.endpoints.token.clone().or_else(issuer)
+    provider.endpoints.token.clone().or_else(issuer).or_else(|| provider.server.clone())
 }
 
 fn host_of(address: &str) -> Option<String> {

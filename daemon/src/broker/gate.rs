@@ -11,10 +11,12 @@ use super::Reply;
 use super::core::{Core, answer};
 use super::policy::PolicySide;
 use super::providers::StoredSecret;
+use super::remote::RemoteSide;
 use crate::audit::Note;
 use crate::clock::{Boot, Now};
 use crate::grant::Grant;
 use crate::grant::record::GrantRecord;
+use crate::registration::Registration;
 use crate::vault::{Opened, RecordKind, VaultError};
 
 /// How long a question waits for a vault that may open by itself.
@@ -204,7 +206,12 @@ impl Core {
                     }
                 }
                 RecordKind::Policy => self.restore_policy(&record),
-                RecordKind::Registration | RecordKind::Issuer | RecordKind::Capability => {}
+                RecordKind::Registration => {
+                    if let Some(registration) = Registration::from_record(&record) {
+                        self.remote.restore(registration);
+                    }
+                }
+                RecordKind::Issuer | RecordKind::Capability => {}
             }
         }
         self.announce(event::VAULT_UNLOCKED, None, None);
@@ -441,6 +448,7 @@ impl Core {
             self.release(&name);
         }
         self.secrets.clear();
+        self.remote = RemoteSide::default();
         self.set_aside.clear();
         self.policy = PolicySide::default();
         self.issuer.locked();

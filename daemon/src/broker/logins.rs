@@ -14,6 +14,7 @@ use super::Reply;
 use super::accounts::{Undecided, labelled};
 use super::core::{Core, answer};
 use super::providers::no_provider;
+use super::step_up::Reason;
 use crate::audit::Note;
 use crate::caller::Caller;
 use crate::grant::record::GrantRecord;
@@ -23,7 +24,7 @@ use crate::oauth::authorize::{Code, CodeVerifier};
 use crate::provider::Provider;
 
 /// How long a person has for a login.
-const PATIENCE: Duration = Duration::from_secs(300);
+pub(super) const PATIENCE: Duration = Duration::from_secs(300);
 
 /// The most logins in flight. Each has a listener, and lives on when a client that is no person leaves it: without a limit
 /// one client could take every file descriptor, and with them the vault's writes.
@@ -45,6 +46,8 @@ pub(super) struct Running {
     pub(super) grant: GrantName,
     /// Who has asked for it first.
     caller: Arc<Caller>,
+    /// The remote server that it is at.
+    pub(super) server: Option<String>,
     scopes: Vec<String>,
     /// Nobody logs in: the client asks for itself.
     by_client: bool,
@@ -55,6 +58,8 @@ pub(super) struct Running {
     task: AbortHandle,
     pasted: mpsc::Sender<Pasted>,
     pub(super) subscribers: BTreeMap<u64, Subscriber>,
+    /// What was found out on the way, for those who join later.
+    told: Vec<LoginEvent>,
     /// What the person must do (`OpenUrl`, `EnterCode`), once it is known.
     errand: Option<LoginEvent>,
     /// Who was told to open it.
@@ -84,18 +89,41 @@ impl Drop for Subscriber {
 }
 
 impl Core {
-    pub(super) fn login(&mut self, request: LoginRequest, caller: Arc<Caller>, reply: Reply<mpsc::UnboundedReceiver<LoginEvent>>) {
-        match self.plan(&request) {
-            Ok((grant, plan)) => {
-                let (id, joined) = match self.running_login(&grant, &plan) {
-                    Some(id) => (id, true),
-                    None if self.logins.running.len() >= MOST_LOGINS => return answer(reply, Err(too_many_logins())),
-                    None => (self.start_login(grant.clone(), plan, caller), false),
-                };
-                answer(reply, Ok(self.subscribe(id, grant, joined, &request)));
+    /// `received`: the challenge of a remote server, as it came to this daemon itself.
+    pub(super) fn login(
+        &mut self,
+        request: &LoginRequest,
+        received: Option<&[String]>,
+        caller: Arc<Caller>,
+        reply: Reply<mpsc::UnboundedReceiver<LoginEvent>>,
+    ) {
+        let begun = self.plan(request, received).and_then(|(grant, plan)| {
+            let (id, joined) = match self.running_login(&grant, &plan) {
+                Some(id) => (id, true),
+                None if self.logins.running.len() >= MOST_LOGINS => return Err(too_many_logins()),
+                None => {
+                    self.may_begin(&grant, &plan, request.interactive)?;
+                    (self.start_login(grant.clone(), plan, caller), false)
+                }
+            };
+            Ok(self.subscribe(id, grant, joined, request))
+        });
+        answer(reply, begun);
+    }
+
+    /// A person may log in as often as they like; programs that pass on a server's challenge may not.
+    fn may_begin(&mut self, grant: &GrantName, plan: &Plan, interactive: bool) -> Result<(), ErrorBody> {
+        let Some(remote) = &plan.remote else { return Ok(()) };
+        if remote.challenge.is_none() && !remote.challenged_by_server {
+            if interactive {
+                self.remote.step_ups.forget(grant);
             }
-            Err(error) => answer(reply, Err(error)),
+            return Ok(());
         }
+        let held = self.grants.get(grant).map(|held| &held.newest().definition);
+        let moved = held.is_some_and(|definition| self.provider_of(definition).is_none());
+        let now = self.now().boot;
+        self.remote.step_ups.begin(grant, Reason::new(&plan.scopes, moved), now)
     }
 
     pub(super) fn pasted_redirect(&mut self, id: &str, redirect: wire::PastedRedirect, reply: Reply<()>) {
@@ -143,7 +171,11 @@ impl Core {
     }
 
     /// What a request means: the grant's name, and what the login needs to know.
-    fn plan(&self, request: &LoginRequest) -> Result<(GrantName, Plan), ErrorBody> {
+    fn plan(&self, request: &LoginRequest, received: Option<&[String]>) -> Result<(GrantName, Plan), ErrorBody> {
+        if let Some((grant, server)) = self.remote_target(request)? {
+            return Ok((grant.clone(), self.remote_plan((grant, server), request, received)?));
+        }
+        of_a_provider(request)?;
         let invalid = |what: String| ErrorBody::new(ErrorCode::InvalidRequest, what);
         let name: GrantName = request.provider.parse().map_err(|error: wire::NameError| {
             invalid(format!("{:?} is not a name: {error}", request.provider)).hint("mcp-authctl provider list")
@@ -175,6 +207,7 @@ impl Core {
             by_hand,
             headless: request.headless,
             patience: PATIENCE,
+            remote: None,
             provider: provider.clone(),
         };
         Ok((grant, plan))
@@ -198,7 +231,8 @@ impl Core {
             // A core that has gone has no logins.
             let _ = mailbox.send(Box::new(move |core: &mut Self| core.login_progress(&id, progress)));
         };
-        let (resource, scopes, by_hand) = (plan.resource.clone(), plan.scopes.clone(), plan.by_hand.is_some());
+        let (scopes, by_hand) = (plan.scopes.clone(), plan.by_hand.is_some());
+        let server = plan.remote.as_ref().map(|remote| remote.server.clone());
         let by_client = by_client::is_wanted(plan.flow, &plan.provider);
         let errand = async move {
             plan.client_secret = way.client_secret().await.map_err(|reason| {
@@ -207,14 +241,15 @@ impl Core {
             })?;
             login::run(plan, way.transport, way.clock, progress, pastes).await
         };
-        let (of, asked) = (id.clone(), scopes.clone());
+        let of = id.clone();
         let task = self.task(errand, move |core, outcome| {
             let fault = || Err(ErrorBody::new(ErrorCode::InternalError, "the login failed by a fault of the daemon").hint("report it"));
-            core.login_ended(&of, outcome.unwrap_or_else(fault), resource, asked);
+            core.login_ended(&of, outcome.unwrap_or_else(fault));
         });
         let running = Running {
             grant,
             caller,
+            server,
             scopes,
             by_client,
             by_hand,
@@ -222,6 +257,7 @@ impl Core {
             task,
             pasted,
             subscribers: BTreeMap::new(),
+            told: Vec::new(),
             errand: None,
             opener: None,
             saving: false,
@@ -249,6 +285,7 @@ impl Core {
             let LoginRequest { browser, interactive, asks, replace, .. } = *request;
             running.replace |= replace;
             running.subscribers.insert(number, Subscriber { events, browser, interactive, asks, watch });
+            running.tell_so_far(number);
             running.tell_undecided(number);
             running.tell_errand(number);
         }
@@ -256,8 +293,20 @@ impl Core {
     }
 
     fn login_progress(&mut self, id: &str, progress: Progress) {
+        let progress = match progress {
+            // The server has made it, whether anybody still waits for it or not.
+            Progress::Registered(registration, kept) => return self.keep_registration(*registration, kept),
+            progress => progress,
+        };
         let Some(running) = self.logins.running.get_mut(id) else { return };
         let errand = match progress {
+            Progress::Registered(..) => return,
+            Progress::ServerFound { server, authorization_server } => {
+                return running.tell_and_keep(LoginEvent::ServerFound { server, authorization_server });
+            }
+            Progress::ClientChosen { client, client_id, scopes } => {
+                return running.tell_and_keep(LoginEvent::ClientChosen { client, client_id, scopes });
+            }
             Progress::OpenUrl { url, host, redirect_uri } => LoginEvent::OpenUrl { url, host, redirect_uri, open: false },
             Progress::EnterCode { user_code, verification_uri, verification_uri_complete, host, lifetime } => {
                 let expires_in = lifetime.as_secs();
@@ -272,7 +321,7 @@ impl Core {
         }
     }
 
-    fn login_ended(&mut self, id: &str, outcome: Result<Outcome, ErrorBody>, resource: Option<String>, requested_scopes: Vec<String>) {
+    fn login_ended(&mut self, id: &str, outcome: Result<Outcome, ErrorBody>) {
         let outcome = match outcome {
             Ok(outcome) => outcome,
             Err(error) => {
@@ -294,8 +343,8 @@ impl Core {
             sent_at: outcome.sent_at,
             account: outcome.account,
             subject: outcome.subject,
-            resource,
-            requested_scopes,
+            resource: outcome.resource,
+            requested_scopes: outcome.requested_scopes,
         };
         self.take_in_login(id, name, Box::new(login));
     }
@@ -361,6 +410,16 @@ impl Running {
         }
     }
 
+    fn tell_and_keep(&mut self, event: LoginEvent) {
+        self.tell(&event);
+        self.told.push(event);
+    }
+
+    fn tell_so_far(&self, number: u64) {
+        let Some(subscriber) = self.subscribers.get(&number) else { return };
+        self.told.iter().for_each(|event| subscriber.tell(event.clone()));
+    }
+
     /// Tells one subscriber what the person must do, once it is known; the first that can opens the browser.
     fn tell_errand(&mut self, number: u64) {
         let (Some(mut event), Some(subscriber)) = (self.errand.clone(), self.subscribers.get(&number)) else { return };
@@ -372,6 +431,24 @@ impl Running {
             *open = first;
         }
         subscriber.tell(event);
+    }
+}
+
+/// What means something only at a remote server is not passed over in silence.
+fn of_a_provider(request: &LoginRequest) -> Result<(), ErrorBody> {
+    let odd = [
+        (request.name.is_some(), "a name for the grant"),
+        (request.client_id.is_some(), "a client id"),
+        (request.client_secret.is_some(), "a client secret"),
+        (request.client_metadata_url.is_some(), "a client metadata URL"),
+        (request.challenge.is_some(), "a challenge"),
+    ];
+    match odd.into_iter().find(|(given, _)| *given) {
+        Some((_, what)) => {
+            let sentence = format!("{what} is taken with the URL of a remote server only");
+            Err(ErrorBody::new(ErrorCode::InvalidRequest, sentence).hint("mcp-authctl login https://HOST/PATH"))
+        }
+        None => Ok(()),
     }
 }
 
@@ -393,7 +470,7 @@ fn scopes(request: &LoginRequest, flow: Option<LoginFlow>, provider: &Provider) 
     Ok(scopes)
 }
 
-fn by_hand(exchange: &wire::CodeExchange) -> Result<ByHand, ErrorBody> {
+pub(super) fn by_hand(exchange: &wire::CodeExchange) -> Result<ByHand, ErrorBody> {
     let invalid = |what: &str| ErrorBody::new(ErrorCode::InvalidRequest, what).hint("mcp-authctl login --help");
     let redirect_uri = exchange.redirect_uri.clone();
     if redirect_uri.len() > LONGEST_REDIRECT || url::Url::parse(&redirect_uri).is_err() {

@@ -181,7 +181,7 @@ impl Core {
     /// Scopes, less those that only let us refresh (`offline_access`): they allow nobody anything.
     fn counted(&self, grant: &GrantName, scopes: Vec<String>) -> BTreeSet<String> {
         let provider = self.grants.get(grant).and_then(|grant| self.provider_of(&grant.record().definition));
-        let of_refreshes = provider.map_or(&[][..], |provider| &provider.refresh_scopes);
+        let of_refreshes = provider.as_deref().map_or(&[][..], |provider| &provider.refresh_scopes);
         scopes.into_iter().filter(|scope| !of_refreshes.contains(scope)).collect()
     }
 

@@ -51,6 +51,9 @@ impl StoredSecret {
 impl Core {
     /// The client secret that is stored for a provider as it is defined now.
     pub(super) fn secret_of(&self, provider: &Provider) -> Option<ClientSecret> {
+        if provider.server.is_some() && provider.issuer.is_some() {
+            return self.registered_secret(provider);
+        }
         let stored = self.secrets.get(&provider.name)?;
         let same_server = stored.issuer == provider.issuer && stored.token_endpoint == provider.endpoints.token;
         same_server.then(|| stored.client_secret.clone())
@@ -244,9 +247,6 @@ fn check_secret(text: &str, provider: &Provider) -> Result<(), ErrorBody> {
 }
 
 pub(super) fn no_provider(name: &str) -> ErrorBody {
-    if let Some(server) = remote::find(name) {
-        return server.not_yet();
-    }
     ErrorBody::new(ErrorCode::NotFound, format!("there is no provider `{}`", clean(name)))
         .hint("mcp-authctl provider list, or mcp-authctl provider add --help")
 }

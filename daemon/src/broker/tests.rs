@@ -138,7 +138,7 @@ async fn token(broker: Broker, name: &'static str) -> Result<String, ErrorCode> 
 fn tokens(access: &str, refresh: &str) -> Result<Response, TransportError> {
     let body = format!(r#"{{"access_token":"{access}","token_type":"Bearer","expires_in":3600,"refresh_token":"{refresh}"}}"#);
     let body = Zeroizing::new(body.into_bytes());
-    Ok(Response { status: 200, content_type: Some("application/json".into()), retry_after: None, body })
+    Ok(Response { status: 200, content_type: Some("application/json".into()), retry_after: None, challenges: Vec::new(), body })
 }
 
 fn unlocking() -> wire::VaultUnlock {

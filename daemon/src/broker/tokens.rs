@@ -4,20 +4,23 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mcp_auth_proto as wire;
-use mcp_auth_proto::{ErrorBody, ErrorCode, GrantName, TokenAnswer, event};
+use mcp_auth_proto::{ErrorBody, ErrorCode, GrantName, Secret, TokenAnswer, event};
+use tokio::sync::oneshot;
 
 use super::accounts::other_account;
 use super::core::{Core, Waiting, answer, grant_id};
 use super::holders::Keeper;
 use super::policy::{Bound, Wanted};
+use super::remote::is_for;
 use super::{Reply, attempt};
 use crate::caller::Caller;
 use crate::grant::mcp::{AUTHENTICATION_REQUIRED, LoginKind, LoginNeeded};
-use crate::grant::record::{Definition, GrantRecord};
+use crate::grant::record::Definition;
 use crate::grant::{Asker, Grant, Input, Login, Want};
-use crate::oauth::challenge;
+use crate::oauth::challenge::{self, Challenge};
 use crate::oauth::identity::Identity;
 use crate::oauth::token::TokenResponse;
+use crate::provider::remote;
 use crate::provider::{Provider, Quirks, RevocationStyle, Revokes};
 use crate::secret::AccessToken;
 use crate::vault::VaultError;
@@ -39,9 +42,32 @@ impl Core {
         });
     }
 
-    /// The policy has agreed, up to this bound: the grant decides.
+    /// The policy has agreed, up to this bound: the grant decides. Where the client says that a remote server has rejected its
+    /// token, that server's metadata is looked at first.
     pub(super) fn serve(&mut self, wanted: Wanted, bound: Option<Bound>) {
+        if !self.is_rejected(&wanted) {
+            return self.serve_now(wanted, bound);
+        }
+        let (looked, then) = oneshot::channel();
+        let challenge = wanted.request.challenge.as_deref().and_then(|value| Challenge::read([value]));
+        let server = self.grants.get(&wanted.grant).and_then(|grant| grant.newest().definition.server.clone()).unwrap_or_default();
+        self.look_again(&wanted.grant, challenge.map(|challenge| challenge.from_client(&server)), looked);
+        // Whatever the look has shown, the grant knows it by now.
+        self.task(then, move |core, _| core.serve_now(wanted, bound));
+    }
+
+    /// Whether a client says that a remote server has rejected the grant's present token.
+    fn is_rejected(&self, wanted: &Wanted) -> bool {
+        let held = self.grants.get(&wanted.grant).map(Grant::newest).filter(|held| held.definition.server.is_some());
+        let rejected = wanted.request.rejected_token.as_ref().map(Secret::expose);
+        held.is_some_and(|held| rejected == Some(held.token.access_token.expose()))
+    }
+
+    fn serve_now(&mut self, wanted: Wanted, bound: Option<Bound>) {
         let Wanted { asker, grant, request, keeper, reply, .. } = wanted;
+        if let Err(error) = self.held(&grant) {
+            return answer(reply, Err(error));
+        }
         let held = !self.keepers(&grant).is_empty();
         self.askers.insert(asker, Waiting { grant: grant.clone(), reply, keeper, bound, wants_token: true });
         self.give(&grant, Input::Wanted(asker, want(request, held)));
@@ -169,6 +195,7 @@ impl Core {
         self.release(&name);
         self.holders.forget(&name);
         let (record, running) = newest;
+        self.forget_clients(&record.definition);
         let may_revoke = self.provider_of(&record.definition).is_some() && !record.definition.is_static();
         let skips = may_revoke && skips_revocation(request, &way.provider.quirks);
         if let Some(ticket) = running.filter(|_| !skips) {
@@ -234,20 +261,12 @@ impl Core {
                     name.parse().map_err(|error: wire::NameError| ErrorBody::new(ErrorCode::InvalidRequest, error.to_string()))?;
                 let name = self.meant(&name);
                 let grant = self.held(&name)?;
-                if resource.as_ref().is_some_and(|resource| grant.record().resource.as_ref() != Some(resource)) {
+                if resource.as_ref().is_some_and(|resource| !is_for(grant, resource)) {
                     return Err(ErrorBody::new(ErrorCode::InvalidRequest, format!("`{name}` is not a grant for that resource")));
                 }
                 Ok(name)
             }
-            (None, Some(resource)) => {
-                let of = |grant: &GrantRecord| grant.resource.as_ref() == Some(resource);
-                let found: Vec<_> = self.grants.values().map(Grant::record).filter(|r| of(r)).map(|r| r.name.clone()).collect();
-                match found.as_slice() {
-                    [name] => Ok(name.clone()),
-                    [] => Err(ErrorBody::new(ErrorCode::UnknownGrant, "there is no grant for that resource").hint("mcp-authctl status")),
-                    several => Err(ambiguous("several grants are for that resource", several)),
-                }
-            }
+            (None, Some(resource)) => self.of_resource(resource),
             (None, None) => Err(ErrorBody::new(ErrorCode::InvalidRequest, "the request names neither `grant` nor `resource`")),
         }
     }
@@ -267,6 +286,10 @@ impl Core {
         if let (None, [held]) = (name.label(), labelled.as_slice()) {
             let hint = format!("did you mean `{held}`? else mcp-authctl login {name}");
             return ErrorBody::new(ErrorCode::UnknownGrant, format!("there is no grant `{name}`")).hint(hint);
+        }
+        if name.label().is_none() && remote::find(name.base()).is_some() {
+            let command = format!("mcp-authctl login {name}");
+            return ErrorBody::new(ErrorCode::LoginRequired, format!("nobody is logged in to `{name}`")).hint(command);
         }
         let Some(provider) = self.config.provider(name.base()) else {
             return ErrorBody::new(ErrorCode::UnknownGrant, format!("there is no grant and no provider `{name}`"))
@@ -324,7 +347,7 @@ fn other_token(grant: &GrantName, (held, new): &(String, String)) -> ErrorBody {
         .hint(format!("mcp-authctl add-token {grant} --replace, or mcp-authctl add-token {}:LABEL", grant.base()))
 }
 
-fn ambiguous(what: &str, choices: &[GrantName]) -> ErrorBody {
+pub(super) fn ambiguous(what: &str, choices: &[GrantName]) -> ErrorBody {
     let mut error = ErrorBody::new(ErrorCode::AmbiguousGrant, what)
         .hint(format!("name one of {}", choices.iter().map(GrantName::as_str).collect::<Vec<_>>().join(", ")));
     error.choices = choices.iter().map(ToString::to_string).collect();

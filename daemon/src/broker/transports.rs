@@ -8,6 +8,7 @@ use std::sync::Arc;
 use crate::config::{Config, Network};
 use crate::provider::Provider;
 use crate::transport::Transport;
+use crate::transport::guarded::{Guard, Guarded};
 
 /// The ways to the network of one config.
 pub(super) struct Transports(HashMap<Network, Arc<dyn Transport>>);
@@ -27,9 +28,13 @@ impl Transports {
         Self(ways)
     }
 
-    /// The way to a provider of this config.
+    /// The way to a provider of this config; behind a guard where a remote server leads it.
     pub(super) fn of(&self, config: &Config, provider: &Provider) -> Arc<dyn Transport> {
         let way = self.0.get(&config.network_of(provider)).or_else(|| self.0.get(&config.network));
-        way.cloned().expect("the common network is always among them")
+        let way = way.cloned().expect("the common network is always among them");
+        match &provider.server {
+            Some(server) => Arc::new(Guarded::new(way, Guard::of(server, provider.allow_private))),
+            None => way,
+        }
     }
 }

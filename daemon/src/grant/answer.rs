@@ -17,6 +17,7 @@ impl Grant {
             name: self.record.name.clone(),
             provider: self.record.definition.provider.clone(),
             issuer: self.record.definition.issuer.clone(),
+            server: self.record.definition.server.clone(),
             authorization_endpoint: self.record.definition.authorization_endpoint.clone(),
             account: self.record.account.clone(),
             resource: self.record.resource.clone(),
@@ -88,6 +89,9 @@ impl Grant {
 
     pub(super) fn undefined(&self) -> ErrorBody {
         let mut error = self.login_required();
+        if self.record.definition.server.is_some() {
+            return error;
+        }
         error.hint = Some(format!(
             "restore [providers.{}] in the config and run mcp-authctl reload, or {}",
             self.record.definition.provider,
@@ -120,6 +124,9 @@ impl Grant {
 
     /// Why there is no token, or why the last refresh failed: one clause.
     pub(super) fn reason(&self) -> String {
+        if self.terms.is_none() && self.record.definition.server.is_some() {
+            return "its server, or the config, no longer names the authorization server and client of its login".into();
+        }
         if self.terms.is_none() {
             return format!("the config no longer holds the provider `{}` as it was at the login", self.record.definition.provider);
         }

@@ -84,6 +84,10 @@ pub struct Definition {
     /// How the client proved itself at the login, where the metadata decided that; the preset's own word comes first.
     #[serde(default)]
     pub client_auth: Option<ClientAuth>,
+    /// The URL of the remote MCP server whose authorization server was discovered, byte for byte; `None` for a provider that the
+    /// config or a preset knows.
+    #[serde(default)]
+    pub server: Option<String>,
     /// The client got it for itself, with its own credentials (RFC 6749 section 4.4): nobody logged in, there is no refresh
     /// token, and a new access token is asked for in the same way.
     #[serde(default)]

@@ -24,7 +24,8 @@ pub(super) async fn run(plan: &Plan, client_id: &str, transport: &dyn Transport,
     let definition = Definition { client_credentials: true, ..define(plan, &server, client_id, None) };
     let (response, sent_at) =
         ask(&Wanted { plan, definition: &definition, transport, clock }).await.map_err(|error| failure::token(name, &error))?;
-    Ok(Outcome { definition, response, sent_at, account: Some(client_id.to_owned()), subject: None })
+    let (resource, requested_scopes) = (plan.resource.clone(), plan.scopes.clone());
+    Ok(Outcome { definition, response, sent_at, account: Some(client_id.to_owned()), subject: None, resource, requested_scopes })
 }
 
 async fn ask(wanted: &Wanted<'_>) -> Result<(TokenResponse, Now), TokenError> {

@@ -22,7 +22,7 @@ pub(super) struct Server {
 
 impl Server {
     /// What is fixed, and for the rest what the metadata says.
-    fn of(fixed: &Endpoints, metadata: AuthorizationServerMetadata) -> Self {
+    pub(super) fn of(fixed: &Endpoints, metadata: AuthorizationServerMetadata) -> Self {
         let or = |fixed: &Option<String>, found: &Option<String>| fixed.as_ref().or(found.as_ref()).cloned();
         Self {
             authorization: or(&fixed.authorization, &metadata.authorization_endpoint),
@@ -70,12 +70,15 @@ pub(super) async fn find_for_client((grant, provider): (&GrantName, &Provider), 
 
 /// Tries the well-known addresses in their order. One that is not there, or is a web page, leads on to the next; a document
 /// that must not be believed ends the search.
-async fn fetch((grant, provider): (&GrantName, &Provider), transport: &dyn Transport) -> Result<AuthorizationServerMetadata, ErrorBody> {
+pub(super) async fn fetch(
+    (grant, provider): (&GrantName, &Provider),
+    transport: &dyn Transport,
+) -> Result<AuthorizationServerMetadata, ErrorBody> {
     let issuer = provider.issuer.as_deref().ok_or_else(|| failure::no_endpoints(grant))?;
     let mut worst = None;
     for url in metadata::well_known_urls(issuer) {
         let headers = vec![("accept", "application/json".into())];
-        let request = Request { method: Method::Get, url, headers, body: None, timeout: TIMEOUT };
+        let request = Request { headers, timeout: TIMEOUT, ..Request::new(Method::Get, url) };
         let response = transport.send(request).await.map_err(|error| failure::unreachable(grant, &error))?;
         match metadata::check(issuer, &response) {
             Ok(metadata) => return Ok(metadata),

@@ -59,10 +59,14 @@ pub(super) fn bad_issuer(grant: &GrantName) -> ErrorBody {
 pub(super) fn unreachable(grant: &GrantName, error: &TransportError) -> ErrorBody {
     let provider = grant.base();
     let code = match error {
-        TransportError::Refused(_) => ErrorCode::Conflict,
+        TransportError::Refused(_) | TransportError::OutOfReach(_) => ErrorCode::Conflict,
         TransportError::NotSent { .. } | TransportError::Lost { .. } => ErrorCode::ProviderUnreachable,
     };
     let hint = match code {
+        _ if matches!(error, TransportError::OutOfReach(_)) => format!(
+            "if that host is yours, write [providers.NAME] with server = \"URL\" and allow_private = true into config.toml, then \
+             `mcp-authctl reload` and `mcp-authctl login {grant}`"
+        ),
         ErrorCode::Conflict => check_endpoints(grant),
         _ => format!("look whether the network and the provider are up, then `mcp-authctl login {grant}` again"),
     };

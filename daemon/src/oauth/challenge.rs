@@ -1,28 +1,101 @@
-//! The challenge of a resource server (`WWW-Authenticate`, RFC 9110 section 11.6.1 and RFC 6750 section 3). From a client
-//! it contributes its scopes and nothing else.
+//! The challenge of a resource server (`WWW-Authenticate`, RFC 9110 section 11.6.1, RFC 6750 section 3 and RFC 9728
+//! section 5.1). Whose challenge is believed how far is the caller's to decide.
 
-use super::text::is_scope;
+use crate::transport;
 
-/// The `scope` of the first Bearer challenge that asks for one, without what is no scope; `None` where the value holds none.
-pub fn scopes(value: &str) -> Option<Vec<String>> {
-    let at = value.to_ascii_lowercase().find("bearer")?;
-    let mut rest = &value[at + "bearer".len()..];
-    while let Some((name, after)) = rest.split_once('=') {
-        let name = name.trim_start_matches([' ', ',', '\t']).trim_end();
-        let (text, after) = value_of(after)?;
-        if name.eq_ignore_ascii_case("scope") {
-            return Some(text.split(' ').filter(|scope| is_scope(scope)).map(str::to_owned).collect());
+/// The longest value that is read.
+const LONGEST: usize = 8 * 1024;
+/// The most scopes that are taken from one.
+const MOST_SCOPES: usize = 100;
+
+/// What the Bearer (or DPoP) challenges of an answer ask for.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Challenge {
+    /// The scopes; `None`: none are named.
+    pub scopes: Option<Vec<String>>,
+    /// The error code (RFC 6750 section 3.1).
+    pub error: Option<String>,
+    /// Where the metadata of the resource is, byte for byte; not checked.
+    pub resource_metadata: Option<String>,
+}
+
+impl Challenge {
+    /// Reads the values of the header, of which the first that names something counts. `None`: nobody asks for a token.
+    pub fn read<'a>(values: impl IntoIterator<Item = &'a str>) -> Option<Self> {
+        let mut found: Option<Self> = None;
+        for value in values.into_iter().filter(|value| value.len() <= LONGEST) {
+            for (scheme, params) in challenges(value) {
+                if ["bearer", "dpop"].iter().any(|known| scheme.eq_ignore_ascii_case(known)) {
+                    found.get_or_insert_default().take(params);
+                }
+            }
         }
-        rest = after;
+        found
     }
-    None
+
+    /// The same, as far as a client is believed: its metadata URL counts on the server's own origin alone.
+    #[must_use]
+    pub fn from_client(mut self, server: &str) -> Self {
+        let origin = |url: &str| transport::check_url(url).ok().map(|url| url.origin());
+        self.resource_metadata = self.resource_metadata.filter(|url| origin(url).is_some_and(|at| Some(at) == origin(server)));
+        self
+    }
+
+    fn take(&mut self, params: Vec<(&str, String)>) {
+        for (name, text) in params {
+            match name.to_ascii_lowercase().as_str() {
+                "scope" if self.scopes.is_none() => self.scopes = Some(scope_list(&text)),
+                "error" if self.error.is_none() => self.error = Some(super::text::clean_code(&text)),
+                "resource_metadata" if self.resource_metadata.is_none() => self.resource_metadata = Some(text),
+                _ => {}
+            }
+        }
+    }
+}
+
+/// The `scope` of the first Bearer challenge that asks for one; `None` where the value holds none.
+pub fn scopes(value: &str) -> Option<Vec<String>> {
+    Challenge::read([value])?.scopes
+}
+
+/// What is no scope (RFC 6749 section 3.3) is left out: it would be sent on.
+fn scope_list(text: &str) -> Vec<String> {
+    text.split(' ').filter(|scope| super::text::is_scope(scope)).take(MOST_SCOPES).map(str::to_owned).collect()
+}
+
+/// Schemes and their parameters. A word is a parameter if an equals sign follows, and a scheme otherwise; what is broken
+/// ends the reading.
+fn challenges(value: &str) -> Vec<(&str, Vec<(&str, String)>)> {
+    let mut found: Vec<(&str, Vec<(&str, String)>)> = Vec::new();
+    let mut rest = value;
+    loop {
+        rest = rest.trim_start_matches([' ', ',', '\t']);
+        let end = rest.find([' ', ',', '\t', '=', '"']).unwrap_or(rest.len());
+        let (word, after) = rest.split_at(end);
+        if word.is_empty() {
+            return found;
+        }
+        match after.trim_start_matches([' ', '\t']).strip_prefix('=') {
+            None => {
+                found.push((word, Vec::new()));
+                rest = after;
+            }
+            Some(after) => {
+                let Some((text, after)) = value_of(after) else { return found };
+                if let Some((_, params)) = found.last_mut() {
+                    params.push((word, text));
+                }
+                rest = after;
+            }
+        }
+    }
 }
 
 /// A token or a quoted string, and what follows it.
 fn value_of(text: &str) -> Option<(String, &str)> {
-    let text = text.trim_start();
+    let text = text.trim_start_matches([' ', '\t']);
     let Some(quoted) = text.strip_prefix('"') else {
-        let end = text.find([',', ' ']).unwrap_or(text.len());
+        let end = text.find([',', ' ', '\t']).unwrap_or(text.len());
         return Some((text[..end].to_owned(), &text[end..]));
     };
     let mut value = String::new();
@@ -51,7 +124,6 @@ mod tests {
             ),
             (r#"Basic realm="x", Bearer error="invalid_token", scope=one"#, Some(vec!["one"])),
             (r#"Bearer realm="a\"b", scope="c""#, Some(vec!["c"])),
-            ("Bearer scope=\"a \u{1b}[2J b\nhint: c \u{202e} d\"", Some(vec!["a", "c", "d"])),
             ("Bearer", None),
             ("Basic scope=\"a\"", None),
             ("", None),
@@ -60,6 +132,41 @@ mod tests {
         ] {
             let expected = expected.map(|scopes| scopes.into_iter().map(str::to_owned).collect());
             assert_eq!(scopes(value), expected, "{value}");
+        }
+    }
+
+    #[test]
+    fn every_member_is_found_beside_other_schemes_and_none_inside_their_texts() {
+        let url = "https://mcp.example/.well-known/oauth-protected-resource/mcp";
+        let value =
+            format!(r#"Negotiate abc==, Basic realm="Bearer scope=no", Bearer error="invalid_token" , resource_metadata = "{url}""#);
+        let found = Challenge::read([value.as_str(), r#"DPoP scope="x y", error=later"#]).unwrap();
+        assert_eq!(found.resource_metadata.as_deref(), Some(url));
+        assert_eq!((found.error.as_deref(), found.scopes), (Some("invalid_token"), Some(vec!["x".into(), "y".into()])));
+        assert_eq!(Challenge::read([r#"Basic realm="Bearer""#, ""]), None);
+        assert_eq!(Challenge::read(["Bearer"]), Some(Challenge::default()));
+        assert_eq!(Challenge::read([format!("Bearer scope=\"{}\"", "x".repeat(9000)).as_str()]), None);
+    }
+
+    #[test]
+    fn what_is_no_scope_is_not_taken() {
+        assert_eq!(scopes("Bearer scope=\"a b\u{1b}[2J \u{202e}c d'\""), Some(vec!["a".into(), "d'".into()]));
+        let many = "x ".repeat(1000);
+        assert_eq!(scopes(&format!("Bearer scope=\"{many}\"")).unwrap().len(), MOST_SCOPES);
+    }
+
+    #[test]
+    fn a_client_names_metadata_on_the_servers_own_origin_only() {
+        for (url, counts) in [
+            ("https://mcp.example/other", true),
+            ("https://mcp.example:443/x", true),
+            ("https://evil.example/x", false),
+            ("http://mcp.example/x", false),
+            ("https://mcp.example:8443/x", false),
+            ("file:///etc/passwd", false),
+        ] {
+            let challenge = Challenge { resource_metadata: Some(url.into()), ..Challenge::default() };
+            assert_eq!(challenge.from_client("https://mcp.example/mcp").resource_metadata.is_some(), counts, "{url}");
         }
     }
 }

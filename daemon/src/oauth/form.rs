@@ -145,7 +145,7 @@ pub(super) fn post_as(
         }
         _ => body.add("client_id", client.id),
     }
-    Request { method: Method::Post, url: url.to_owned(), headers, body: Some(body.finish()), timeout }
+    Request { headers, body: Some(body.finish()), timeout, ..Request::new(Method::Post, url) }
 }
 
 /// A request with further parameters in its body, however that is written.
@@ -219,7 +219,7 @@ pub(super) fn token_alone(url: &str, token: &Field<'_>, timeout: Duration) -> Re
     let mut body = Body::new(TokenRequestBody::Form);
     body.add("token", &token.expose());
     let headers = vec![("accept", "application/json".into()), ("content-type", body.media_type().into())];
-    Request { method: Method::Post, url: url.to_owned(), headers, body: Some(body.finish()), timeout }
+    Request { headers, body: Some(body.finish()), timeout, ..Request::new(Method::Post, url) }
 }
 
 /// HTTP Basic as RFC 6749 section 2.3.1 wants it: id and secret are form-encoded before they are joined.
@@ -301,11 +301,9 @@ mod tests {
             }
         }
         let json = Request {
-            method: Method::Post,
-            url: String::new(),
             headers: vec![("authorization", bearer(&AccessToken::new("at-123456".into())))],
             body: Some(json_tokens("credentials", None, Some(&token))),
-            timeout: Duration::from_secs(1),
+            ..Request::new(Method::Post, "")
         };
         assert_eq!(Sent::of(&json).strike("credentials rt/123456, at-123456"), "credentials [redacted], [redacted]");
     }

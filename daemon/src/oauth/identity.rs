@@ -85,7 +85,7 @@ pub fn userinfo(endpoint: &str, token: &AccessToken, quirks: &Quirks) -> Request
             (Method::Post, Some(serde_json::json!({ "query": query }).to_string().into()))
         }
     };
-    Request { method, url: endpoint.to_owned(), headers, body, timeout: USERINFO_TIMEOUT }
+    Request { headers, body, timeout: USERINFO_TIMEOUT, ..Request::new(method, endpoint) }
 }
 
 /// What a userinfo answer says of the token that it was asked with.

@@ -30,6 +30,10 @@ pub struct AuthorizationServerMetadata {
     pub code_challenge_methods_supported: Vec<String>,
     /// Every redirect carries `iss` (RFC 9207 section 3).
     pub authorization_response_iss_parameter_supported: bool,
+    /// RFC 7591 section 3.
+    pub registration_endpoint: Option<String>,
+    /// A client may be named by the URL of its metadata document.
+    pub client_id_metadata_document_supported: bool,
 }
 
 /// Why metadata may not be used.
@@ -66,6 +70,13 @@ pub enum MetadataError {
     /// MCP authorization, section on PKCE: a server that does not tell of S256 is not trusted to check it.
     #[error("the metadata does not list S256 as a code challenge method")]
     NoS256,
+}
+
+impl MetadataError {
+    /// Whether this only says that there is no document here, and it may be elsewhere.
+    pub fn is_absence(&self) -> bool {
+        matches!(self, Self::Html) || matches!(self, Self::Status(status) if (400..500).contains(status) && *status != 429)
+    }
 }
 
 /// Where the metadata of an issuer may be, best first (RFC 8414 section 3.1 and 5, OpenID Connect Discovery section 4).
@@ -117,6 +128,30 @@ pub fn check(issuer: &str, response: &Response) -> Result<AuthorizationServerMet
         token_endpoint_auth_methods_supported: list("token_endpoint_auth_methods_supported"),
         code_challenge_methods_supported: list("code_challenge_methods_supported").unwrap_or_default(),
         authorization_response_iss_parameter_supported: members.is_true("authorization_response_iss_parameter_supported"),
+        registration_endpoint: optional("registration_endpoint")?,
+        client_id_metadata_document_supported: members.is_true("client_id_metadata_document_supported"),
+    })
+}
+
+/// The endpoints of a server that has neither resource metadata nor this (MCP authorization 2025-03-26, "Fallbacks for Servers
+/// without Metadata Discovery"): fixed paths at its own origin. `None` where the origin is none that anything is sent to.
+pub fn fallback(origin: &str) -> Option<AuthorizationServerMetadata> {
+    transport::check_url(origin).ok()?;
+    let at = |path: &str| format!("{origin}/{path}");
+    Some(AuthorizationServerMetadata {
+        issuer: origin.to_owned(),
+        authorization_endpoint: Some(at("authorize")),
+        token_endpoint: at("token"),
+        revocation_endpoint: None,
+        device_authorization_endpoint: None,
+        userinfo_endpoint: None,
+        scopes_supported: None,
+        token_endpoint_auth_methods_supported: Some(vec!["none".to_owned()]),
+        // That version demands it of every server.
+        code_challenge_methods_supported: vec!["S256".to_owned()],
+        authorization_response_iss_parameter_supported: false,
+        registration_endpoint: Some(at("register")),
+        client_id_metadata_document_supported: false,
     })
 }
 
@@ -142,7 +177,7 @@ fn endpoint(members: &Members, name: &'static str, issuer: &str) -> Result<Optio
 }
 
 /// Whether a URL leads to this machine, in any spelling: a connection to `0.0.0.0` or `[::ffff:127.0.0.1]` does, too.
-fn leads_home(url: &url::Url) -> bool {
+pub(super) fn leads_home(url: &url::Url) -> bool {
     let at_home = |address: std::net::IpAddr| address.is_loopback() || address.is_unspecified();
     match url.host() {
         Some(url::Host::Domain(name)) => {
@@ -230,7 +265,7 @@ mod tests {
             "-x",
             "https://a/\n",
         ] {
-            for name in ["token_endpoint", "authorization_endpoint", "userinfo_endpoint", "revocation_endpoint"] {
+            for name in ["token_endpoint", "authorization_endpoint", "userinfo_endpoint", "revocation_endpoint", "registration_endpoint"] {
                 let result = check(ISSUER, &document(json!({ name: bad })));
                 assert!(matches!(result, Err(MetadataError::Endpoint { .. })), "{name} {bad}: {result:?}");
             }
@@ -266,12 +301,23 @@ mod tests {
             ISSUER,
             &document(json!({
                 "scopes_supported": ["a", "offline_access"], "token_endpoint_auth_methods_supported": ["none"],
-                "authorization_response_iss_parameter_supported": true, "registration_endpoint": "x",
+                "authorization_response_iss_parameter_supported": true, "registration_endpoint": "https://as.example/register",
+                "client_id_metadata_document_supported": true,
             })),
         )
         .unwrap();
         assert_eq!(metadata.scopes_supported.unwrap(), ["a", "offline_access"]);
         assert_eq!(metadata.token_endpoint_auth_methods_supported.unwrap(), ["none"]);
-        assert!(metadata.authorization_response_iss_parameter_supported);
+        assert!(metadata.authorization_response_iss_parameter_supported && metadata.client_id_metadata_document_supported);
+        assert_eq!(metadata.registration_endpoint.as_deref(), Some("https://as.example/register"));
+    }
+
+    #[test]
+    fn without_metadata_the_endpoints_are_fixed_ones_at_the_origin() {
+        let metadata = fallback("https://mcp.example").unwrap();
+        assert_eq!(metadata.authorization_endpoint.as_deref(), Some("https://mcp.example/authorize"));
+        assert_eq!((metadata.token_endpoint.as_str(), metadata.require_s256(&quirks())), ("https://mcp.example/token", Ok(())));
+        assert_eq!(metadata.registration_endpoint.as_deref(), Some("https://mcp.example/register"));
+        assert_eq!(fallback("http://mcp.example"), None);
     }
 }

@@ -7,7 +7,10 @@ pub mod challenge;
 pub mod device;
 pub mod identity;
 pub mod metadata;
+pub mod register;
+pub mod resource_metadata;
 pub mod revoke;
+pub mod scopes;
 pub mod text;
 pub mod token;
 

@@ -133,22 +133,20 @@ fn github(
     let base = github_api(definition)?;
     let headers = || vec![("accept", "application/vnd.github+json".into()), ("content-type", "application/json".into())];
     let by_holder = |access: Option<&AccessToken>| Request {
-        method: Method::Post,
-        url: format!("{base}/credentials/revoke"),
         headers: headers(),
         body: Some(form::json_tokens("credentials", access, refresh)),
         timeout: TIMEOUT,
+        ..Request::new(Method::Post, format!("{base}/credentials/revoke"))
     };
     let Some((secret, access)) = secret.zip(access) else {
         return Some(if access.is_some() || refresh.is_some() { vec![by_holder(access)] } else { Vec::new() });
     };
     let mut requests = Vec::from_iter(refresh.map(|_| by_holder(None)));
     let mut delete = Request {
-        method: Method::Delete,
-        url: format!("{base}/applications/{}/token", path_segment(client_id)),
         headers: headers(),
         body: Some(form::json_token("access_token", &Field::Access(access))),
         timeout: TIMEOUT,
+        ..Request::new(Method::Delete, format!("{base}/applications/{}/token", path_segment(client_id)))
     };
     delete.headers.push(("authorization", form::basic(client_id, secret)));
     requests.push(delete);
@@ -165,7 +163,7 @@ fn google(definition: &Definition, access: Option<&AccessToken>, refresh: Option
 fn bearer(definition: &Definition, access: Option<&AccessToken>) -> Option<Vec<Request>> {
     let headers = vec![("accept", "application/json".into()), ("authorization", form::bearer(access?))];
     let url = definition.revocation_endpoint.clone()?;
-    Some(vec![Request { method: Method::Post, url, headers, body: None, timeout: TIMEOUT }])
+    Some(vec![Request { headers, timeout: TIMEOUT, ..Request::new(Method::Post, url) }])
 }
 
 /// The version of Notion's API that this was written for; it refuses requests that name none.
@@ -179,8 +177,6 @@ fn notion(
 ) -> Option<Vec<Request>> {
     let (url, client_id, secret) = (definition.revocation_endpoint.as_deref()?, definition.client_id.as_deref()?, secret?);
     let request = |token| Request {
-        method: Method::Post,
-        url: url.to_owned(),
         headers: vec![
             ("accept", "application/json".into()),
             ("content-type", "application/json".into()),
@@ -189,6 +185,7 @@ fn notion(
         ],
         body: Some(form::json_token("token", &token)),
         timeout: TIMEOUT,
+        ..Request::new(Method::Post, url)
     };
     let tokens = [refresh.map(Field::Refresh), access.map(Field::Access)];
     Some(tokens.into_iter().flatten().map(request).collect())
@@ -198,7 +195,7 @@ fn supabase(definition: &Definition, secret: Option<&ClientSecret>, refresh: Opt
     let url = definition.revocation_endpoint.clone()?;
     let body = form::json_client(definition.client_id.as_deref()?, secret?, refresh?);
     let headers = vec![("accept", "application/json".into()), ("content-type", "application/json".into())];
-    Some(vec![Request { method: Method::Post, url, headers, body: Some(body), timeout: TIMEOUT }])
+    Some(vec![Request { headers, body: Some(body), timeout: TIMEOUT, ..Request::new(Method::Post, url) }])
 }
 
 /// The REST API beside the account endpoint: `https://api.github.com/user`, or `https://HOST/api/v3/user`; without one, the

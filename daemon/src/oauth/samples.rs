@@ -13,6 +13,7 @@ pub(crate) fn answer(status: u16, content_type: &str, body: &str) -> Response {
         status,
         content_type: (!content_type.is_empty()).then(|| content_type.to_owned()),
         retry_after: None,
+        challenges: Vec::new(),
         body: Zeroizing::new(body.as_bytes().to_vec()),
     }
 }
@@ -42,6 +43,7 @@ pub(crate) fn definition() -> Definition {
         client_id: Some("client-1".into()),
         redirect_uri: Some("http://127.0.0.1:7777/callback".into()),
         client_auth: None,
+        server: None,
         client_credentials: false,
     }
 }

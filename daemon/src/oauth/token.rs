@@ -181,7 +181,9 @@ pub fn client_credentials(
 /// What a token request that got no answer means.
 pub fn from_transport(error: TransportError) -> TokenError {
     match &error {
-        TransportError::Refused(_) | TransportError::NotSent { .. } => TokenError::NotSent(error.to_string()),
+        TransportError::Refused(_) | TransportError::OutOfReach(_) | TransportError::NotSent { .. } => {
+            TokenError::NotSent(error.to_string())
+        }
         TransportError::Lost { .. } => TokenError::Lost(error.to_string()),
     }
 }

@@ -17,7 +17,7 @@ fn the_page_of_presets_says_what_the_preset_files_say() {
     let mut text =
         format!("{head}{MARK}\n\n## Overview\n\n| preset | for | needs | login | redirect to register |\n|---|---|---|---|---|\n");
     text.extend(preset::all().map(overview));
-    text.push_str("\nRemote MCP servers, listed by name; their login comes with remote servers:\n\n| name | URL | |\n|---|---|---|\n");
+    text.push_str("\nRemote MCP servers that are known by name (`mcp-authctl login notion-mcp`); any other by its URL ([remote.md](remote.md)):\n\n| name | URL | |\n|---|---|---|\n");
     text.extend(remote::all().iter().map(|server| format!("| `{}` | <{}> | {} |\n", server.name, server.url, server.note)));
     text.extend(preset::all().map(section));
     agree("providers.md", &page, &text);

@@ -44,6 +44,10 @@ pub fn find(name: &str) -> Option<&'static Preset> {
 /// Checks a table of config.toml and lays it over its preset: the one that it names, else the one that it is named like.
 pub fn provider(name: &str, config: Table) -> Result<Provider, Wrong> {
     config.check()?;
+    if config.server.is_some() {
+        discovered(&config)?;
+        return config.provider(name, None);
+    }
     let preset = match &config.preset {
         Some(named) => Some(find(named.get_ref()).ok_or_else(|| unknown(named))?),
         None => find(name),
@@ -274,7 +278,35 @@ fn below(file: &File, config: &Table) -> Table {
     config.clone().over(preset)
 }
 
+/// A remote server tells its authorization server itself: what is written beside it would be passed over.
+fn discovered(config: &Table) -> Result<(), Wrong> {
+    let fixed = [
+        ("preset", &config.preset),
+        ("base_url", &config.base_url),
+        ("api_base_url", &config.api_base_url),
+        ("issuer", &config.issuer),
+        ("authorization_endpoint", &config.authorization_endpoint),
+        ("token_endpoint", &config.token_endpoint),
+        ("refresh_endpoint", &config.refresh_endpoint),
+        ("revocation_endpoint", &config.revocation_endpoint),
+        ("userinfo_endpoint", &config.userinfo_endpoint),
+        ("device_authorization_endpoint", &config.device_authorization_endpoint),
+    ];
+    match fixed.into_iter().find_map(|(key, value)| Some((key, value.as_ref()?))) {
+        Some((key, value)) => {
+            let what = format!("`{key}` means nothing beside `server`, whose authorization server is discovered");
+            Err(Wrong::table(what, "remove one of the two").at(value.span()))
+        }
+        None => Ok(()),
+    }
+}
+
 fn stands_alone(name: &str, config: &Table) -> Result<(), Wrong> {
+    if let Some(allow) = &config.allow_private {
+        return Err(
+            Wrong::table("`allow_private` means something only beside `server`", "give `server` too, or remove it").at(allow.span())
+        );
+    }
     for (key, value) in [("base_url", &config.base_url), ("api_base_url", &config.api_base_url)] {
         if let Some(value) = value {
             let hint = "add preset = \"NAME\"; `mcp-authctl provider list` shows them";

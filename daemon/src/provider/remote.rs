@@ -1,9 +1,9 @@
-//! Remote MCP servers that are known by name, as data in `remote.toml`. They are listed so that people find them; a login at
-//! one comes with remote servers (RFC 9728 discovery), which this daemon does not do yet.
+//! Remote MCP servers that are known by name, as data in `remote.toml`: `login notion-mcp` is a login at its URL. What they say
+//! of themselves is discovered at the login (RFC 9728).
 
 use std::sync::LazyLock;
 
-use mcp_auth_proto::{ErrorBody, ErrorCode, ProviderSummary};
+use mcp_auth_proto::ProviderSummary;
 use serde::Deserialize;
 
 /// A remote MCP server.
@@ -45,19 +45,12 @@ impl RemoteServer {
         ProviderSummary {
             name: self.name.clone(),
             resource: Some(self.url.clone()),
-            missing: vec!["remote_servers".to_owned()],
-            notes: vec![self.note.clone(), "its login comes with remote servers".to_owned()],
+            notes: vec![self.note.clone()],
             verified: Some(false),
             checked: Some(SERVERS.checked.clone()),
             sources: vec![self.source.clone()],
             ..ProviderSummary::default()
         }
-    }
-
-    /// What a login at it is told.
-    pub fn not_yet(&self) -> ErrorBody {
-        let sentence = format!("{} is the remote MCP server {}, and logins at remote servers are not there yet", self.name, self.url);
-        ErrorBody::new(ErrorCode::Conflict, sentence).hint("mcp-authctl provider list shows what can be logged in to")
     }
 }
 
@@ -75,7 +68,7 @@ mod tests {
             }
             assert!(server.name.ends_with("-mcp") && preset::find(&server.name).is_none(), "{}", server.name);
             let summary = server.summary();
-            assert_eq!((summary.resource.as_deref(), summary.missing.is_empty()), (Some(server.url.as_str()), false));
+            assert_eq!((summary.resource.as_deref(), summary.missing.is_empty()), (Some(server.url.as_str()), true));
         }
     }
 }

@@ -31,6 +31,8 @@ pub struct Table {
     pub(super) preset: Text,
     pub(super) base_url: Text,
     pub(super) api_base_url: Text,
+    pub(super) server: Text,
+    pub(super) allow_private: Option<Spanned<bool>>,
     pub(super) issuer: Text,
     pub(super) authorization_endpoint: Text,
     pub(super) token_endpoint: Text,
@@ -113,6 +115,8 @@ impl Table {
             preset: self.preset.or(below.preset),
             base_url: self.base_url.or(below.base_url),
             api_base_url: self.api_base_url.or(below.api_base_url),
+            server: self.server.or(below.server),
+            allow_private: self.allow_private.or(below.allow_private),
             issuer: self.issuer.or(below.issuer),
             authorization_endpoint: self.authorization_endpoint.or(below.authorization_endpoint),
             token_endpoint: self.token_endpoint.or(below.token_endpoint),
@@ -167,6 +171,7 @@ impl Table {
     pub fn check(&self) -> Result<(), Wrong> {
         one("base_url", &self.base_url, check::issuer)?;
         one("api_base_url", &self.api_base_url, check::issuer)?;
+        one("server", &self.server, check::endpoint)?;
         one("issuer", &self.issuer, check::issuer)?;
         one("authorization_endpoint", &self.authorization_endpoint, check::endpoint)?;
         one("token_endpoint", &self.token_endpoint, check::endpoint)?;
@@ -202,6 +207,8 @@ impl Table {
             name: name.to_owned(),
             configured: false,
             preset: preset.map(str::to_owned),
+            server: text(self.server),
+            allow_private: self.allow_private.is_some_and(Spanned::into_inner),
             issuer: text(self.issuer),
             endpoints: Endpoints {
                 authorization: text(self.authorization_endpoint),

@@ -4,6 +4,8 @@
 //! Every exchange has a connection of its own. A kept one that the server is just closing would make a request end as
 //! [`TransportError::Lost`], and for a rotating refresh token "lost" is the costliest word there is. TLS sessions are resumed.
 
+mod sieve;
+
 use std::error::Error as _;
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -11,7 +13,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
-use reqwest::header::{CONTENT_TYPE, DATE, HeaderMap, HeaderName, HeaderValue, LOCATION, RETRY_AFTER};
+use reqwest::header::{CONTENT_TYPE, DATE, HeaderMap, HeaderName, HeaderValue, LOCATION, RETRY_AFTER, WWW_AUTHENTICATE};
 use reqwest::{Client, NoProxy, Proxy};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
@@ -21,6 +23,8 @@ use time::format_description::well_known::Rfc2822;
 use tokio::sync::OnceCell;
 use zeroize::Zeroizing;
 
+use self::sieve::{OutOfReach, Sieve};
+use super::address::Reach;
 use super::{Exchange, Knock, Method, Request, Response, Transport, TransportError, check_url, is_loopback};
 use crate::clock::Wall;
 use crate::oauth::text::clean;
@@ -54,6 +58,8 @@ const LARGEST_BODY: usize = 256 * 1024;
 const USUAL_BODY: usize = 16 * 1024;
 /// The most header fields in an answer.
 const MOST_HEADERS: usize = 100;
+/// The most challenges in an answer that are read.
+const MOST_CHALLENGES: usize = 8;
 /// The most redirects that a `GET` follows on its origin.
 const MOST_REDIRECTS: usize = 3;
 
@@ -66,7 +72,10 @@ impl Network {
     async fn exchange(&self, request: Request) -> Result<Response, TransportError> {
         let mut url = check_url(&request.url)?;
         let deadline = Instant::now() + request.timeout;
-        let client = self.client(&url, request.timeout).await?;
+        if !request.reach.allows_host(&url) {
+            return Err(TransportError::OutOfReach(host(&url)));
+        }
+        let client = self.client(&url, request.timeout, request.reach).await?;
         let not_sent = |reason: &str| TransportError::NotSent { host: host(&url), reason: reason.to_owned() };
         let headers = header_map(&request).ok_or_else(|| not_sent("a header of the request cannot be sent"))?;
         let method = match request.method {
@@ -92,7 +101,7 @@ impl Network {
 
     async fn head(&self, url: &str, timeout: Duration) -> Result<Option<Wall>, TransportError> {
         let url = check_url(url)?;
-        let client = self.client(&url, timeout).await?;
+        let client = self.client(&url, timeout, Reach::Anywhere).await?;
         let answer = client.get(url.clone()).timeout(timeout).send().await.map_err(|error| failure(&url, error))?;
         Ok(answer
             .headers()
@@ -101,8 +110,8 @@ impl Network {
             .map(|date| Wall(date.unix_timestamp().saturating_mul(1000))))
     }
 
-    /// A client for one exchange. The roots come along behind an `Arc`.
-    async fn client(&self, url: &url::Url, timeout: Duration) -> Result<Client, TransportError> {
+    /// A client for one exchange. The roots come along behind an `Arc`. Its redirects stay on the origin, so one host is sifted.
+    async fn client(&self, url: &url::Url, timeout: Duration, reach: Reach) -> Result<Client, TransportError> {
         let not_sent = |reason: String| TransportError::NotSent { host: host(url), reason };
         let builder = Client::builder()
             .user_agent(concat!("mcp-authd/", env!("CARGO_PKG_VERSION")))
@@ -114,6 +123,10 @@ impl Network {
             .pool_max_idle_per_host(0)
             .connect_timeout(CONNECT_TIMEOUT.min(timeout / 2))
             .read_timeout(READ_TIMEOUT);
+        let builder = match reach {
+            Reach::Anywhere => builder,
+            reach => builder.dns_resolver(Sieve { host: url.host_str().unwrap_or_default().to_owned(), reach }),
+        };
         let builder = if url.scheme() == "https" {
             self.proxied(builder).map_err(not_sent)?.tls_backend_preconfigured(self.tls().await.map_err(not_sent)?)
         } else {
@@ -209,6 +222,11 @@ async fn read(url: &url::Url, mut answer: reqwest::Response) -> Result<Response,
     let status = answer.status().as_u16();
     let content_type = answer.headers().get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).map(media_type);
     let retry_after = retry_after(answer.headers());
+    let texts = answer.headers().get_all(WWW_AUTHENTICATE).iter().filter_map(|value| value.to_str().ok());
+    let challenges = texts.take(MOST_CHALLENGES).map(str::to_owned).collect();
+    if content_type.as_deref() == Some("text/event-stream") {
+        return Ok(Response { status, content_type, retry_after, challenges, body: Zeroizing::default() });
+    }
     let mut body = Zeroizing::new(Vec::with_capacity(USUAL_BODY));
     while let Some(chunk) = answer.chunk().await.map_err(|error| failure(url, error))? {
         if body.len() + chunk.len() > LARGEST_BODY {
@@ -217,7 +235,7 @@ async fn read(url: &url::Url, mut answer: reqwest::Response) -> Result<Response,
         }
         body.extend_from_slice(&chunk);
     }
-    Ok(Response { status, content_type, retry_after, body })
+    Ok(Response { status, content_type, retry_after, challenges, body })
 }
 
 fn media_type(value: &str) -> String {
@@ -242,6 +260,9 @@ fn date(text: &str) -> Option<OffsetDateTime> {
 /// Up to the connection nothing has left; from there on everything may have.
 fn failure(url: &url::Url, error: reqwest::Error) -> TransportError {
     let host = host(url);
+    if is_out_of_reach(&error) {
+        return TransportError::OutOfReach(host);
+    }
     let not_sent = error.is_builder() || error.is_connect();
     let reason = if error.is_dns() {
         "its name cannot be resolved".to_owned()
@@ -253,6 +274,17 @@ fn failure(url: &url::Url, error: reqwest::Error) -> TransportError {
         deepest(&error)
     };
     if not_sent { TransportError::NotSent { host, reason } } else { TransportError::Lost { host, reason } }
+}
+
+fn is_out_of_reach(error: &reqwest::Error) -> bool {
+    let mut cause: Option<&dyn std::error::Error> = error.source();
+    while let Some(next) = cause {
+        if next.is::<OutOfReach>() {
+            return true;
+        }
+        cause = next.source();
+    }
+    false
 }
 
 /// The innermost cause: the outer ones repeat the URL. A certificate may choose words in it.

@@ -100,7 +100,7 @@ fn moved(status: u16, to: &str) -> Step {
 fn request(method: Method, url: String) -> Request {
     let headers = vec![("accept", "application/json".into()), ("authorization", "Bearer top-secret".into())];
     let body = (method != Method::Get).then(|| SecretText::from("token=top-secret"));
-    Request { method, url, headers, body, timeout: Duration::from_secs(20) }
+    Request { headers, body, timeout: Duration::from_secs(20), ..Request::new(method, url) }
 }
 
 async fn send(request: Request) -> Result<Response, TransportError> {
@@ -337,4 +337,32 @@ fn deflated_zeros(kib: usize) -> Vec<u8> {
     }
     push(&mut bits, 0, 7);
     bits.chunks(8).map(|byte| byte.iter().enumerate().fold(0, |all, (at, bit)| all | u8::from(*bit) << at)).collect()
+}
+
+#[tokio::test]
+async fn what_a_server_named_is_not_connected_to_in_a_private_network_by_name_or_address() {
+    let server = Server::start(vec![ok("{}"), ok("{}")]);
+    let port = server.origin.rsplit_once(':').unwrap().1;
+    for host in ["127.0.0.1", "localhost", "[::ffff:127.0.0.1]", "2130706433", "0x7f.1", "0.0.0.0"] {
+        for method in [Method::Get, Method::Post] {
+            let named = Request { reach: Reach::Public, ..request(method, format!("https://{host}:{port}/")) };
+            let refused = send(named).await;
+            assert!(matches!(refused, Err(TransportError::OutOfReach(_))), "{host}: {refused:?}");
+        }
+    }
+    for reach in [Reach::PublicAndLoopback, Reach::Anywhere] {
+        let named = Request { reach, ..request(Method::Get, server.url("/").replace("127.0.0.1", "localhost")) };
+        assert_eq!(send(named).await.unwrap().status, 200, "{reach:?}");
+    }
+    assert_eq!(server.seen().len(), 2, "nothing else was connected to");
+}
+
+#[tokio::test]
+async fn challenges_are_read_and_an_event_stream_is_not_waited_for() {
+    let answer = "HTTP/1.1 401 No\r\nWWW-Authenticate: Basic realm=x\r\nWWW-Authenticate: Bearer scope=\"a\"\r\nContent-Length: 0\r\n\r\n";
+    let server = Server::start(vec![say(answer), Step::Hold("HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\ndata: x\n\n")]);
+    let refused = send(request(Method::Post, server.url("/mcp"))).await.unwrap();
+    assert_eq!(refused.challenges, ["Basic realm=x", "Bearer scope=\"a\""]);
+    let streaming = Request { timeout: Duration::from_secs(20), ..request(Method::Post, server.url("/mcp")) };
+    assert_eq!(send(streaming).await.unwrap().status, 200);
 }

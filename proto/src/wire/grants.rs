@@ -28,6 +28,9 @@ pub struct GrantSummary {
     /// The provider's issuer, when known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub issuer: Option<String>,
+    /// The URL of the remote MCP server that it is for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub server: Option<String>,
     /// Where the person allowed it. Absent for a static token.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub authorization_endpoint: Option<String>,

@@ -8,8 +8,11 @@ use crate::{ErrorBody, GrantName, GrantSummary, Secret};
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct LoginRequest {
-    /// The provider's name, or the name of a grant (`github`, `github:work`).
+    /// The provider's name, the name of a grant (`github`, `github:work`), or the URL of a remote MCP server.
     pub provider: String,
+    /// For a URL: the name of the grant; absent: the one that is held for it, else the server's host.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
     /// The account label: the grant becomes `PROVIDER:LABEL`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub account: Option<String>,
@@ -40,6 +43,19 @@ pub struct LoginRequest {
     /// Finishes an exchange that the person began by hand.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub exchange: Option<CodeExchange>,
+    /// For a remote MCP server: a client that was registered at its authorization server by hand.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub client_id: Option<String>,
+    /// Its secret, where it has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub client_secret: Option<Secret>,
+    /// For a remote MCP server: the URL of a client metadata document, shown where the authorization server takes one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub client_metadata_url: Option<String>,
+    /// For a remote MCP server: the raw `WWW-Authenticate` value that it answered. Its scopes are asked for besides those
+    /// that the grant has asked for before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub challenge: Option<String>,
     /// Whether this subscriber can open a browser.
     #[serde(default)]
     pub browser: bool,
@@ -85,6 +101,20 @@ pub enum LoginFlow {
     ClientCredentials,
 }
 
+/// How a client came by its id.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ClientKind {
+    /// A person registered it by hand.
+    Given,
+    /// It is the URL of its metadata document.
+    MetadataDocument,
+    /// The authorization server has made it now (RFC 7591).
+    Registered,
+    /// The authorization server has made it for an earlier login.
+    Known,
+}
+
 /// One event of a login: a JSON line of the answer to `POST /v1/logins`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
@@ -97,6 +127,22 @@ pub enum LoginEvent {
         grant: GrantName,
         /// Whether it was running already.
         joined: bool,
+    },
+    /// The remote MCP server has told who lets people in.
+    ServerFound {
+        /// The server's URL, as it was given.
+        server: String,
+        /// The issuer of its authorization server.
+        authorization_server: String,
+    },
+    /// What this program is to the authorization server, and what it asks for.
+    ClientChosen {
+        /// How it came by its client id.
+        client: ClientKind,
+        /// The client id.
+        client_id: String,
+        /// The scopes; none: whatever the server gives by itself.
+        scopes: Vec<String>,
     },
     /// The person must open this URL.
     OpenUrl {

@@ -62,21 +62,7 @@ pub(super) fn log_in(client: &Arc<Client>, issuer: &str, way: &Way) -> Result<Op
 }
 
 fn request(browser: bool) -> LoginRequest {
-    LoginRequest {
-        provider: NAME.to_owned(),
-        account: None,
-        scopes: None,
-        callback_port: None,
-        flow: Some(LoginFlow::Code),
-        headless: false,
-        login_hint: None,
-        without_refresh_scopes: false,
-        replace: false,
-        asks: false,
-        exchange: None,
-        browser,
-        interactive: true,
-    }
+    LoginRequest { provider: NAME.to_owned(), flow: Some(LoginFlow::Code), browser, interactive: true, ..LoginRequest::default() }
 }
 
 /// Leaves it to the person. The page names a command for their own daemon; here the code alone is typed.

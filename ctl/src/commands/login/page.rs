@@ -1,7 +1,5 @@
 //! The way to the provider's page: the URL or the code, the browser, and what helps where there is none.
 
-use mcp_auth_proto::GrantName;
-
 use super::wait;
 use crate::browser::{self, Absence};
 use crate::failure::Failure;
@@ -20,7 +18,7 @@ pub(super) fn show_url(url: &str, host: &str, open: bool) -> Result<(), Failure>
 }
 
 /// Where no browser opens here: how the redirect finds back. `reads`: a pasted address is read from stdin.
-pub(super) fn tell_the_way_back(absence: Absence, redirect_uri: &str, name: &GrantName, reads: bool) {
+pub(super) fn tell_the_way_back(absence: Absence, redirect_uri: &str, name: &str, reads: bool) {
     let here = match absence {
         Absence::Ssh => "over SSH",
         Absence::Container => "in a container",

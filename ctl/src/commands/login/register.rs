@@ -8,11 +8,11 @@ use crate::failure::Failure;
 use crate::output::{self, field};
 
 /// Keeps a client id that was given. One that is there already is not replaced: grants were made with it.
-pub(super) fn keep_client_id(client: &Client, name: &str, client_id: &str) -> Result<(), Failure> {
-    match provider_of(name, client)?.client_id {
+pub(super) fn keep_client_id(client: &Client, provider: &ProviderSummary, client_id: &str) -> Result<(), Failure> {
+    match &provider.client_id {
         Some(present) if present == client_id => Ok(()),
-        Some(_) => Err(Failure::OtherClientId { provider: name.to_owned(), given: client_id.to_owned() }),
-        None => define(client, name, None, client_id),
+        Some(_) => Err(Failure::OtherClientId { provider: provider.name.clone(), given: client_id.to_owned() }),
+        None => define(client, &provider.name, None, client_id),
     }
 }
 

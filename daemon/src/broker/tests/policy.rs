@@ -56,7 +56,13 @@ async fn asked(broker: Broker) -> Result<String, ErrorCode> {
 
 fn widened(scope: &str) -> Result<Response, TransportError> {
     let body = format!(r#"{{"access_token":"at-2","token_type":"Bearer","expires_in":3600,"refresh_token":"rt-2","scope":"{scope}"}}"#);
-    Ok(Response { status: 200, content_type: Some("application/json".into()), retry_after: None, body: Zeroizing::new(body.into_bytes()) })
+    Ok(Response {
+        status: 200,
+        content_type: Some("application/json".into()),
+        retry_after: None,
+        challenges: Vec::new(),
+        body: Zeroizing::new(body.into_bytes()),
+    })
 }
 
 #[tokio::test]

@@ -27,6 +27,7 @@ fn values_of_more_than_one_form_are_told_what_they_may_be() {
             "`proxy` holds a user name or password\nhint: leave it out here and set HTTPS_PROXY for the daemon instead",
         ),
         ("ca_file = 'ca.pem'", "`ca_file` must be an absolute path\nhint: `~` and variables are not expanded here"),
+        ("allow_private = true", "`allow_private` means something only beside `server`\nhint: give `server` too, or remove it"),
         ("verified = true", "unknown key `verified` in [providers.corp]"),
     ];
     for (line, expected) in table {
@@ -117,4 +118,19 @@ fn a_list_of_ports_is_shown_as_redirect_uris_and_filled_into_the_steps() {
     let provider = config.provider("corp").unwrap();
     assert_eq!(provider.redirect_uri_for_registration(), "http://127.0.0.1:4000/callback");
     assert_eq!(provider.registration_steps, ["Add http://127.0.0.1:4000/callback, http://127.0.0.1:4001/callback"]);
+}
+
+#[test]
+fn a_remote_server_stands_alone_since_the_rest_is_discovered() {
+    let server = "[providers.corp]\nserver = 'https://mcp.corp.example/mcp'\n";
+    let good = parse(&format!("{server}allow_private = true\nclient_id = 'x'\nscopes = ['a']")).unwrap();
+    let provider = good.provider("corp").unwrap();
+    assert_eq!((provider.server.as_deref(), provider.allow_private), (Some("https://mcp.corp.example/mcp"), true));
+    for line in
+        ["issuer = 'https://a.example'", "token_endpoint = 'https://a.example/t'", "preset = 'gitlab'", "base_url = 'https://a.example'"]
+    {
+        let said = complaint(&format!("{server}{line}"));
+        assert!(said.contains("means nothing beside `server`") && said.contains(":3: "), "{line}: {said}");
+    }
+    assert!(complaint("[providers.corp]\nserver = 'http://mcp.corp.example'").contains("`server` uses http"));
 }

@@ -40,11 +40,9 @@ fn by_key() -> Quirks {
 
 fn request() -> Request {
     Request {
-        method: Method::Post,
-        url: "https://as.example/token".into(),
-        headers: Vec::new(),
         body: Some("grant_type=refresh_token&client_id=client-1".into()),
         timeout: Duration::from_secs(1),
+        ..Request::new(Method::Post, "https://as.example/token")
     }
 }
 

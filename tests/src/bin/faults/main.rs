@@ -31,6 +31,7 @@ mod peers;
 mod places;
 mod power;
 mod provider;
+mod remote;
 mod report;
 mod side;
 mod soak;
@@ -85,6 +86,7 @@ fn cases() -> Vec<Case> {
         places::CASES,
         power::CASES,
         provider::CASES,
+        remote::CASES,
         soak::CASES,
         stalls::CASES,
         texts::CASES,

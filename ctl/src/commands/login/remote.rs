@@ -1,0 +1,75 @@
+//! What a login at a remote MCP server has besides: its options, and what the person is told on the way.
+
+use mcp_auth_proto::{Client, ClientKind, ClientSecretRequest, GrantName, LoginRequest, ProviderSummary};
+
+use super::register;
+use crate::ask;
+use crate::commands::target::Target;
+use crate::commands::{provider_of, scopes};
+use crate::failure::Failure;
+use crate::output::{self, field};
+
+/// For the URL of a remote MCP server
+#[derive(Debug, clap::Args)]
+pub(super) struct RemoteArgs {
+    /// With a URL: what the grant is called; else it is named after the server's host
+    #[arg(long = "name", value_name = "NAME")]
+    grant_name: Option<GrantName>,
+    /// The client id that the provider, or the server's authorization server, gave you; it is kept
+    #[arg(long, value_name = "ID")]
+    client_id: Option<String>,
+    /// Read the secret of that client from stdin; it is kept
+    #[arg(long, requires = "client_id")]
+    client_secret_stdin: bool,
+    /// With a URL: the client metadata document to show where the authorization server takes one
+    #[arg(long, value_name = "URL")]
+    client_metadata_url: Option<String>,
+}
+
+impl RemoteArgs {
+    /// Puts a client that was given where it belongs: into the request at a remote server, else to the provider.
+    pub(super) fn place(&self, target: &Target, client: &Client, request: &mut LoginRequest) -> Result<(), Failure> {
+        request.name = self.grant_name.as_ref().map(ToString::to_string);
+        request.client_metadata_url.clone_from(&self.client_metadata_url);
+        let Some(client_id) = &self.client_id else { return Ok(()) };
+        let client_secret = self.client_secret_stdin.then(|| ask::client_secret("client secret (not shown): ")).transpose()?;
+        match provider(target, client)? {
+            Some(provider) => {
+                register::keep_client_id(client, &provider, client_id)?;
+                if let Some(client_secret) = client_secret {
+                    client.set_client_secret(&provider.name, &ClientSecretRequest { client_secret })?;
+                }
+            }
+            None => (request.client_id, request.client_secret) = (Some(client_id.clone()), client_secret),
+        }
+        Ok(())
+    }
+}
+
+/// The provider that a name stands for; `None`: it stands for a remote server.
+fn provider(target: &Target, client: &Client) -> Result<Option<ProviderSummary>, Failure> {
+    let Some(name) = target.name() else { return Ok(None) };
+    match provider_of(name.base(), client) {
+        Ok(provider) => Ok(Some(provider).filter(|provider| provider.resource.is_none())),
+        Err(_) if client.grant(name).is_ok_and(|grant| grant.server.is_some()) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// The server has told who lets people in.
+pub(super) fn tell_server(server: &str, authorization_server: &str) {
+    output::note(&format!("found {}; its authorization server is {}", field(server), field(authorization_server)));
+}
+
+/// How this program is known there, and what it asks for.
+pub(super) fn tell_client(kind: ClientKind, client_id: &str, asked: &[String]) {
+    let id = field(client_id);
+    let known = match kind {
+        ClientKind::Given => format!("known there as the client {id} that you registered"),
+        ClientKind::MetadataDocument => format!("known there by the client metadata at {id}"),
+        ClientKind::Registered => format!("registered there as the client {id}"),
+        ClientKind::Known => format!("known there as the client {id} of an earlier login"),
+    };
+    let wish = if asked.is_empty() { "asks for no scopes in particular".to_owned() } else { format!("asks for {}", scopes(asked)) };
+    output::note(&format!("{known}; {wish}"));
+}

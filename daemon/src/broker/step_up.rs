@@ -1,0 +1,96 @@
+//! PURE: how often programs may lead a person to a login page. A server that is never content must not open window after window
+//! (MCP authorization, "Step-Up Authorization Flow": retry limits).
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use mcp_auth_proto::{ErrorBody, ErrorCode, GrantName};
+
+use crate::clock::Boot;
+
+/// One reason leads to one login in this time.
+const SAME_REASON: Duration = Duration::from_secs(600);
+/// So many logins of one grant, for whatever reasons, in this time.
+const MOST: usize = 3;
+const ALL_REASONS: Duration = Duration::from_secs(24 * 3600);
+
+/// The logins that programs asked for, by grant.
+#[derive(Debug, Default)]
+pub(super) struct StepUps(HashMap<GrantName, Vec<(Reason, Boot)>>);
+
+/// Why a program asks for a login.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Reason {
+    /// The scopes, sorted.
+    scopes: Vec<String>,
+    /// The grant's present authorization server is not named any more.
+    moved: bool,
+}
+
+impl Reason {
+    pub(super) fn new(scopes: &[String], moved: bool) -> Self {
+        let mut scopes = scopes.to_vec();
+        scopes.sort_unstable();
+        Self { scopes, moved }
+    }
+}
+
+impl StepUps {
+    /// Whether a login may begin; it is counted if so.
+    pub(super) fn begin(&mut self, name: &GrantName, reason: Reason, now: Boot) -> Result<(), ErrorBody> {
+        let begun = self.0.entry(name.clone()).or_default();
+        begun.retain(|(_, at)| now < *at + ALL_REASONS);
+        let again = begun.iter().any(|(earlier, at)| *earlier == reason && now < *at + SAME_REASON);
+        let many = begun.len() >= MOST;
+        if !again && !many {
+            begun.push((reason, now));
+            return Ok(());
+        }
+        let scopes =
+            if reason.scopes.is_empty() { String::new() } else { format!(" --scope '{}'", reason.scopes.join(" ").replace('\'', r"'\''")) };
+        let sentence = match again {
+            true => format!("a login of `{name}` was asked for a moment ago for the same reason, and the server is not content"),
+            false => format!("programs have asked for {MOST} logins of `{name}` today, and the server is not content"),
+        };
+        Err(ErrorBody::new(ErrorCode::TooManyRequests, sentence).hint(format!("mcp-authctl login {name}{scopes}")))
+    }
+
+    /// A person logs in by themselves: what programs asked for before does not count any more.
+    pub(super) fn forget(&mut self, name: &GrantName) {
+        self.0.remove(name);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(seconds: u64) -> Boot {
+        Boot::from_start(Duration::from_secs(seconds))
+    }
+
+    fn reason(scopes: &str) -> Reason {
+        Reason::new(&scopes.split(' ').map(str::to_owned).collect::<Vec<_>>(), false)
+    }
+
+    #[test]
+    fn one_reason_leads_to_one_login_in_ten_minutes_and_all_of_them_to_three_a_day() {
+        let (mut step_ups, name) = (StepUps::default(), "a".parse().unwrap());
+        assert!(step_ups.begin(&name, reason("x y"), at(0)).is_ok());
+        let again = step_ups.begin(&name, reason("y x"), at(599)).unwrap_err();
+        assert_eq!(again.hint.as_deref(), Some("mcp-authctl login a --scope 'x y'"));
+        assert!(step_ups.begin(&name, reason("x y"), at(600)).is_ok(), "later it may be asked for again");
+        assert!(step_ups.begin(&name, Reason { moved: true, ..reason("x y") }, at(601)).is_ok(), "another reason");
+        assert!(step_ups.begin(&name, reason("z"), at(5000)).is_err(), "three in all");
+        assert!(step_ups.begin(&"b".parse().unwrap(), reason("z"), at(5000)).is_ok(), "another grant");
+        assert!(step_ups.begin(&name, reason("z"), at(24 * 3600 + 700)).is_ok(), "another day");
+    }
+
+    #[test]
+    fn a_person_who_logs_in_starts_the_count_anew() {
+        let (mut step_ups, name) = (StepUps::default(), "a".parse().unwrap());
+        assert!(step_ups.begin(&name, reason("x"), at(0)).is_ok());
+        step_ups.forget(&name);
+        assert!(step_ups.begin(&name, reason("x"), at(1)).is_ok());
+    }
+}

@@ -164,7 +164,7 @@ impl Core {
             client_secret: self.secret_of(provider),
             scopes: scopes(request, flow, provider)?,
             login_hint: request.login_hint.clone().or(known),
-            resource: held.and_then(|held| held.resource.clone()),
+            resource: provider.resource.clone().or_else(|| held.and_then(|held| held.resource.clone())),
             callback_port: request.callback_port,
             flow: if by_hand.is_some() { Some(LoginFlow::Code) } else { flow },
             by_hand,

@@ -19,6 +19,7 @@ mod logins;
 mod notices;
 mod policy;
 mod providers;
+mod relay;
 #[cfg(test)]
 mod tests;
 mod tokens;
@@ -33,6 +34,7 @@ use mcp_auth_proto::{ErrorBody, ErrorCode, GrantName};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use self::core::Core;
+pub use self::relay::Destination;
 use crate::caller::Caller;
 use crate::clock::Clock;
 use crate::config::{Config, Network};

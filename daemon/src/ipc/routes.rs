@@ -13,6 +13,7 @@ use crate::broker::Broker;
 use crate::issuer::Issuer;
 use crate::oauth::text::is_scope;
 use crate::policy::{self, Decision, Right};
+use crate::relay;
 
 /// Answers calls by the table.
 pub fn answerer(broker: Broker, issuer: Issuer, capabilities: Capabilities) -> Answerer {
@@ -23,6 +24,7 @@ pub fn answerer(broker: Broker, issuer: Issuer, capabilities: Capabilities) -> A
         Box::pin(async move {
             let answered = match found {
                 Ok((route, name)) => (route.answer)(behind, call, name).await,
+                Err(error) if call.stream.is_some() => Ok(relay::refuse(call, error).await),
                 Err(error) => Err(error),
             };
             answered.into()
@@ -83,6 +85,9 @@ const TABLE: &[Route] = &[
     Route { method: "GET", path: "/v1/consents", right: Right::Approve, answer: |b, c, _| Box::pin(consents(b.broker, c)) },
     Route { method: "GET", path: "/v1/consents/*", right: Right::Approve, answer: |b, c, n| Box::pin(consent(b.broker, c, n)) },
     Route { method: "POST", path: "/v1/consents/*", right: Right::Approve, answer: |b, c, n| Box::pin(decide_consent(b.broker, c, n)) },
+    Route { method: "POST", path: "/mcp/*", right: Right::Relay, answer: |b, c, n| Box::pin(mcp(b.broker, c, n)) },
+    Route { method: "GET", path: "/mcp/*", right: Right::Relay, answer: |b, c, n| Box::pin(mcp(b.broker, c, n)) },
+    Route { method: "DELETE", path: "/mcp/*", right: Right::Relay, answer: |b, c, n| Box::pin(mcp(b.broker, c, n)) },
     Route { method: "GET", path: "/issuer/keys", right: Right::Look, answer: |b, c, _| Box::pin(issuer_keys(b.issuer, c)) },
     Route { method: "GET", path: "/v1/issuer/approvals/*", right: Right::Approve, answer: |b, c, n| Box::pin(approval(b.issuer, c, n)) },
     Route { method: "POST", path: "/v1/issuer/approvals/*", right: Right::Approve, answer: |b, c, n| Box::pin(decide(b.issuer, c, n)) },
@@ -251,6 +256,11 @@ async fn decide_consent(broker: Broker, call: Call, id: String) -> Result<Answer
     Answer::json(&broker.decide_consent(id, read(&call.body)?, call.caller).await?)
 }
 
+/// Its errors are answers in the words of MCP, whose clients would take a 401 for the beginning of a login of their own.
+async fn mcp(broker: Broker, call: Call, target: String) -> Result<Answer, ErrorBody> {
+    Ok(relay::forward(broker, call, target).await)
+}
+
 async fn issuer_keys(issuer: Issuer, call: Call) -> Result<Answer, ErrorBody> {
     nothing(&call)?;
     Answer::json(&issuer.keys().await?)
@@ -339,7 +349,8 @@ mod tests {
 
     fn call(method: &str, target: &str) -> Call {
         let caller = Caller::new(Peer { uid: 1, pid: None });
-        Call { caller, method: method.parse().unwrap(), uri: target.parse().unwrap(), body: bytes::Bytes::new() }
+        let headers = hyper::HeaderMap::new();
+        Call { caller, method: method.parse().unwrap(), uri: target.parse().unwrap(), headers, body: bytes::Bytes::new(), stream: None }
     }
 
     fn found(method: &str, target: &str) -> Result<(&'static str, String), ErrorCode> {
@@ -354,6 +365,8 @@ mod tests {
         assert_eq!(found("POST", "/v1/grants/refresh/refresh"), Ok(("/v1/grants/*/refresh", "refresh".into())));
         assert_eq!(found("PUT", "/v1/providers/x/secret"), Ok(("/v1/providers/*/secret", "x".into())));
         assert_eq!(found("PUT", "/v1/providers/x"), Ok(("/v1/providers/*", "x".into())));
+        assert_eq!(found("POST", "/mcp/github:work"), Ok(("/mcp/*", "github:work".into())));
+        assert_eq!(found("GET", "/mcp/https%3A%2F%2Fa.example%2Fmcp"), Ok(("/mcp/*", "https://a.example/mcp".into())));
     }
 
     #[test]
@@ -369,6 +382,8 @@ mod tests {
             ("OPTIONS", "/v1/token"),
             ("GET", "/.well-known/oauth-protected-resource"),
             ("GET", "/.well-known/oauth-authorization-server/mcp/notion"),
+            ("GET", "/mcp/notion/.well-known/oauth-protected-resource"),
+            ("PUT", "/mcp/notion"),
         ] {
             assert_eq!(found(method, target), Err(ErrorCode::NotFound), "{method} {target}");
         }

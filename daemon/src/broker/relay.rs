@@ -1,0 +1,72 @@
+//! What the relay asks about a grant: where its requests go, and how.
+
+use std::sync::Arc;
+
+use mcp_auth_proto as wire;
+use mcp_auth_proto::{ErrorBody, ErrorCode, GrantName};
+
+use super::core::{Core, answer};
+use super::{Broker, Reply};
+use crate::provider::Provider;
+use crate::transport::Transport;
+
+/// Where the requests of a grant go.
+#[derive(Clone)]
+pub struct Destination {
+    /// The grant.
+    pub grant: GrantName,
+    /// The remote MCP server, byte for byte.
+    pub url: String,
+    /// The way there.
+    pub transport: Arc<dyn Transport>,
+}
+
+impl std::fmt::Debug for Destination {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Destination").field("grant", &self.grant).finish_non_exhaustive()
+    }
+}
+
+impl Broker {
+    /// Where a request to `/mcp/TARGET` goes. `target` is a grant's name or an MCP server's URL.
+    pub async fn destination(&self, target: String) -> Result<Destination, ErrorBody> {
+        self.ask(|core, reply| core.when_open(reply, move |core, reply| core.destination(target, reply))).await
+    }
+}
+
+impl Core {
+    fn destination(&mut self, target: String, reply: Reply<Destination>) {
+        let found = self.find_server(target);
+        answer(reply, found);
+    }
+
+    fn find_server(&self, target: String) -> Result<Destination, ErrorBody> {
+        let is_url = target.contains("://");
+        let request = if is_url {
+            wire::TokenRequest { resource: Some(target.clone()), ..wire::TokenRequest::default() }
+        } else {
+            wire::TokenRequest::for_grant(target.clone())
+        };
+        let name = self.find(&request).map_err(|error| if is_url { not_logged_in(error, &target) } else { error })?;
+        let record = self.held(&name)?.record();
+        let provider = self.config.provider(&record.definition.provider);
+        let url = record.resource.clone().or_else(|| provider.and_then(|provider| provider.resource.clone()));
+        let url = url.ok_or_else(|| no_server(&name))?;
+        let unknown = Provider::unknown(name.base());
+        Ok(Destination { transport: self.transports.of(&self.config, provider.unwrap_or(&unknown)), grant: name, url })
+    }
+}
+
+/// Nobody has logged in at this URL, which the general error does not know how to do.
+fn not_logged_in(error: ErrorBody, url: &str) -> ErrorBody {
+    if error.error != ErrorCode::UnknownGrant {
+        return error;
+    }
+    ErrorBody::new(ErrorCode::LoginRequired, format!("nobody is logged in at {}", crate::oauth::text::clean(url)))
+        .hint(format!("mcp-authctl login {}", crate::oauth::text::clean(url)))
+}
+
+fn no_server(name: &GrantName) -> ErrorBody {
+    ErrorBody::new(ErrorCode::InvalidRequest, format!("`{name}` is not a grant for an MCP server"))
+        .hint(format!("set `resource` in [providers.{}] to the server's URL, then mcp-authctl reload", name.base()))
+}

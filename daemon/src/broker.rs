@@ -19,6 +19,7 @@ mod logins;
 mod notices;
 mod policy;
 mod providers;
+mod rations;
 mod relay;
 #[cfg(test)]
 mod tests;

@@ -110,6 +110,7 @@ fn request(args: &Args) -> Result<LoginRequest, Failure> {
         replace: args.replace,
         asks: may_ask(),
         exchange: exchange(args)?,
+        unprompted: false,
         browser: !args.no_browser && browser::available(),
         interactive: true,
     })

@@ -13,6 +13,7 @@ use super::Reply;
 use super::accounts::{Undecided, labelled};
 use super::core::{Core, answer};
 use super::providers::no_provider;
+use super::rations::Rations;
 use crate::grant::record::GrantRecord;
 use crate::grant::{Grant, Login};
 use crate::login::{self, ByHand, Outcome, Pasted, Plan, Progress, by_client};
@@ -34,6 +35,8 @@ const LONGEST_REDIRECT: usize = 2048;
 pub(super) struct Logins {
     pub(super) running: HashMap<String, Running>,
     subscribers: u64,
+    /// How often a login may start that no person asked for.
+    rations: Rations,
     /// Whose place was taken by tokens that are not on the disk yet.
     pub(super) replaced: Vec<GrantRecord>,
 }
@@ -85,7 +88,10 @@ impl Core {
                 let (id, joined) = match self.running_login(&grant, &plan) {
                     Some(id) => (id, true),
                     None if self.logins.running.len() >= MOST_LOGINS => return answer(reply, Err(too_many_logins())),
-                    None => (self.start_login(grant.clone(), plan), false),
+                    None => match self.ration(&request, &grant, &plan) {
+                        Ok(()) => (self.start_login(grant.clone(), plan), false),
+                        Err(error) => return answer(reply, Err(error)),
+                    },
                 };
                 answer(reply, Ok(self.subscribe(id, grant, joined, &request)));
             }
@@ -173,6 +179,16 @@ impl Core {
             provider: provider.clone(),
         };
         Ok((grant, plan))
+    }
+
+    /// Whether this login may start.
+    fn ration(&mut self, request: &LoginRequest, grant: &GrantName, plan: &Plan) -> Result<(), ErrorBody> {
+        if request.unprompted {
+            let now = self.now().boot;
+            return self.logins.rations.take(grant, &plan.scopes, now);
+        }
+        self.logins.rations.forget(grant);
+        Ok(())
     }
 
     fn running_login(&self, grant: &GrantName, plan: &Plan) -> Option<String> {

@@ -47,7 +47,7 @@ impl Core {
         } else {
             wire::TokenRequest::for_grant(target.clone())
         };
-        let name = self.find(&request).map_err(|error| if is_url { not_logged_in(error, &target) } else { error })?;
+        let name = self.find(&request).map_err(|error| if is_url { not_logged_in(error, &target) } else { hinted(error) })?;
         let record = self.held(&name)?.record();
         let provider = self.config.provider(&record.definition.provider);
         let url = record.resource.clone().or_else(|| provider.and_then(|provider| provider.resource.clone()));
@@ -55,6 +55,11 @@ impl Core {
         let unknown = Provider::unknown(name.base());
         Ok(Destination { transport: self.transports.of(&self.config, provider.unwrap_or(&unknown)), grant: name, url })
     }
+}
+
+/// What is no name at all is told without a hint elsewhere.
+fn hinted(error: ErrorBody) -> ErrorBody {
+    if error.hint.is_some() { error } else { error.hint("mcp-authctl status") }
 }
 
 /// Nobody has logged in at this URL, which the general error does not know how to do.

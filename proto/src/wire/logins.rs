@@ -40,6 +40,9 @@ pub struct LoginRequest {
     /// Finishes an exchange that the person began by hand.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub exchange: Option<CodeExchange>,
+    /// No person asked for this login: a program did, for want of a token. The daemon lets it start only so often.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub unprompted: bool,
     /// Whether this subscriber can open a browser.
     #[serde(default)]
     pub browser: bool,

@@ -74,6 +74,7 @@ fn request(browser: bool) -> LoginRequest {
         replace: false,
         asks: false,
         exchange: None,
+        unprompted: false,
         browser,
         interactive: true,
     }

@@ -37,6 +37,8 @@ const SUITES: &[&str] = &[
     "issuer",
     "issuer_attacks",
     "notifications",
+    "relay",
+    "bridge",
 ];
 
 fn report(findings: &[Finding]) -> String {

@@ -1,0 +1,392 @@
+//! `/mcp/NAME`: a client of the socket speaks to a remote MCP server, and neither sees what is not for it.
+
+#![allow(clippy::unwrap_used)]
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, mpsc};
+use std::time::{Duration, Instant};
+
+use mcp_auth_tests::rogue::{Rogue, Rules};
+use mcp_auth_tests::{Asked, Connection, Daemon, HttpAnswer, RemoteServer, Reply, Room, fingerprint, wait_until};
+use serde_json::{Value, json};
+
+const PING: &str = r#"{"jsonrpc":"2.0","id":7,"method":"ping"}"#;
+const INSUFFICIENT: &str = r#"Bearer error="insufficient_scope", scope="mcp:admin""#;
+
+/// A room with a login `test` for this server.
+struct Place {
+    rogue: Rogue,
+    room: Room,
+    remote: RemoteServer,
+}
+
+impl Place {
+    fn new(answer: impl Fn(&Asked, &mut Reply) + Send + Sync + 'static) -> Self {
+        Self::with_lifetime(Duration::from_secs(300), answer)
+    }
+
+    fn with_lifetime(lifetime: Duration, answer: impl Fn(&Asked, &mut Reply) + Send + Sync + 'static) -> Self {
+        let (rogue, remote) = (Rogue::start(Rules::strict(lifetime)), RemoteServer::start(answer));
+        let room = Room::with_config(&rogue.provider_table("test", &format!("resource = \"{}\"", remote.url())));
+        Self { rogue, room, remote }
+    }
+
+    fn start(&self) -> Daemon<'_> {
+        let daemon = self.room.start();
+        self.room.log_in("test").ok();
+        daemon
+    }
+}
+
+fn post(daemon: &Daemon<'_>, body: &str) -> HttpAnswer {
+    ask(daemon, "POST", &[], body)
+}
+
+fn ask(daemon: &Daemon<'_>, method: &str, headers: &[(&str, &str)], body: &str) -> HttpAnswer {
+    daemon.connect().request(method, "/mcp/test", headers, body).unwrap()
+}
+
+fn pong(asked: &Asked, reply: &mut Reply) {
+    reply.message(&[], &json!({ "jsonrpc": "2.0", "id": asked.message()["id"], "result": {} }));
+}
+
+#[test]
+fn a_request_reaches_the_server_with_the_token_and_the_client_never_sees_it() {
+    let place = Place::new(|asked, reply| {
+        let headers = [("mcp-session-id", "s-1"), ("set-cookie", "a=b"), ("www-authenticate", "Bearer"), ("x-other", "kept")];
+        reply.message(&headers, &json!({ "jsonrpc": "2.0", "id": asked.message()["id"], "result": { "era": "both" } }));
+    });
+    let daemon = place.start();
+    let headers = [
+        ("content-type", "application/json"),
+        ("accept", "application/json, text/event-stream"),
+        ("mcp-protocol-version", "2026-07-28"),
+        ("mcp-method", "tools/call"),
+        ("mcp-name", "=?base64?w6k=?="),
+        ("mcp-param-region", "eu"),
+        ("mcp-session-id", "s-1"),
+        ("last-event-id", "3"),
+        ("authorization", "Bearer of-the-client"),
+        ("cookie", "c=d"),
+        ("proxy-authorization", "Basic eA=="),
+    ];
+    let answer = ask(&daemon, "POST", &headers, PING);
+    assert_eq!((answer.status, answer.json()["result"]["era"].as_str()), (200, Some("both")));
+    assert_eq!((answer.header("mcp-session-id"), answer.header("x-other")), (Some("s-1"), Some("kept")));
+    for gone in ["set-cookie", "www-authenticate", "authorization", "mcp-authd-error"] {
+        assert_eq!(answer.header(gone), None);
+    }
+    let asked = &place.remote.asked()[0];
+    let token = daemon.token("test");
+    assert_eq!((asked.method.as_str(), asked.target.as_str(), asked.body.as_slice()), ("POST", "/mcp", PING.as_bytes()));
+    assert_eq!(asked.header("authorization"), fingerprint(&token), "our token, and not the client's");
+    assert_eq!(asked.header("host"), place.remote.url().trim_start_matches("http://").trim_end_matches("/mcp"));
+    for (name, value) in &headers[..8] {
+        assert_eq!(asked.header(name), *value, "{name}");
+    }
+    assert!(["cookie", "proxy-authorization"].iter().all(|name| asked.header(name).is_empty()));
+    let by_url = format!("/mcp/{}", place.remote.url().replace(':', "%3A").replace('/', "%2F"));
+    assert_eq!(daemon.connect().request("POST", &by_url, &[], PING).unwrap().status, 200, "the URL finds the grant too");
+}
+
+#[test]
+fn every_method_and_status_of_mcp_passes_as_it_is() {
+    let place = Place::new(|asked, reply| match (asked.method.as_str(), asked.header("x-want")) {
+        ("DELETE", _) => reply.head(204, &[]),
+        (_, "202") => reply.whole(202, &[], ""),
+        (_, status) => reply.whole(status.parse().unwrap(), &[("content-type", "application/json")], "{\"said\":1}"),
+    });
+    let daemon = place.start();
+    assert_eq!(ask(&daemon, "DELETE", &[], "").status, 204);
+    for status in ["200", "400", "404", "405", "406", "429", "500", "503"] {
+        let answer = ask(&daemon, "POST", &[("x-want", status)], PING);
+        assert_eq!((answer.status.to_string().as_str(), answer.body.as_str()), (status, "{\"said\":1}"));
+    }
+    assert_eq!(ask(&daemon, "POST", &[("x-want", "202")], r#"{"jsonrpc":"2.0","method":"n"}"#).status, 202);
+    assert_eq!(ask(&daemon, "GET", &[("x-want", "405")], "").status, 405);
+}
+
+#[test]
+fn events_arrive_one_by_one_while_the_server_still_speaks() {
+    let (go, next) = mpsc::channel::<()>();
+    let next = Mutex::new(next);
+    let place = Place::new(move |_, reply| {
+        reply.events(&[]);
+        for number in 0..3 {
+            reply.event(&number.to_string(), &json!({ "number": number }));
+            // The next one is said when the last one has arrived.
+            next.lock().unwrap().recv_timeout(Duration::from_secs(20)).unwrap();
+        }
+    });
+    let daemon = place.start();
+    let mut connection = daemon.connect();
+    connection.send("GET", "/mcp/test", &[("accept", "text/event-stream")], "").unwrap();
+    let (status, headers) = connection.read_head().unwrap();
+    assert_eq!(status, 200);
+    assert!(headers.contains(&("content-type".into(), "text/event-stream".into())), "{headers:?}");
+    for number in 0..3 {
+        assert!(until(&mut connection, "\n\n").contains(&format!("{{\"number\":{number}}}")));
+        go.send(()).unwrap();
+    }
+    assert_eq!(connection.read_chunk().unwrap(), None);
+}
+
+/// Reads until `end` has come.
+fn until(connection: &mut Connection, end: &str) -> String {
+    let mut text = String::new();
+    while !text.contains(end) {
+        text.push_str(&String::from_utf8(connection.read_chunk().unwrap().expect(&text)).unwrap());
+    }
+    text
+}
+
+#[test]
+fn a_client_that_goes_away_ends_its_request_at_the_server() {
+    let (told, ended) = mpsc::channel();
+    let told = Mutex::new(told);
+    let place = Place::new(move |asked, reply| {
+        if asked.method == "GET" {
+            reply.events(&[]);
+            reply.event("", &json!({}));
+        }
+        told.lock().unwrap().send(reply.gone()).unwrap();
+    });
+    let daemon = place.start();
+    for (method, body) in [("GET", ""), ("POST", PING)] {
+        let mut connection = daemon.connect();
+        connection.send(method, "/mcp/test", &[], body).unwrap();
+        if method == "GET" {
+            connection.read_head().unwrap();
+            until(&mut connection, "\n\n");
+        } else {
+            let before = place.remote.asked().len();
+            wait_until("the request", Duration::from_secs(20), || (place.remote.asked().len() >= before.max(2)).then_some(()));
+        }
+        drop(connection);
+        assert!(ended.recv_timeout(Duration::from_secs(20)).unwrap(), "{method}");
+    }
+}
+
+#[test]
+fn a_rejected_token_is_refreshed_and_the_request_sent_once_more() {
+    let rejected = Arc::new(Mutex::new(String::new()));
+    let of_server = Arc::clone(&rejected);
+    let place = Place::with_lifetime(Duration::from_secs(3600), move |asked, reply| {
+        if reply.token == *of_server.lock().unwrap() {
+            return reply.whole(401, &[("www-authenticate", r#"Bearer error="invalid_token""#)], "");
+        }
+        pong(asked, reply);
+    });
+    let daemon = place.start();
+    let first = daemon.token("test");
+    first.clone_into(&mut rejected.lock().unwrap());
+    let answer = post(&daemon, PING);
+    assert_eq!(
+        answer.json()["error"]["message"].as_str().unwrap_or_default(),
+        "127.0.0.1 rejects the access token of `test`, which is fresh; hint: mcp-authctl login test",
+        "it is younger than 10 s"
+    );
+    assert_eq!((answer.status, answer.header("mcp-authd-error")), (200, Some("login_required")));
+    let answer = wait_until("a token old enough to be refreshed", Duration::from_secs(20), || {
+        let answer = post(&daemon, PING);
+        (answer.json()["result"] == json!({})).then_some(answer)
+    });
+    assert_eq!(answer.json()["id"], 7);
+    assert_ne!(daemon.token("test"), first);
+    let asked = place.remote.asked();
+    let last = &asked[asked.len() - 2..];
+    assert_eq!(last[0].body, last[1].body, "the same request again");
+    assert_ne!(last[0].header("authorization"), last[1].header("authorization"));
+    assert_eq!(place.rogue.seen().refreshes.len(), 1);
+}
+
+#[test]
+fn the_client_meets_neither_401_nor_403_whatever_the_server_says() {
+    let (status, challenge) = (Arc::new(AtomicUsize::new(401)), Arc::new(Mutex::new("")));
+    let (of_server, words) = (Arc::clone(&status), Arc::clone(&challenge));
+    let place = Place::new(move |_, reply| {
+        let words = *words.lock().unwrap();
+        reply.whole(u16::try_from(of_server.load(Ordering::Relaxed)).unwrap(), &[("www-authenticate", words)], "secret words");
+    });
+    let daemon = place.start();
+    for (code, words, expected) in [
+        (401, "", "login_required"),
+        (401, r#"Bearer error="invalid_token""#, "login_required"),
+        (403, "", "access_denied"),
+        (403, INSUFFICIENT, "insufficient_scope"),
+    ] {
+        status.store(code, Ordering::Relaxed);
+        *challenge.lock().unwrap() = words;
+        let answer = post(&daemon, PING);
+        assert_eq!(
+            (answer.status, answer.json()["id"].clone(), answer.header("mcp-authd-error")),
+            (200, json!(7), Some(expected)),
+            "{answer:?}"
+        );
+        assert!(answer.json()["error"]["code"].is_i64() && !answer.body.contains("secret words"), "{answer:?}");
+        let batch = post(&daemon, r#"[{"id":1,"method":"a"},{"method":"b"},{"id":"2","method":"c"}]"#).json();
+        assert_eq!((&batch[0]["id"], &batch[1]["id"], batch.as_array().unwrap().len()), (&json!(1), &json!("2"), 2));
+        for (method, body, expected) in [
+            ("POST", r#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#, 202),
+            ("POST", r#"{"jsonrpc":"2.0","id":1,"result":{}}"#, 202),
+            ("GET", "", 405),
+            ("DELETE", "", 204),
+        ] {
+            let answer = ask(&daemon, method, &[], body);
+            assert_eq!((answer.status, answer.body.as_str()), (expected, ""), "{method} {body}");
+            assert_eq!(answer.header("www-authenticate"), None);
+        }
+    }
+}
+
+#[test]
+fn missing_scopes_are_named_in_an_error_that_tells_the_login() {
+    let place = Place::new(|_, reply| reply.whole(403, &[("www-authenticate", INSUFFICIENT)], ""));
+    let daemon = place.start();
+    let error = post(&daemon, PING).json()["error"].clone();
+    assert_eq!((error["code"].as_i64(), error["data"]["type"].as_str()), (Some(-32001), Some("oauth2")), "{error}");
+    assert!(error["data"]["scopes"].as_array().unwrap().contains(&json!("mcp:admin")), "{error}");
+    assert_eq!(place.remote.asked().len(), 1, "the same token is not tried twice");
+}
+
+#[test]
+fn what_cannot_be_relayed_is_an_answer_in_the_words_of_mcp() {
+    let place = Place::new(pong);
+    let daemon = place.start();
+    let to = |target: &str| daemon.connect().request("POST", target, &[], PING).unwrap();
+    for (target, code) in [
+        ("/mcp/nobody", "unknown_grant"),
+        ("/mcp/https%3A%2F%2Fmcp.example.com%2Fmcp", "login_required"),
+        ("/mcp/Not%20A%20Name", "invalid_request"),
+    ] {
+        let answer = to(target);
+        assert_eq!(
+            (answer.status, answer.json()["id"].as_i64(), answer.header("mcp-authd-error")),
+            (200, Some(7), Some(code)),
+            "{answer:?}"
+        );
+        assert!(
+            answer.json()["error"]["message"].as_str().unwrap().contains("hint: ")
+                || answer.json()["error"]["data"]["login_command"].is_string()
+        );
+    }
+    for target in ["/mcp/", "/mcp/test/x", "/.well-known/oauth-protected-resource/mcp/test"] {
+        assert_eq!(daemon.connect().request("GET", target, &[], "").unwrap().status, 404, "{target}");
+    }
+    for mark in ["origin", "sec-fetch-site"] {
+        assert_eq!(ask(&daemon, "POST", &[(mark, "https://evil.example")], PING).status, 403, "{mark}");
+    }
+    room_without_server(&place.rogue);
+}
+
+fn room_without_server(rogue: &Rogue) {
+    let room = Room::at_rogue(rogue);
+    let daemon = room.start();
+    room.log_in("test").ok();
+    let message = post(&daemon, PING).json()["error"]["message"].clone();
+    assert!(
+        message.as_str().unwrap().starts_with("`test` is not a grant for an MCP server; hint: set `resource` in [providers.test]"),
+        "{message}"
+    );
+}
+
+#[test]
+fn a_server_that_is_gone_is_said_so_and_a_redirect_elsewhere_is_not_followed() {
+    let victim = RemoteServer::start(pong);
+    let target = victim.url();
+    let place = Place::new(move |asked, reply| match asked.target.as_str() {
+        "/mcp" => reply.whole(307, &[("location", asked.header("x-to"))], ""),
+        _ => pong(asked, reply),
+    });
+    let daemon = place.start();
+    let answer = ask(&daemon, "POST", &[("x-to", "/mcp/v2")], PING);
+    assert_eq!((answer.status, &answer.json()["result"]), (200, &json!({})), "on the same origin it is");
+    let answer = ask(&daemon, "POST", &[("x-to", &target)], PING);
+    assert!(answer.json()["error"]["message"].as_str().unwrap().contains("leads this request to 127.0.0.1"), "{answer:?}");
+    assert!(victim.asked().is_empty(), "the token goes to nobody else");
+    place.remote.end();
+    let started = Instant::now();
+    let error = wait_until("the server's end", Duration::from_secs(20), || {
+        let answer = daemon.connect().request("POST", "/mcp/test", &[], PING).unwrap();
+        answer.json()["error"]["message"].as_str().filter(|message| message.contains("cannot connect")).map(str::to_owned)
+    });
+    assert!(error.contains("hint: mcp-authctl doctor") && started.elapsed() < Duration::from_secs(20), "{error}");
+}
+
+#[test]
+fn bodies_of_every_size_pass_whole_in_both_directions() {
+    let place = Place::new(|asked, reply| {
+        let text = format!("{{\"jsonrpc\":\"2.0\",\"id\":7,\"result\":\"{}\"}}", "y".repeat(asked.body.len()));
+        reply.whole(200, &[("content-type", "application/json"), ("x-got", &fingerprint(&String::from_utf8_lossy(&asked.body)))], &text);
+    });
+    let daemon = place.start();
+    for size in [0, 1, 64 * 1024, 4 * 1024 * 1024, 4 * 1024 * 1024 + 1, 20 * 1024 * 1024] {
+        let body = format!("{{\"id\":7,\"method\":\"echo\",\"params\":\"{}\"}}", "x".repeat(size));
+        let answer = post(&daemon, &body);
+        assert_eq!((answer.status, answer.header("x-got")), (200, Some(fingerprint(&body).as_str())), "{size}");
+        assert_eq!(answer.json()["result"].as_str().unwrap().len(), body.len(), "{size}");
+    }
+}
+
+#[test]
+fn a_large_body_is_not_kept_and_the_error_says_to_send_it_again() {
+    let rejected = Arc::new(Mutex::new(String::new()));
+    let of_server = Arc::clone(&rejected);
+    let place = Place::with_lifetime(Duration::from_secs(3600), move |asked, reply| {
+        if reply.token == *of_server.lock().unwrap() {
+            return reply.whole(401, &[("www-authenticate", "Bearer")], "");
+        }
+        pong(asked, reply);
+    });
+    let daemon = place.start();
+    daemon.token("test").clone_into(&mut rejected.lock().unwrap());
+    let body = format!("{{\"id\":7,\"method\":\"echo\",\"params\":\"{}\"}}", "x".repeat(5 * 1024 * 1024));
+    wait_until("a token old enough to be refreshed", Duration::from_secs(20), || {
+        let answer = post(&daemon, &body).json();
+        assert_eq!(answer["id"], 7);
+        answer["error"]["message"].as_str().filter(|message| message.contains("send it again")).map(str::to_owned)
+    });
+    assert_eq!(post(&daemon, &body).json()["result"], json!({}), "the next one has the new token");
+}
+
+#[test]
+fn a_long_stream_outlives_the_tokens_that_are_refreshed_meanwhile() {
+    let place = Place::with_lifetime(Duration::from_secs(4), |_, reply| {
+        reply.events(&[]);
+        let started = Instant::now();
+        let mut number = 0;
+        while started.elapsed() < Duration::from_secs(14) && reply.event("", &json!({ "number": number })) {
+            number += 1;
+            std::thread::sleep(Duration::from_millis(250));
+        }
+        reply.event("", &json!({ "last": number }));
+    });
+    let daemon = place.start();
+    let mut connection = daemon.connect();
+    connection.send("POST", "/mcp/test", &[], PING).unwrap();
+    assert_eq!(connection.read_head().unwrap().0, 200);
+    let mut text = String::new();
+    while let Some(piece) = connection.read_chunk().unwrap() {
+        text.push_str(&String::from_utf8(piece).unwrap());
+    }
+    let events: Vec<Value> = text.lines().filter_map(|line| serde_json::from_str(line.strip_prefix("data: ")?).ok()).collect();
+    let last = events.last().unwrap()["last"].as_u64().unwrap();
+    assert_eq!(events.len() as u64, last + 1, "none is missing");
+    assert!(place.rogue.seen().refreshes.len() >= 3, "{} refreshes", place.rogue.seen().refreshes.len());
+}
+
+#[test]
+fn an_answer_that_breaks_off_is_not_taken_for_whole() {
+    let place = Place::new(|_, reply| {
+        reply.head(200, &[("content-type", "application/json"), ("content-length", "1000")]);
+        reply.bytes(b"{\"jsonrpc\":\"2.0\"");
+    });
+    let daemon = place.start();
+    assert!(daemon.connect().request("POST", "/mcp/test", &[], PING).is_err());
+    let place = Place::new(|_, reply| {
+        reply.head(200, &[("content-type", "text/event-stream"), ("transfer-encoding", "chunked")]);
+        reply.bytes(b"5\r\ndata:\r\n");
+    });
+    let daemon = place.start();
+    assert!(daemon.connect().request("POST", "/mcp/test", &[], PING).is_err());
+}

@@ -146,6 +146,14 @@ impl Connection {
         Ok(String::from_utf8_lossy(&body).into_owned())
     }
 
+    /// At least one and at most so many bytes of a body, as they come.
+    pub fn read_bytes(&mut self, most: usize) -> std::io::Result<Vec<u8>> {
+        let mut bytes = vec![0; most];
+        let count = self.stream.read(&mut bytes)?;
+        bytes.truncate(count);
+        if count == 0 { Err(std::io::ErrorKind::UnexpectedEof.into()) } else { Ok(bytes) }
+    }
+
     /// The next chunk of a chunked answer; `None` at its end.
     pub fn read_chunk(&mut self) -> std::io::Result<Option<Vec<u8>>> {
         let mut size = String::new();

@@ -12,6 +12,9 @@ use serde_json::Value;
 use crate::accept::Accepting;
 use crate::fingerprint;
 use crate::request::Request;
+use crate::rogue::{Rogue, Rules};
+use crate::room::{Daemon, Room};
+use crate::wait::wait_until;
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -132,6 +135,52 @@ impl RemoteServer {
     /// Every request so far, in order.
     pub fn asked(&self) -> Vec<Asked> {
         self.shared.asked.lock().unwrap().clone()
+    }
+}
+
+/// A room whose provider `test` gives the tokens of a remote MCP server.
+#[derive(Debug)]
+pub struct RemotePlace {
+    /// The authorization server.
+    pub rogue: Rogue,
+    /// The room.
+    pub room: Room,
+    /// The MCP server.
+    pub remote: RemoteServer,
+}
+
+impl RemotePlace {
+    /// With tokens that last, and a server that answers so.
+    #[track_caller]
+    pub fn new(answer: impl Fn(&Asked, &mut Reply) + Send + Sync + 'static) -> Self {
+        Self::with_lifetime(Duration::from_secs(300), answer)
+    }
+
+    /// With tokens that live so long.
+    #[track_caller]
+    pub fn with_lifetime(lifetime: Duration, answer: impl Fn(&Asked, &mut Reply) + Send + Sync + 'static) -> Self {
+        let (rogue, remote) = (Rogue::start(Rules::strict(lifetime)), RemoteServer::start(answer));
+        let room = Room::with_config(&rogue.provider_table("test", &format!("resource = \"{}\"", remote.url())));
+        Self { rogue, room, remote }
+    }
+
+    /// Starts the daemon and logs in.
+    #[track_caller]
+    pub fn start(&self) -> Daemon<'_> {
+        let daemon = self.room.start();
+        self.room.log_in("test").ok();
+        daemon
+    }
+
+    /// The requests with this method of JSON-RPC, or of HTTP.
+    pub fn seen(&self, method: &str) -> Vec<Asked> {
+        self.remote.asked().into_iter().filter(|asked| asked.message()["method"] == method || asked.method == method).collect()
+    }
+
+    /// Waits until there are so many.
+    #[track_caller]
+    pub fn wait_for(&self, method: &str, count: usize) -> Vec<Asked> {
+        wait_until(&format!("{count} of {method}"), PATIENCE, || Some(self.seen(method)).filter(|seen| seen.len() >= count))
     }
 }
 

@@ -2,89 +2,26 @@
 
 #![allow(clippy::unwrap_used)]
 
-use std::process::Command;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
 use std::time::{Duration, Instant};
 
-use mcp_auth_tests::issuer::OwnIssuer;
-use mcp_auth_tests::rogue::{Rogue, Rules};
-use mcp_auth_tests::{
-    Asked, Daemon, GitHub, ModelServer, RemoteServer, Reply, Room, Running, Server, StdioServer, binary, mcp_python, node, provider_table,
-    source_folder, wait_until,
-};
-use serde_json::{Value, json};
+use mcp_auth_tests::{Asked, RemotePlace, StdioServer, modern, older, result};
+use serde_json::json;
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// A room with a provider `test` for this server.
-struct Place {
-    rogue: Rogue,
-    room: Room,
-    remote: RemoteServer,
-}
-
-impl Place {
-    fn new(answer: impl Fn(&Asked, &mut Reply) + Send + Sync + 'static) -> Self {
-        let (rogue, remote) = (Rogue::start(Rules::strict(Duration::from_secs(300))), RemoteServer::start(answer));
-        let room = Room::with_config(&rogue.provider_table("test", &format!("resource = \"{}\"", remote.url())));
-        Self { rogue, room, remote }
-    }
-
-    fn start(&self) -> Daemon<'_> {
-        let daemon = self.room.start();
-        self.room.log_in("test").ok();
-        daemon
-    }
-
-    fn bridge(&self) -> StdioServer {
-        StdioServer::bridge(&self.room, &["test"])
-    }
-
-    /// The requests with this method of JSON-RPC, or of HTTP.
-    fn seen(&self, method: &str) -> Vec<Asked> {
-        self.remote.asked().into_iter().filter(|asked| asked.message()["method"] == method || asked.method == method).collect()
-    }
-
-    #[track_caller]
-    fn wait_for(&self, method: &str, count: usize) -> Vec<Asked> {
-        wait_until(&format!("{count} of {method}"), PATIENCE, || Some(self.seen(method)).filter(|seen| seen.len() >= count))
-    }
-}
-
-fn result(asked: &Asked, result: &Value) -> Value {
-    json!({ "jsonrpc": "2.0", "id": asked.message()["id"], "result": result })
-}
-
-/// A server of 2025-11-25: a session, and what `more` does not answer.
-fn older(asked: &Asked, reply: &mut Reply, more: impl Fn(&Asked, &mut Reply) -> bool) {
-    let message = asked.message();
-    match (asked.method.as_str(), message["method"].as_str()) {
-        _ if more(asked, reply) => {}
-        ("POST", Some("initialize")) => {
-            let said = json!({ "protocolVersion": "2025-11-25", "capabilities": {}, "serverInfo": { "name": "s", "version": "1" } });
-            reply.message(&[("mcp-session-id", "s-1")], &result(asked, &said));
-        }
-        ("POST", Some(_)) if message.get("id").is_some() => reply.message(&[], &result(asked, &json!({}))),
-        ("POST", _) => reply.whole(202, &[], ""),
-        ("DELETE", _) => reply.whole(200, &[], ""),
-        _ => reply.whole(405, &[], ""),
-    }
-}
-
-fn modern(id: u64, method: &str, params: Value) -> Value {
-    let mut params = params;
-    params["_meta"] = json!({ "io.modelcontextprotocol/protocolVersion": "2026-07-28", "io.modelcontextprotocol/clientCapabilities": {} });
-    json!({ "jsonrpc": "2.0", "id": id, "method": method, "params": params })
+fn bridge(place: &RemotePlace) -> StdioServer {
+    StdioServer::bridge(&place.room, &["test"])
 }
 
 // ---- the older era ----
 
 #[test]
 fn a_conversation_of_the_older_era_keeps_its_session_and_ends_it() {
-    let place = Place::new(|asked, reply| older(asked, reply, |_, _| false));
+    let place = RemotePlace::new(|asked, reply| older(asked, reply, |_, _| false));
     let _daemon = place.start();
-    let mut client = place.bridge();
+    let mut client = bridge(&place);
     assert_eq!(client.initialize()["result"]["serverInfo"]["name"], "s");
     assert_eq!(client.ask(1, "tools/list", &json!({}))["result"], json!({}));
     client.line("this is no message");
@@ -107,7 +44,7 @@ fn a_conversation_of_the_older_era_keeps_its_session_and_ends_it() {
 
 #[test]
 fn what_the_server_says_unasked_arrives_and_a_broken_stream_goes_on_where_it_broke() {
-    let place = Place::new(|asked, reply| {
+    let place = RemotePlace::new(|asked, reply| {
         older(asked, reply, |asked, reply| {
             if asked.method != "GET" {
                 return false;
@@ -123,7 +60,7 @@ fn what_the_server_says_unasked_arrives_and_a_broken_stream_goes_on_where_it_bro
         });
     });
     let _daemon = place.start();
-    let mut client = place.bridge();
+    let mut client = bridge(&place);
     client.initialize();
     for number in 1..=3 {
         assert_eq!(client.next()["params"]["number"], number);
@@ -135,7 +72,7 @@ fn what_the_server_says_unasked_arrives_and_a_broken_stream_goes_on_where_it_bro
 
 #[test]
 fn a_request_whose_stream_breaks_is_taken_up_again() {
-    let place = Place::new(|asked, reply| {
+    let place = RemotePlace::new(|asked, reply| {
         older(asked, reply, |asked, reply| {
             let is_call = asked.message()["method"] == "tools/call";
             if is_call {
@@ -150,7 +87,7 @@ fn a_request_whose_stream_breaks_is_taken_up_again() {
         });
     });
     let _daemon = place.start();
-    let mut client = place.bridge();
+    let mut client = bridge(&place);
     client.initialize();
     client.send(&json!({ "jsonrpc": "2.0", "id": 5, "method": "tools/call", "params": { "name": "t" } }));
     assert_eq!(client.next()["method"], "notifications/progress");
@@ -162,7 +99,7 @@ fn a_request_whose_stream_breaks_is_taken_up_again() {
 fn the_server_asks_its_client_in_the_middle_of_a_request_and_gets_the_answer() {
     let (told, answer) = mpsc::channel();
     let (told, answer) = (Mutex::new(told), Mutex::new(answer));
-    let place = Place::new(move |asked, reply| {
+    let place = RemotePlace::new(move |asked, reply| {
         older(asked, reply, |asked, reply| {
             let message = asked.message();
             if message["id"] == "from-server" {
@@ -178,7 +115,7 @@ fn the_server_asks_its_client_in_the_middle_of_a_request_and_gets_the_answer() {
         });
     });
     let _daemon = place.start();
-    let mut client = place.bridge();
+    let mut client = bridge(&place);
     client.initialize();
     client.send(&json!({ "jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": { "name": "t" } }));
     assert_eq!(client.next()["method"], "sampling/createMessage");
@@ -190,7 +127,7 @@ fn the_server_asks_its_client_in_the_middle_of_a_request_and_gets_the_answer() {
 fn a_session_that_the_server_has_forgotten_is_said_so() {
     let forgotten = Arc::new(AtomicBool::new(false));
     let of_server = Arc::clone(&forgotten);
-    let place = Place::new(move |asked, reply| {
+    let place = RemotePlace::new(move |asked, reply| {
         older(asked, reply, |asked, reply| {
             let gone = of_server.load(Ordering::Relaxed) && !asked.header("mcp-session-id").is_empty();
             if gone {
@@ -200,7 +137,7 @@ fn a_session_that_the_server_has_forgotten_is_said_so() {
         });
     });
     let _daemon = place.start();
-    let mut client = place.bridge();
+    let mut client = bridge(&place);
     client.initialize();
     forgotten.store(true, Ordering::Relaxed);
     let message = client.ask(1, "tools/list", &json!({}))["error"]["message"].clone();
@@ -212,7 +149,7 @@ fn a_session_that_the_server_has_forgotten_is_said_so() {
 
 #[test]
 fn a_message_of_the_newer_era_carries_its_headers_and_needs_no_handshake() {
-    let place = Place::new(|asked, reply| {
+    let place = RemotePlace::new(|asked, reply| {
         let schema = |kind: &str| json!({ "properties": { "region": { "type": kind, "x-mcp-header": "Region" } } });
         let answer = match asked.message()["method"].as_str() {
             Some("tools/list") => json!({ "tools": [
@@ -223,7 +160,7 @@ fn a_message_of_the_newer_era_carries_its_headers_and_needs_no_handshake() {
         reply.message(&[], &result(asked, &answer));
     });
     let _daemon = place.start();
-    let mut client = place.bridge();
+    let mut client = bridge(&place);
     client.send(&modern(1, "tools/list", json!({})));
     let names: Vec<_> = client.next()["result"]["tools"].as_array().unwrap().iter().map(|tool| tool["name"].clone()).collect();
     assert_eq!(names, ["good"], "a tool whose annotation is wrong is not shown");
@@ -241,7 +178,7 @@ fn a_message_of_the_newer_era_carries_its_headers_and_needs_no_handshake() {
 fn a_cancelled_request_of_the_newer_era_is_a_closed_stream() {
     let (told, ended) = mpsc::channel();
     let told = Mutex::new(told);
-    let place = Place::new(move |asked, reply| {
+    let place = RemotePlace::new(move |asked, reply| {
         if asked.message()["method"] == "ping" {
             return reply.message(&[], &result(asked, &json!({})));
         }
@@ -250,7 +187,7 @@ fn a_cancelled_request_of_the_newer_era_is_a_closed_stream() {
         told.lock().unwrap().send(reply.gone()).unwrap();
     });
     let _daemon = place.start();
-    let mut client = place.bridge();
+    let mut client = bridge(&place);
     client.send(&modern(1, "tools/call", json!({ "name": "slow" })));
     assert_eq!(client.next()["method"], "notifications/progress");
     client.send(&json!({ "jsonrpc": "2.0", "method": "notifications/cancelled", "params": { "requestId": 1 } }));
@@ -264,7 +201,7 @@ fn a_cancelled_request_of_the_newer_era_is_a_closed_stream() {
 
 #[test]
 fn requests_run_side_by_side_and_large_ones_pass() {
-    let place = Place::new(|asked, reply| {
+    let place = RemotePlace::new(|asked, reply| {
         let message = asked.message();
         let size = message["params"]["text"].as_str().unwrap_or_default().len();
         if message["params"]["slow"] == true {
@@ -273,7 +210,7 @@ fn requests_run_side_by_side_and_large_ones_pass() {
         reply.message(&[], &result(asked, &json!({ "text": "y".repeat(size) })));
     });
     let _daemon = place.start();
-    let mut client = place.bridge();
+    let mut client = bridge(&place);
     client.send(&modern(1, "tools/call", json!({ "name": "t", "slow": true })));
     let started = Instant::now();
     for id in 2..20 {
@@ -290,7 +227,7 @@ fn requests_run_side_by_side_and_large_ones_pass() {
 
 #[test]
 fn errors_of_the_server_are_answers_to_the_request_whatever_their_form() {
-    let place = Place::new(|asked, reply| match asked.message()["method"].as_str() {
+    let place = RemotePlace::new(|asked, reply| match asked.message()["method"].as_str() {
         Some("own") => reply.whole(
             400,
             &[("content-type", "application/json")],
@@ -307,7 +244,7 @@ fn errors_of_the_server_are_answers_to_the_request_whatever_their_form() {
         }
     });
     let _daemon = place.start();
-    let mut client = place.bridge();
+    let mut client = bridge(&place);
     let ask = |client: &mut StdioServer, id, method| {
         client.send(&modern(id, method, json!({})));
         let answer = client.next();
@@ -323,7 +260,7 @@ fn errors_of_the_server_are_answers_to_the_request_whatever_their_form() {
 
 #[test]
 fn headers_of_the_person_are_sent_and_bad_arguments_are_refused() {
-    let place = Place::new(|asked, reply| reply.message(&[], &result(asked, &json!({}))));
+    let place = RemotePlace::new(|asked, reply| reply.message(&[], &result(asked, &json!({}))));
     let _daemon = place.start();
     let mut client = StdioServer::bridge(&place.room, &["test", "--header", "X-Tenant: blue", "--no-browser"]);
     client.send(&modern(1, "ping", json!({})));
@@ -338,171 +275,4 @@ fn headers_of_the_person_are_sent_and_bad_arguments_are_refused() {
         let output = place.room.ctl(arguments);
         assert_eq!(output.code, 2, "{arguments:?}: {output:?}");
     }
-}
-
-// ---- the daemon ----
-
-#[test]
-fn a_daemon_that_is_killed_in_the_middle_costs_no_conversation() {
-    let place = Place::new(|asked, reply| {
-        older(asked, reply, |asked, reply| {
-            let slow = asked.message()["method"] == "slow";
-            if slow {
-                reply.gone();
-            } else if asked.method == "GET" {
-                reply.events(&[]);
-                reply.gone();
-            }
-            slow || asked.method == "GET"
-        });
-    });
-    let daemon = place.start();
-    let mut client = place.bridge();
-    client.initialize();
-    place.wait_for("GET", 1);
-    client.send(&json!({ "jsonrpc": "2.0", "id": 1, "method": "slow" }));
-    place.wait_for("slow", 1);
-    daemon.kill();
-    let lost = client.next();
-    assert_eq!(lost["id"], 1);
-    assert!(lost["error"]["message"].as_str().unwrap().contains("whether the request was carried out is not known"), "{lost}");
-    client.send(&json!({ "jsonrpc": "2.0", "id": 2, "method": "tools/list" }));
-    let _again = place.room.start();
-    assert_eq!(client.next(), json!({ "jsonrpc": "2.0", "id": 2, "result": {} }), "it waits until the daemon is back");
-    assert_eq!(place.seen("tools/list")[0].header("mcp-session-id"), "s-1", "in the same session");
-    place.wait_for("GET", 2);
-    assert_eq!(place.seen("slow").len(), 1, "what may have been carried out is not sent again");
-}
-
-#[test]
-fn without_a_daemon_the_answer_says_how_to_start_it() {
-    let place = Place::new(|_, _| {});
-    let mut client = place.bridge();
-    client.send(&modern(1, "ping", json!({})));
-    let message = client.next()["error"]["message"].as_str().unwrap().to_owned();
-    assert!(message.starts_with("mcp-authd is not running; hint: start it with"), "{message}");
-    assert_eq!(client.end(), 0);
-}
-
-// ---- logins ----
-
-/// A stand-in for a browser that is counted, and logs in at once.
-fn browser(room: &mut Room) -> std::path::PathBuf {
-    let (log, script) = (room.path("browser.log"), room.path("browser"));
-    let text = format!("#!/bin/sh\necho \"$1\" >> '{}'\nexec curl -s -L -o /dev/null \"$1\"\n", log.display());
-    std::fs::write(&script, text).unwrap();
-    std::fs::set_permissions(&script, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
-    room.set("BROWSER", script.to_str().unwrap());
-    log
-}
-
-fn windows(log: &std::path::Path) -> usize {
-    std::fs::read_to_string(log).unwrap_or_default().lines().count()
-}
-
-#[test]
-fn five_bridges_that_need_the_same_login_open_one_browser() {
-    let mut place = Place::new(|asked, reply| reply.message(&[], &result(asked, &json!({}))));
-    let log = browser(&mut place.room);
-    let daemon = place.room.start();
-    let mut clients: Vec<_> = (0..5).map(|_| place.bridge()).collect();
-    clients.iter_mut().for_each(|client| client.send(&modern(1, "ping", json!({}))));
-    for client in &clients {
-        assert_eq!(client.next()["result"], json!({}));
-    }
-    assert_eq!(windows(&log), 1);
-    assert_eq!(daemon.show("/v1/grants").as_array().unwrap().len(), 1);
-}
-
-#[test]
-fn a_missing_login_is_an_error_that_names_the_command_where_no_browser_opens() {
-    let mut place = Place::new(|asked, reply| reply.message(&[], &result(asked, &json!({}))));
-    let log = browser(&mut place.room);
-    let _daemon = place.room.start();
-    let mut client = StdioServer::bridge(&place.room, &["test", "--no-browser"]);
-    client.send(&modern(1, "ping", json!({})));
-    let error = client.next()["error"].clone();
-    assert_eq!(
-        (error["code"].as_i64(), error["data"]["login_command"].as_str()),
-        (Some(-32001), Some("mcp-authctl login test")),
-        "{error}"
-    );
-    place.room.unset("BROWSER");
-    for absent in ["DISPLAY", "WAYLAND_DISPLAY"] {
-        place.room.set(absent, "");
-    }
-    let mut client = place.bridge();
-    client.send(&modern(1, "ping", json!({})));
-    assert_eq!(client.next()["error"]["code"], -32001);
-    assert_eq!(windows(&log), 0);
-    place.room.log_in("test").ok();
-    client.send(&modern(2, "ping", json!({})));
-    assert_eq!(client.next()["result"], json!({}), "a login elsewhere is enough, the bridge runs on");
-}
-
-#[test]
-fn a_server_that_is_never_content_opens_one_browser_and_not_one_for_every_request() {
-    let asked_for = Arc::new(AtomicUsize::new(0));
-    let count = Arc::clone(&asked_for);
-    let mut place = Place::new(move |_, reply| {
-        count.fetch_add(1, Ordering::Relaxed);
-        reply.whole(403, &[("www-authenticate", r#"Bearer error="insufficient_scope", scope="mcp:read mcp:admin""#)], "");
-    });
-    let log = browser(&mut place.room);
-    let _daemon = place.start();
-    let before = windows(&log);
-    let mut client = place.bridge();
-    for id in 1..=4 {
-        client.send(&modern(id, "tools/call", json!({ "name": "t" })));
-        assert!(client.next()["error"]["message"].is_string());
-    }
-    assert_eq!(windows(&log) - before, 1);
-    assert!(asked_for.load(Ordering::Relaxed) <= 12, "{asked_for:?} requests");
-    drop(place.rogue);
-}
-
-// ---- the official clients, with a real protected server ----
-
-#[test]
-fn the_official_clients_list_and_call_tools_of_a_server_behind_our_issuer() {
-    let (server, github, issuer) = (Server::with_lifetime(3600), GitHub::start(), OwnIssuer::somewhere());
-    let address = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let config = issuer.config(600);
-    let of_issuer =
-        format!("{config}resource = \"http://{address}/mcp\"\n").replace("\"profile\", \"github\"", "\"profile\", \"mcp:tools\"");
-    let resource = format!("[[issuer.resources]]\nuri = \"http://{address}/mcp\"\nscopes = [\"mcp:tools\"]\n");
-    let mut room = Room::with_config(&format!("{of_issuer}{resource}{}", provider_table("test", &server, "")));
-    room.set("USER", "alice");
-    room.set("MODEL_SERVER_GITHUB_API", &github.url());
-    room.set("MODEL_SERVER_GRANT", "test");
-    let daemon = room.start();
-    daemon.log_in("test", "alice");
-    let mut login = daemon.start_login(&json!({ "provider": "local" }));
-    let redirect = issuer.approve(&room, &login.wait_for_url().parse().unwrap());
-    mcp_auth_tests::get(&redirect, &[]);
-    assert!(matches!(login.last(), mcp_auth_proto::LoginEvent::Done { .. }));
-    let variables = [("MODEL_SERVER_LISTEN", address.to_string()), ("MODEL_SERVER_ISSUER", issuer.issuer())];
-    let variables = variables.each_ref().map(|(name, value)| (*name, value.as_str()));
-    let _model = ModelServer::launch(&room, &variables);
-    for (name, command) in clients(&room) {
-        let answers = Running::start(command, "client", false).wait().ok().json();
-        assert_eq!(answers["tools"], json!(["analyze_code_with_llm", "get_github_user_info"]), "{name}");
-        assert_eq!(answers["user"]["structuredContent"]["user"]["login"], "octocat", "{name}: {answers}");
-        assert!(answers["analysis"]["content"][0]["text"].as_str().unwrap().contains("security holes"), "{name}: {answers}");
-    }
-}
-
-fn clients(room: &Room) -> Vec<(&'static str, Command)> {
-    let command = |program, script, mode: &str| {
-        let asked = json!({ "command": binary("mcp-authctl"), "args": ["bridge", "local"], "mode": mode });
-        let mut command = room.command(program);
-        command.arg(source_folder().join("mcp").join(script)).arg(asked.to_string());
-        command
-    };
-    let (node, python) = (node(), mcp_python());
-    vec![
-        ("typescript", command(&node, "client.mjs", "")),
-        ("python, newer era", command(&python, "client.py", "auto")),
-        ("python, older era", command(&python, "client.py", "legacy")),
-    ]
 }

@@ -38,7 +38,9 @@ const SUITES: &[&str] = &[
     "issuer_attacks",
     "notifications",
     "relay",
+    "streams",
     "bridge",
+    "bridge_life",
 ];
 
 fn report(findings: &[Finding]) -> String {

@@ -3,40 +3,15 @@
 #![allow(clippy::unwrap_used)]
 
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, mpsc};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use mcp_auth_tests::rogue::{Rogue, Rules};
-use mcp_auth_tests::{Asked, Connection, Daemon, HttpAnswer, RemoteServer, Reply, Room, fingerprint, wait_until};
-use serde_json::{Value, json};
+use mcp_auth_tests::rogue::Rogue;
+use mcp_auth_tests::{Asked, Daemon, HttpAnswer, RemotePlace, RemoteServer, Reply, Room, fingerprint, wait_until};
+use serde_json::json;
 
 const PING: &str = r#"{"jsonrpc":"2.0","id":7,"method":"ping"}"#;
 const INSUFFICIENT: &str = r#"Bearer error="insufficient_scope", scope="mcp:admin""#;
-
-/// A room with a login `test` for this server.
-struct Place {
-    rogue: Rogue,
-    room: Room,
-    remote: RemoteServer,
-}
-
-impl Place {
-    fn new(answer: impl Fn(&Asked, &mut Reply) + Send + Sync + 'static) -> Self {
-        Self::with_lifetime(Duration::from_secs(300), answer)
-    }
-
-    fn with_lifetime(lifetime: Duration, answer: impl Fn(&Asked, &mut Reply) + Send + Sync + 'static) -> Self {
-        let (rogue, remote) = (Rogue::start(Rules::strict(lifetime)), RemoteServer::start(answer));
-        let room = Room::with_config(&rogue.provider_table("test", &format!("resource = \"{}\"", remote.url())));
-        Self { rogue, room, remote }
-    }
-
-    fn start(&self) -> Daemon<'_> {
-        let daemon = self.room.start();
-        self.room.log_in("test").ok();
-        daemon
-    }
-}
 
 fn post(daemon: &Daemon<'_>, body: &str) -> HttpAnswer {
     ask(daemon, "POST", &[], body)
@@ -52,7 +27,7 @@ fn pong(asked: &Asked, reply: &mut Reply) {
 
 #[test]
 fn a_request_reaches_the_server_with_the_token_and_the_client_never_sees_it() {
-    let place = Place::new(|asked, reply| {
+    let place = RemotePlace::new(|asked, reply| {
         let headers = [("mcp-session-id", "s-1"), ("set-cookie", "a=b"), ("www-authenticate", "Bearer"), ("x-other", "kept")];
         reply.message(&headers, &json!({ "jsonrpc": "2.0", "id": asked.message()["id"], "result": { "era": "both" } }));
     });
@@ -91,7 +66,7 @@ fn a_request_reaches_the_server_with_the_token_and_the_client_never_sees_it() {
 
 #[test]
 fn every_method_and_status_of_mcp_passes_as_it_is() {
-    let place = Place::new(|asked, reply| match (asked.method.as_str(), asked.header("x-want")) {
+    let place = RemotePlace::new(|asked, reply| match (asked.method.as_str(), asked.header("x-want")) {
         ("DELETE", _) => reply.head(204, &[]),
         (_, "202") => reply.whole(202, &[], ""),
         (_, status) => reply.whole(status.parse().unwrap(), &[("content-type", "application/json")], "{\"said\":1}"),
@@ -107,71 +82,10 @@ fn every_method_and_status_of_mcp_passes_as_it_is() {
 }
 
 #[test]
-fn events_arrive_one_by_one_while_the_server_still_speaks() {
-    let (go, next) = mpsc::channel::<()>();
-    let next = Mutex::new(next);
-    let place = Place::new(move |_, reply| {
-        reply.events(&[]);
-        for number in 0..3 {
-            reply.event(&number.to_string(), &json!({ "number": number }));
-            // The next one is said when the last one has arrived.
-            next.lock().unwrap().recv_timeout(Duration::from_secs(20)).unwrap();
-        }
-    });
-    let daemon = place.start();
-    let mut connection = daemon.connect();
-    connection.send("GET", "/mcp/test", &[("accept", "text/event-stream")], "").unwrap();
-    let (status, headers) = connection.read_head().unwrap();
-    assert_eq!(status, 200);
-    assert!(headers.contains(&("content-type".into(), "text/event-stream".into())), "{headers:?}");
-    for number in 0..3 {
-        assert!(until(&mut connection, "\n\n").contains(&format!("{{\"number\":{number}}}")));
-        go.send(()).unwrap();
-    }
-    assert_eq!(connection.read_chunk().unwrap(), None);
-}
-
-/// Reads until `end` has come.
-fn until(connection: &mut Connection, end: &str) -> String {
-    let mut text = String::new();
-    while !text.contains(end) {
-        text.push_str(&String::from_utf8(connection.read_chunk().unwrap().expect(&text)).unwrap());
-    }
-    text
-}
-
-#[test]
-fn a_client_that_goes_away_ends_its_request_at_the_server() {
-    let (told, ended) = mpsc::channel();
-    let told = Mutex::new(told);
-    let place = Place::new(move |asked, reply| {
-        if asked.method == "GET" {
-            reply.events(&[]);
-            reply.event("", &json!({}));
-        }
-        told.lock().unwrap().send(reply.gone()).unwrap();
-    });
-    let daemon = place.start();
-    for (method, body) in [("GET", ""), ("POST", PING)] {
-        let mut connection = daemon.connect();
-        connection.send(method, "/mcp/test", &[], body).unwrap();
-        if method == "GET" {
-            connection.read_head().unwrap();
-            until(&mut connection, "\n\n");
-        } else {
-            let before = place.remote.asked().len();
-            wait_until("the request", Duration::from_secs(20), || (place.remote.asked().len() >= before.max(2)).then_some(()));
-        }
-        drop(connection);
-        assert!(ended.recv_timeout(Duration::from_secs(20)).unwrap(), "{method}");
-    }
-}
-
-#[test]
 fn a_rejected_token_is_refreshed_and_the_request_sent_once_more() {
     let rejected = Arc::new(Mutex::new(String::new()));
     let of_server = Arc::clone(&rejected);
-    let place = Place::with_lifetime(Duration::from_secs(3600), move |asked, reply| {
+    let place = RemotePlace::with_lifetime(Duration::from_secs(3600), move |asked, reply| {
         if reply.token == *of_server.lock().unwrap() {
             return reply.whole(401, &[("www-authenticate", r#"Bearer error="invalid_token""#)], "");
         }
@@ -204,7 +118,7 @@ fn a_rejected_token_is_refreshed_and_the_request_sent_once_more() {
 fn the_client_meets_neither_401_nor_403_whatever_the_server_says() {
     let (status, challenge) = (Arc::new(AtomicUsize::new(401)), Arc::new(Mutex::new("")));
     let (of_server, words) = (Arc::clone(&status), Arc::clone(&challenge));
-    let place = Place::new(move |_, reply| {
+    let place = RemotePlace::new(move |_, reply| {
         let words = *words.lock().unwrap();
         reply.whole(u16::try_from(of_server.load(Ordering::Relaxed)).unwrap(), &[("www-authenticate", words)], "secret words");
     });
@@ -241,7 +155,7 @@ fn the_client_meets_neither_401_nor_403_whatever_the_server_says() {
 
 #[test]
 fn missing_scopes_are_named_in_an_error_that_tells_the_login() {
-    let place = Place::new(|_, reply| reply.whole(403, &[("www-authenticate", INSUFFICIENT)], ""));
+    let place = RemotePlace::new(|_, reply| reply.whole(403, &[("www-authenticate", INSUFFICIENT)], ""));
     let daemon = place.start();
     let error = post(&daemon, PING).json()["error"].clone();
     assert_eq!((error["code"].as_i64(), error["data"]["type"].as_str()), (Some(-32001), Some("oauth2")), "{error}");
@@ -251,7 +165,7 @@ fn missing_scopes_are_named_in_an_error_that_tells_the_login() {
 
 #[test]
 fn what_cannot_be_relayed_is_an_answer_in_the_words_of_mcp() {
-    let place = Place::new(pong);
+    let place = RemotePlace::new(pong);
     let daemon = place.start();
     let to = |target: &str| daemon.connect().request("POST", target, &[], PING).unwrap();
     for (target, code) in [
@@ -294,7 +208,7 @@ fn room_without_server(rogue: &Rogue) {
 fn a_server_that_is_gone_is_said_so_and_a_redirect_elsewhere_is_not_followed() {
     let victim = RemoteServer::start(pong);
     let target = victim.url();
-    let place = Place::new(move |asked, reply| match asked.target.as_str() {
+    let place = RemotePlace::new(move |asked, reply| match asked.target.as_str() {
         "/mcp" => reply.whole(307, &[("location", asked.header("x-to"))], ""),
         _ => pong(asked, reply),
     });
@@ -314,25 +228,10 @@ fn a_server_that_is_gone_is_said_so_and_a_redirect_elsewhere_is_not_followed() {
 }
 
 #[test]
-fn bodies_of_every_size_pass_whole_in_both_directions() {
-    let place = Place::new(|asked, reply| {
-        let text = format!("{{\"jsonrpc\":\"2.0\",\"id\":7,\"result\":\"{}\"}}", "y".repeat(asked.body.len()));
-        reply.whole(200, &[("content-type", "application/json"), ("x-got", &fingerprint(&String::from_utf8_lossy(&asked.body)))], &text);
-    });
-    let daemon = place.start();
-    for size in [0, 1, 64 * 1024, 4 * 1024 * 1024, 4 * 1024 * 1024 + 1, 20 * 1024 * 1024] {
-        let body = format!("{{\"id\":7,\"method\":\"echo\",\"params\":\"{}\"}}", "x".repeat(size));
-        let answer = post(&daemon, &body);
-        assert_eq!((answer.status, answer.header("x-got")), (200, Some(fingerprint(&body).as_str())), "{size}");
-        assert_eq!(answer.json()["result"].as_str().unwrap().len(), body.len(), "{size}");
-    }
-}
-
-#[test]
 fn a_large_body_is_not_kept_and_the_error_says_to_send_it_again() {
     let rejected = Arc::new(Mutex::new(String::new()));
     let of_server = Arc::clone(&rejected);
-    let place = Place::with_lifetime(Duration::from_secs(3600), move |asked, reply| {
+    let place = RemotePlace::with_lifetime(Duration::from_secs(3600), move |asked, reply| {
         if reply.token == *of_server.lock().unwrap() {
             return reply.whole(401, &[("www-authenticate", "Bearer")], "");
         }
@@ -347,46 +246,4 @@ fn a_large_body_is_not_kept_and_the_error_says_to_send_it_again() {
         answer["error"]["message"].as_str().filter(|message| message.contains("send it again")).map(str::to_owned)
     });
     assert_eq!(post(&daemon, &body).json()["result"], json!({}), "the next one has the new token");
-}
-
-#[test]
-fn a_long_stream_outlives_the_tokens_that_are_refreshed_meanwhile() {
-    let place = Place::with_lifetime(Duration::from_secs(4), |_, reply| {
-        reply.events(&[]);
-        let started = Instant::now();
-        let mut number = 0;
-        while started.elapsed() < Duration::from_secs(14) && reply.event("", &json!({ "number": number })) {
-            number += 1;
-            std::thread::sleep(Duration::from_millis(250));
-        }
-        reply.event("", &json!({ "last": number }));
-    });
-    let daemon = place.start();
-    let mut connection = daemon.connect();
-    connection.send("POST", "/mcp/test", &[], PING).unwrap();
-    assert_eq!(connection.read_head().unwrap().0, 200);
-    let mut text = String::new();
-    while let Some(piece) = connection.read_chunk().unwrap() {
-        text.push_str(&String::from_utf8(piece).unwrap());
-    }
-    let events: Vec<Value> = text.lines().filter_map(|line| serde_json::from_str(line.strip_prefix("data: ")?).ok()).collect();
-    let last = events.last().unwrap()["last"].as_u64().unwrap();
-    assert_eq!(events.len() as u64, last + 1, "none is missing");
-    assert!(place.rogue.seen().refreshes.len() >= 3, "{} refreshes", place.rogue.seen().refreshes.len());
-}
-
-#[test]
-fn an_answer_that_breaks_off_is_not_taken_for_whole() {
-    let place = Place::new(|_, reply| {
-        reply.head(200, &[("content-type", "application/json"), ("content-length", "1000")]);
-        reply.bytes(b"{\"jsonrpc\":\"2.0\"");
-    });
-    let daemon = place.start();
-    assert!(daemon.connect().request("POST", "/mcp/test", &[], PING).is_err());
-    let place = Place::new(|_, reply| {
-        reply.head(200, &[("content-type", "text/event-stream"), ("transfer-encoding", "chunked")]);
-        reply.bytes(b"5\r\ndata:\r\n");
-    });
-    let daemon = place.start();
-    assert!(daemon.connect().request("POST", "/mcp/test", &[], PING).is_err());
 }

@@ -1,5 +1,5 @@
 //! `/mcp/NAME`: a request of an MCP client goes to the remote server of a grant, with a fresh token, and the answer comes back
-//! as it comes. What the messages mean is not known here, but for the ids that our own errors answer.
+//! as it comes. A server at whose URL nobody has logged in is asked without one; it says itself whether that will do. What the messages mean is not known here, but for the ids that our own errors answer.
 //!
 //! A server that wants another token gets it, once for each reason, if the request was small enough to be kept. The client
 //! sees neither the token nor a 401 or 403: it would begin a login of its own at our socket.
@@ -21,7 +21,9 @@ use self::message::Sent;
 use self::upload::{Held, Upload};
 use crate::broker::{Broker, Destination};
 use crate::caller::Caller;
+use crate::grant::mcp::{AUTHENTICATION_REQUIRED, LoginKind, LoginNeeded};
 use crate::ipc::{Answer, BodyError, Call, Relayed};
+use crate::oauth::text::clean;
 use crate::transport::{Opened, Opening, TransportError};
 
 /// Forwards a call to the server of the grant that `target` names, by name or by URL.
@@ -62,8 +64,8 @@ struct Trip<'a> {
 enum Verdict {
     /// Nothing: this is the answer.
     Fine(Opened),
-    /// It is not good any more (RFC 6750 section 3.1, `invalid_token`), with the challenge.
-    Rejected(String),
+    /// It is not good any more (RFC 6750 section 3.1, `invalid_token`). Scopes in that challenge are no reason to ask for more.
+    Rejected,
     /// It does not reach far enough (`insufficient_scope`), with the challenge.
     Insufficient(String),
     /// The server does not want this request, whatever the token.
@@ -75,13 +77,12 @@ impl Trip<'_> {
         let mut token = self.token(TokenRequest::default()).await?;
         let (mut rejected, mut widened) = (false, false);
         loop {
-            let (opened, held) = self.send(upload, &token).await?;
+            let (opened, held) = self.send(upload, token.as_ref()).await?;
             let (request, again) = match judge(opened) {
                 Verdict::Fine(opened) => return self.pass(opened, held),
                 Verdict::Forbidden => return Err(self.forbidden()),
-                Verdict::Rejected(challenge) => {
-                    let request =
-                        TokenRequest { challenge: Some(challenge), rejected_token: Some(token.clone()), ..TokenRequest::default() };
+                Verdict::Rejected => {
+                    let request = TokenRequest { rejected_token: token.clone(), ..TokenRequest::default() };
                     (request, !std::mem::replace(&mut rejected, true))
                 }
                 Verdict::Insufficient(challenge) => {
@@ -100,15 +101,16 @@ impl Trip<'_> {
         }
     }
 
-    /// A token of the grant, under this policy's eyes.
-    async fn token(&self, request: TokenRequest) -> Result<Secret, ErrorBody> {
-        let request = TokenRequest { grant: Some(self.destination.grant.to_string()), ..request };
+    /// A token of the grant, where there is one: asked for as the client itself would.
+    async fn token(&self, request: TokenRequest) -> Result<Option<Secret>, ErrorBody> {
+        let Some(grant) = &self.destination.grant else { return Ok(None) };
+        let request = TokenRequest { grant: Some(grant.to_string()), ..request };
         let answer = self.broker.token(request, self.caller.clone()).await?;
-        if answer.token_type.eq_ignore_ascii_case("bearer") { Ok(answer.access_token) } else { Err(self.odd_token()) }
+        if answer.token_type.eq_ignore_ascii_case("bearer") { Ok(Some(answer.access_token)) } else { Err(self.odd_token()) }
     }
 
     /// Sends the request and waits for the head of its answer. What is returned beside it holds the request open.
-    async fn send(&self, upload: &mut Upload, token: &Secret) -> Result<(Opened, Held), ErrorBody> {
+    async fn send(&self, upload: &mut Upload, token: Option<&Secret>) -> Result<(Opened, Held), ErrorBody> {
         let (body, remainder) = upload.outgoing();
         let headers = headers::outward(self.headers, token).ok_or_else(|| self.odd_token())?;
         let request = Opening { method: self.method.clone(), url: self.destination.url.clone(), headers, body };
@@ -134,11 +136,11 @@ impl Trip<'_> {
             return Err(self.leads_elsewhere(&opened));
         }
         let headers = headers::homeward(&opened.headers);
-        let grant = self.destination.grant.clone();
+        let host = self.host();
         let cut_off = move |error: TransportError| {
             // It goes on as long as the body does.
             let _ = &held;
-            tracing::debug!(%grant, %error, "the server's answer was cut off");
+            tracing::debug!(host, %error, "the server's answer was cut off");
             io::Error::from(io::ErrorKind::ConnectionAborted)
         };
         let body = opened.body.map_err(cut_off).boxed_unsync();
@@ -150,49 +152,72 @@ impl Trip<'_> {
         url.and_then(|url| url.host_str().map(str::to_owned)).unwrap_or_else(|| "the server".to_owned())
     }
 
-    fn grant(&self) -> &GrantName {
-        &self.destination.grant
+    /// What `login` is told: the grant, or the server itself.
+    fn name(&self) -> String {
+        self.destination.grant.as_ref().map_or_else(|| clean(&self.destination.url), GrantName::to_string)
     }
 }
 
 // ---- errors ----
 
 impl Trip<'_> {
+    /// Nobody has logged in, and the server wants that.
+    fn login_needed(&self) -> ErrorBody {
+        let command = format!("mcp-authctl login {}", self.name());
+        let mut error = ErrorBody::new(ErrorCode::LoginRequired, format!("nobody is logged in at {}", self.host())).hint(&command);
+        let needed = LoginNeeded {
+            kind: Some(LoginKind::Code),
+            authorization_url: None,
+            token_url: None,
+            scopes: &[],
+            resource: Some(&self.destination.url),
+            login_command: &command,
+        };
+        error.mcp = Some(needed.to_json(AUTHENTICATION_REQUIRED));
+        error
+    }
+
     fn rejected(&self) -> ErrorBody {
-        ErrorBody::new(ErrorCode::LoginRequired, format!("{} rejects the access token of `{}`, which is fresh", self.host(), self.grant()))
-            .hint(format!("mcp-authctl login {}", self.grant()))
+        if self.destination.grant.is_none() {
+            return self.login_needed();
+        }
+        ErrorBody::new(ErrorCode::LoginRequired, format!("{} rejects the access token of `{}`, which is fresh", self.host(), self.name()))
+            .hint(format!("mcp-authctl login {}", self.name()))
     }
 
     fn insatiable(&self) -> ErrorBody {
-        let sentence = format!("{} wants scopes of `{}` that its token has, and refuses it all the same", self.host(), self.grant());
-        ErrorBody::new(ErrorCode::InsufficientScope, sentence).hint(format!("mcp-authctl login {}", self.grant()))
+        if self.destination.grant.is_none() {
+            return self.login_needed();
+        }
+        let sentence = format!("{} wants scopes of `{}` that its token has, and refuses it all the same", self.host(), self.name());
+        ErrorBody::new(ErrorCode::InsufficientScope, sentence).hint(format!("mcp-authctl login {}", self.name()))
     }
 
     fn forbidden(&self) -> ErrorBody {
-        ErrorBody::new(ErrorCode::AccessDenied, format!("{} forbids this request to the account of `{}`", self.host(), self.grant()))
+        ErrorBody::new(ErrorCode::AccessDenied, format!("{} forbids this request to the account of `{}`", self.host(), self.name()))
             .hint("ask who runs the server, or log in with another account")
     }
 
     fn not_kept(&self) -> ErrorBody {
-        let sentence = format!("{} wanted another token of `{}`, and the request was too large to be kept", self.host(), self.grant());
+        let sentence = format!("{} wanted another token of `{}`, and the request was too large to be kept", self.host(), self.name());
         ErrorBody::new(ErrorCode::ProviderUnreachable, sentence).hint("send it again: the next one has the new token").retry_after(0)
     }
 
     fn odd_token(&self) -> ErrorBody {
-        ErrorBody::new(ErrorCode::ProviderUnreachable, format!("the token of `{}` is not one that a Bearer header can carry", self.grant()))
-            .hint(format!("mcp-authctl refresh {}", self.grant()))
+        ErrorBody::new(ErrorCode::ProviderUnreachable, format!("the token of `{}` is not one that a Bearer header can carry", self.name()))
+            .hint(format!("mcp-authctl refresh {}", self.name()))
     }
 
     fn leads_elsewhere(&self, opened: &Opened) -> ErrorBody {
         let location = opened.headers.get(hyper::header::LOCATION).and_then(|value| value.to_str().ok());
         let target = location.and_then(|location| url::Url::parse(&self.destination.url).ok()?.join(location).ok());
         let target = target.and_then(|target| target.host_str().map(str::to_owned)).unwrap_or_else(|| "an unknown place".to_owned());
-        let sentence = format!("{} leads this request to {target}, where the token of `{}` does not go", self.host(), self.grant());
+        let sentence = format!("{} leads this request to {target}, where the token of `{}` does not go", self.host(), self.name());
         ErrorBody::new(ErrorCode::ProviderUnreachable, sentence).hint("log in at the URL that the server has now")
     }
 
     fn unreachable(&self, error: &TransportError) -> ErrorBody {
-        ErrorBody::new(ErrorCode::ProviderUnreachable, format!("`{}`: {error}", self.grant())).hint("mcp-authctl doctor")
+        ErrorBody::new(ErrorCode::ProviderUnreachable, format!("`{}`: {error}", self.name())).hint("mcp-authctl doctor")
     }
 }
 
@@ -212,7 +237,7 @@ fn judge(opened: Opened) -> Verdict {
         values.collect::<Vec<_>>().join(", ")
     };
     match opened.status {
-        StatusCode::UNAUTHORIZED => Verdict::Rejected(challenge()),
+        StatusCode::UNAUTHORIZED => Verdict::Rejected,
         StatusCode::FORBIDDEN => {
             let challenge = challenge();
             let insufficient = challenge.to_ascii_lowercase().contains("insufficient_scope");

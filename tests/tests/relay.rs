@@ -87,7 +87,7 @@ fn a_rejected_token_is_refreshed_and_the_request_sent_once_more() {
     let of_server = Arc::clone(&rejected);
     let place = RemotePlace::with_lifetime(Duration::from_secs(3600), move |asked, reply| {
         if reply.token == *of_server.lock().unwrap() {
-            return reply.whole(401, &[("www-authenticate", r#"Bearer error="invalid_token""#)], "");
+            return reply.whole(401, &[("www-authenticate", r#"Bearer error="invalid_token", scope="mcp:other""#)], "");
         }
         pong(asked, reply);
     });
@@ -170,7 +170,7 @@ fn what_cannot_be_relayed_is_an_answer_in_the_words_of_mcp() {
     let to = |target: &str| daemon.connect().request("POST", target, &[], PING).unwrap();
     for (target, code) in [
         ("/mcp/nobody", "unknown_grant"),
-        ("/mcp/https%3A%2F%2Fmcp.example.com%2Fmcp", "login_required"),
+        ("/mcp/http%3A%2F%2Fmcp.example.com%2Fmcp", "provider_unreachable"),
         ("/mcp/Not%20A%20Name", "invalid_request"),
     ] {
         let answer = to(target);
@@ -202,6 +202,24 @@ fn room_without_server(rogue: &Rogue) {
         message.as_str().unwrap().starts_with("`test` is not a grant for an MCP server; hint: set `resource` in [providers.test]"),
         "{message}"
     );
+}
+
+#[test]
+fn a_server_that_wants_no_login_is_served_by_its_url_and_one_that_does_says_so() {
+    let open = RemoteServer::start(pong);
+    let closed = RemoteServer::start(|_, reply| reply.whole(401, &[("www-authenticate", "Bearer")], ""));
+    let place = RemotePlace::new(pong);
+    let daemon = place.start();
+    let to = |url: &str| {
+        let target = format!("/mcp/{}", url.replace(':', "%3A").replace('/', "%2F"));
+        daemon.connect().request("POST", &target, &[("authorization", "Bearer of-the-client")], PING).unwrap()
+    };
+    assert_eq!(to(&open.url()).json()["result"], json!({}));
+    assert!(!open.asked()[0].headers.contains_key("authorization"), "no token of another server's goes there");
+    let answer = to(&closed.url());
+    let error = answer.json()["error"].clone();
+    assert_eq!((answer.status, answer.header("mcp-authd-error"), error["code"].as_i64()), (200, Some("login_required"), Some(-32001)));
+    assert_eq!(error["data"]["login_command"], format!("mcp-authctl login {}", closed.url()));
 }
 
 #[test]

@@ -10,11 +10,11 @@ use super::{Broker, Reply};
 use crate::provider::Provider;
 use crate::transport::Transport;
 
-/// Where the requests of a grant go.
+/// Where requests go, and with whose token.
 #[derive(Clone)]
 pub struct Destination {
-    /// The grant.
-    pub grant: GrantName,
+    /// The grant; `None`: nobody has logged in at this URL, and perhaps nobody has to.
+    pub grant: Option<GrantName>,
     /// The remote MCP server, byte for byte.
     pub url: String,
     /// The way there.
@@ -47,28 +47,27 @@ impl Core {
         } else {
             wire::TokenRequest::for_grant(target.clone())
         };
-        let name = self.find(&request).map_err(|error| if is_url { not_logged_in(error, &target) } else { hinted(error) })?;
+        let name = match self.find(&request) {
+            Ok(name) => name,
+            // The server itself says whether it wants a login.
+            Err(error) if is_url && error.error == ErrorCode::UnknownGrant => {
+                let transport = self.transports.of(&self.config, &Provider::unknown(""));
+                return Ok(Destination { grant: None, url: target, transport });
+            }
+            Err(error) => return Err(hinted(error)),
+        };
         let record = self.held(&name)?.record();
         let provider = self.config.provider(&record.definition.provider);
         let url = record.resource.clone().or_else(|| provider.and_then(|provider| provider.resource.clone()));
         let url = url.ok_or_else(|| no_server(&name))?;
         let unknown = Provider::unknown(name.base());
-        Ok(Destination { transport: self.transports.of(&self.config, provider.unwrap_or(&unknown)), grant: name, url })
+        Ok(Destination { transport: self.transports.of(&self.config, provider.unwrap_or(&unknown)), grant: Some(name), url })
     }
 }
 
 /// What is no name at all is told without a hint elsewhere.
 fn hinted(error: ErrorBody) -> ErrorBody {
     if error.hint.is_some() { error } else { error.hint("mcp-authctl status") }
-}
-
-/// Nobody has logged in at this URL, which the general error does not know how to do.
-fn not_logged_in(error: ErrorBody, url: &str) -> ErrorBody {
-    if error.error != ErrorCode::UnknownGrant {
-        return error;
-    }
-    ErrorBody::new(ErrorCode::LoginRequired, format!("nobody is logged in at {}", crate::oauth::text::clean(url)))
-        .hint(format!("mcp-authctl login {}", crate::oauth::text::clean(url)))
 }
 
 fn no_server(name: &GrantName) -> ErrorBody {

@@ -35,13 +35,15 @@ const ENDING: [&str; 19] = [
 const ENDING_FAMILIES: [&str; 2] = ["proxy-", "mcp-authd-"];
 
 /// The headers of a client's request as the server gets them; `None` for a token that no header can carry.
-pub(super) fn outward(headers: &HeaderMap, token: &Secret) -> Option<HeaderMap> {
+pub(super) fn outward(headers: &HeaderMap, token: Option<&Secret>) -> Option<HeaderMap> {
     let mut passed = passing(headers);
     // What is sent may come in pieces; the body itself says how long it is.
     passed.remove(CONTENT_LENGTH);
-    let mut bearer = HeaderValue::from_str(&format!("Bearer {}", token.expose())).ok()?;
-    bearer.set_sensitive(true);
-    passed.insert(AUTHORIZATION, bearer);
+    if let Some(token) = token {
+        let mut bearer = HeaderValue::from_str(&format!("Bearer {}", token.expose())).ok()?;
+        bearer.set_sensitive(true);
+        passed.insert(AUTHORIZATION, bearer);
+    }
     Some(passed)
 }
 
@@ -94,7 +96,7 @@ mod tests {
             ("X-Tenant", "u"),
         ]);
         assert_eq!(homeward(&of_mcp), of_mcp);
-        let mut sent = outward(&of_mcp, &Secret::new("at")).unwrap();
+        let mut sent = outward(&of_mcp, Some(&Secret::new("at"))).unwrap();
         let bearer = sent.remove(AUTHORIZATION).unwrap();
         assert!(bearer == "Bearer at" && bearer.is_sensitive());
         assert_eq!(sent, of_mcp);
@@ -107,10 +109,10 @@ mod tests {
         hostile.extend([("connection", "close, X-Hop"), ("x-hop", "x"), ("x-stays", "x")]);
         let hostile = headers(&hostile);
         assert_eq!(names(&homeward(&hostile)), ["x-stays"]);
-        let sent = outward(&hostile, &Secret::new("at")).unwrap();
+        let sent = outward(&hostile, Some(&Secret::new("at"))).unwrap();
         assert_eq!(names(&sent), ["authorization", "x-stays"]);
         assert_eq!(sent.get_all(AUTHORIZATION).iter().count(), 1, "the client's own is not sent beside it");
-        assert_eq!(names(&outward(&headers(&[("content-length", "3")]), &Secret::new("at")).unwrap()), ["authorization"]);
-        assert!(outward(&HeaderMap::new(), &Secret::new("a\nb")).is_none(), "a token cannot add a header");
+        assert_eq!(names(&outward(&headers(&[("content-length", "3")]), Some(&Secret::new("at"))).unwrap()), ["authorization"]);
+        assert!(outward(&HeaderMap::new(), Some(&Secret::new("a\nb"))).is_none(), "a token cannot add a header");
     }
 }

@@ -10,7 +10,7 @@ use hyper::header::HeaderValue;
 use hyper::{HeaderMap, Method};
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::{AbortHandle, JoinSet};
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use super::link::Link;
 use super::login::Logins;
@@ -23,6 +23,8 @@ use crate::output;
 const MOST_AT_ONCE: usize = 200;
 /// How long a notification holds back what comes after it.
 const IN_ORDER: Duration = Duration::from_secs(5);
+/// How long a request that was cancelled by a notification (before 2026-07-28) is still listened to.
+const LAST_ANSWER: Duration = Duration::from_secs(10);
 /// After stdin's end: for answers that are under way, and for the server to hear of it. Clients wait 2 s.
 const LAST_ANSWERS: Duration = Duration::from_secs(1);
 const LAST_WORD: Duration = Duration::from_millis(700);
@@ -111,10 +113,17 @@ impl Conversation {
     /// Since 2026-07-28 a request is cancelled by closing its stream, and the notification goes no further.
     fn gave_up(&self, message: &Message) -> bool {
         let Some(id) = &message.cancels else { return false };
-        let mut state = self.state();
-        let modern = state.under_way.get(id).is_some_and(|request| request.modern) || message.is_modern();
-        if let Some(request) = state.under_way.remove(id).filter(|_| modern) {
-            request.task.abort();
+        let request = self.state().under_way.remove(id);
+        let modern = message.is_modern() || request.as_ref().is_some_and(|request| request.modern);
+        let Some(UnderWay { task, .. }) = request else { return modern };
+        if modern {
+            task.abort();
+        } else {
+            // A server may still have an answer on its way, or never close the stream.
+            tokio::spawn(async move {
+                sleep(LAST_ANSWER).await;
+                task.abort();
+            });
         }
         modern
     }

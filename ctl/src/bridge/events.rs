@@ -6,6 +6,10 @@ use std::time::Duration;
 /// The longest event that is taken in.
 const LONGEST: usize = 64 * 1024 * 1024;
 
+/// How long a stream that broke off is left alone, where the server does not say, and within which it may say.
+const PAUSE: Duration = Duration::from_secs(1);
+const PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(30));
+
 /// An event with data.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Event {
@@ -29,14 +33,19 @@ pub(super) struct Events {
     next_id: Option<String>,
     /// The id of the last event, where to go on after a break.
     pub(super) last_id: Option<String>,
-    /// How long the server wants us to wait before we come back.
-    pub(super) retry: Option<Duration>,
+    retry: Option<Duration>,
 }
 
 impl Events {
-    /// A stream that goes on after this event.
-    pub(super) fn after(last_id: Option<String>, retry: Option<Duration>) -> Self {
-        Self { last_id, retry, ..Self::default() }
+    /// The stream that goes on after this one.
+    pub(super) fn next(self) -> Self {
+        Self { last_id: self.last_id, retry: self.retry, ..Self::default() }
+    }
+
+    /// How long to wait before coming back: as the server wants it, within reason.
+    pub(super) fn pause(&self) -> Duration {
+        let (least, most) = PAUSES;
+        self.retry.unwrap_or(PAUSE).clamp(least, most)
     }
 
     /// Takes in the next bytes: the events that they complete.
@@ -132,7 +141,8 @@ mod tests {
         let text = "\u{feff}: hello\r\ndata: a\r\ndata:b\rdata\n\nevent: x\rid: 7\r\rdata: c\nretry: 250\nunknown: y\nno colon\n\ndata: never ended\n";
         let (whole, events) = read(&[text]);
         assert_eq!(whole, [one("message", "a\nb\n"), one("message", "c")]);
-        assert_eq!((events.last_id.as_deref(), events.retry), (Some("7"), Some(Duration::from_millis(250))));
+        assert_eq!((events.last_id.as_deref(), events.pause()), (Some("7"), Duration::from_millis(250)));
+        assert_eq!(events.next().pause(), Duration::from_millis(250));
         for cut in (0..text.len()).filter(|cut| text.is_char_boundary(*cut)) {
             assert_eq!(read(&[&text[..cut], &text[cut..]]).0, whole, "{cut}");
         }
@@ -143,7 +153,10 @@ mod tests {
         let (_, events) = read(&["id: 1\ndata:\n\nid: 2\ndata: x\n"]);
         assert_eq!(events.last_id.as_deref(), Some("1"));
         assert_eq!(read(&["id: 1\n\nid\n\n"]).1.last_id, None, "an empty one takes it back");
-        assert_eq!(read(&["id: a\0b\n\nretry: 1x\n\nretry:\n\n"]).1.last_id, None);
+        let (_, odd) = read(&["id: a\0b\n\nretry: 1x\n\nretry:\n\n"]);
+        assert_eq!((odd.last_id.as_deref(), odd.pause()), (None, PAUSE));
+        assert_eq!(read(&["retry: 0\n\n"]).1.pause(), PAUSES.0, "nobody makes us hurry");
+        assert_eq!(read(&["retry: 99999999999\n\n"]).1.pause(), PAUSES.1);
     }
 
     #[test]

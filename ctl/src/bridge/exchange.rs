@@ -7,7 +7,7 @@ use hyper::header::{CONTENT_TYPE, HeaderName};
 use hyper::{HeaderMap, Method, Response, StatusCode};
 use mcp_auth_proto::{ClientError, ErrorBody};
 use serde_json::Value;
-use tokio::time::{Duration, sleep};
+use tokio::time::sleep;
 
 use super::conversation::Conversation;
 use super::events::Events;
@@ -23,8 +23,6 @@ pub(super) const OUR_ERROR: HeaderName = HeaderName::from_static("mcp-authd-erro
 const LARGEST: usize = 64 * 1024 * 1024;
 /// How often a request's stream is taken up again without a word of the server.
 const MOST_RESUMPTIONS: u32 = 5;
-const PAUSE: Duration = Duration::from_secs(1);
-const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 /// How many logins one request may cause: a server may want more scopes once it knows who asks.
 const MOST_LOGINS: u32 = 2;
 
@@ -166,11 +164,11 @@ async fn streamed(conversation: &Conversation, message: &Message, body: Incoming
             return Err(Lost::Said("the server's answer broke off; whether the request was carried out is not known".to_owned()));
         }
         silent += 1;
-        sleep(events.retry.unwrap_or(PAUSE).min(LONGEST_PAUSE)).await;
+        sleep(events.pause()).await;
         let headers = conversation.stream_headers(events.last_id.as_deref());
         match conversation.link.send(Method::GET, headers, Bytes::new()).await {
             Ok(response) if response.status() == StatusCode::OK && is_events(response.headers()) => {
-                events = Events::after(events.last_id.take(), events.retry);
+                events = events.next();
                 body = Some(response.into_body());
             }
             Ok(_) => {}

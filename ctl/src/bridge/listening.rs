@@ -13,30 +13,27 @@ use super::events::Events;
 use super::exchange::{is_events, pieces};
 use super::message::Message;
 
-/// Between two attempts where the server does not say; doubled while they fail.
-const PAUSE: Duration = Duration::from_secs(1);
+/// The longest pause between two attempts: it doubles while they fail.
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 
 /// Listens until the server says that it never speaks, or no longer knows the session.
 pub(super) async fn run(conversation: Arc<Conversation>) {
-    let (mut last_id, mut retry, mut failures) = (None, None, 0_u32);
+    let (mut events, mut failures) = (Events::default(), 0_u32);
     loop {
-        let headers = conversation.stream_headers(last_id.as_deref());
+        let headers = conversation.stream_headers(events.last_id.as_deref());
+        let mut spoke = false;
         match conversation.link.send(Method::GET, headers, Bytes::new()).await {
             Ok(response) if response.status() == StatusCode::OK && is_events(response.headers()) => {
-                let mut events = Events::after(last_id.take(), retry);
-                if listen(&conversation, response.into_body(), &mut events).await {
-                    failures = 0;
-                }
-                (last_id, retry) = (events.last_id, events.retry);
+                events = events.next();
+                spoke = listen(&conversation, response.into_body(), &mut events).await;
             }
             // It has no such stream, or no such session.
             Ok(response) if is_final(&response) => return,
             Ok(_) | Err(_) => {}
         }
-        let pause = PAUSE.saturating_mul(2_u32.saturating_pow(failures)).min(LONGEST_PAUSE);
-        failures += 1;
-        sleep(retry.unwrap_or(PAUSE).max(if failures > 1 { pause } else { Duration::ZERO }).min(LONGEST_PAUSE)).await;
+        failures = if spoke { 0 } else { failures.saturating_add(1) };
+        let times = 2_u32.saturating_pow(failures.saturating_sub(1));
+        sleep(events.pause().saturating_mul(times).min(LONGEST_PAUSE)).await;
     }
 }
 

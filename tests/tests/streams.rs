@@ -224,3 +224,23 @@ fn a_daemon_that_stops_cuts_streams_off_and_ends_in_time() {
     assert!(started.elapsed() < Duration::from_secs(5), "{:?}", started.elapsed());
     assert!(connection.read_chunk().is_err(), "it is not taken for whole");
 }
+
+#[test]
+fn answers_without_an_end_to_their_head_are_given_up_and_the_daemon_keeps_none_of_them() {
+    let place = RemotePlace::new(|asked, reply| {
+        let (head, more) = match asked.header("x-kind") {
+            "lines" => ("HTTP/1.1 200 OK\r\n", "x-header: some\r\n".repeat(100)),
+            "line" => ("HTTP/1.1 200 OK\r\nx-header: ", "a".repeat(4096)),
+            _ => ("HTTP/1.1 200 ", "a".repeat(4096)),
+        };
+        reply.bytes(head.as_bytes());
+        while reply.bytes(more.as_bytes()) {}
+    });
+    let daemon = place.start();
+    let before = memory_kib(daemon.running.pid());
+    for kind in ["lines", "line", "status"] {
+        let answer = daemon.connect().request("POST", "/mcp/test", &[("x-kind", kind)], PING).unwrap();
+        assert_eq!((answer.status, answer.header("mcp-authd-error")), (200, Some("provider_unreachable")), "{kind}: {answer:?}");
+        assert!(memory_kib(daemon.running.pid()) < before + MOST_GROWTH, "{kind}");
+    }
+}

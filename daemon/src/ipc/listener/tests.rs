@@ -319,7 +319,7 @@ fn a_body_that_is_taken_as_it_comes_has_no_limit_of_size_and_one_of_time_only_wh
         assert!(until(&mut whole, &size.to_string()).await.contains("200 OK"));
 
         let mut half = socket.connect().await;
-        half.write_all(request("/mcp/later", "", &body)[..1000].as_bytes()).await.unwrap();
+        half.write_all(&request("/mcp/later", "", &body).as_bytes()[..1000]).await.unwrap();
         socket.release.add_permits(1);
         assert_eq!(rest(&mut half).await, "", "the rest is waited for in vain");
     });

@@ -15,11 +15,11 @@ Examples:
   mcp-authctl bridge notion
   mcp-authctl bridge github:work
   mcp-authctl bridge https://mcp.example.com/mcp
-  {\"mcpServers\": {\"notion\": {\"command\": \"mcp-authctl\", \"args\": [\"bridge\", \"notion\"]}}}     in an MCP client's config
   claude mcp add notion -- mcp-authctl bridge notion
+  {\"mcpServers\": {\"notion\": {\"command\": \"mcp-authctl\", \"args\": [\"bridge\", \"notion\"]}}}
 
-Where the login is missing or does not reach far enough, it opens the browser if there is one here, and the request waits up
-to 45 seconds; else the answer is an error that names the command to run. It ends when stdin does, with exit code 0.")]
+Where the login is missing or does not reach far enough, it opens the browser if there is one here, and the request
+waits up to 45 seconds; else the answer is an error that names the command. It ends when stdin does, with exit code 0.")]
 pub(crate) struct Args {
     /// The grant's name, or the URL of the MCP server
     #[arg(value_name = "NAME")]

@@ -104,9 +104,12 @@ mod tests {
 
     #[test]
     fn what_speaks_of_connections_and_logins_passes_in_neither() {
-        let mut hostile: Vec<(&str, &str)> = ENDING.iter().map(|name| (*name, "x")).collect();
-        hostile.extend([("proxy-authorization", "x"), ("proxy-connection", "x"), ("mcp-authd-error", "login_required")]);
-        hostile.extend([("connection", "close, X-Hop"), ("x-hop", "x"), ("x-stays", "x")]);
+        let names_of_logins = "authorization cookie cookie2 set-cookie set-cookie2 www-authenticate authentication-info proxy-authorization \
+             proxy-authenticate clear-site-data strict-transport-security alt-svc origin host mcp-authd-error";
+        let names_of_one_hop = "connection keep-alive te trailer transfer-encoding upgrade expect proxy-connection x-hop";
+        let both = names_of_logins.split_whitespace().chain(names_of_one_hop.split_whitespace());
+        let mut hostile: Vec<(&str, &str)> = both.map(|name| (name, "x")).collect();
+        hostile.extend([("connection", "close, X-Hop"), ("x-stays", "x")]);
         let hostile = headers(&hostile);
         assert_eq!(names(&homeward(&hostile)), ["x-stays"]);
         let sent = outward(&hostile, Some(&Secret::new("at"))).unwrap();

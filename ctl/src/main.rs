@@ -2,6 +2,7 @@
 //! Everything that is printed goes through `output`; everything that the daemon knows comes through `mcp_auth_proto`.
 
 mod ask;
+mod bridge;
 mod browser;
 mod commands;
 mod failure;
@@ -16,8 +17,8 @@ use clap::{CommandFactory, Parser, Subcommand};
 use mcp_auth_proto::{Client, socket_path};
 
 use crate::commands::{
-    add_token, approve, audit, completions, demo, doctor, env, events, exec, git_credential, headers, lock, login, logout, man, pkce,
-    policy, provider, refresh, reload, service, setup, status, token, unlock, use_grant, vault,
+    add_token, approve, audit, bridge as bridge_verb, completions, demo, doctor, env, events, exec, git_credential, headers, lock, login,
+    logout, man, pkce, policy, provider, refresh, reload, service, setup, status, token, unlock, use_grant, vault,
 };
 use crate::failure::Failure;
 
@@ -45,6 +46,7 @@ enum Verb {
     Env(env::Args),
     Exec(exec::Args),
     Headers(headers::Args),
+    Bridge(bridge_verb::Args),
     GitCredential(git_credential::Args),
     Policy(policy::Args),
     Approve(approve::Args),
@@ -143,6 +145,7 @@ fn dispatch(verb: Verb, json: bool) -> Result<(), Failure> {
         Verb::Env(args) => env::run(&args, &connect()?, json),
         Verb::Exec(args) => exec::run(&args, &connect()?),
         Verb::Headers(args) => headers::run(&args, &connect()?.with_patience(headers::PATIENCE)),
+        Verb::Bridge(args) => bridge_verb::run(&args),
         Verb::GitCredential(args) => git_credential::run(&args, &connect()?),
         Verb::Policy(args) => policy::run(args, &connect()?, json),
         Verb::Approve(args) => approve::run(&args, &connect()?, json),

@@ -20,6 +20,7 @@ mod naming;
 mod notices;
 mod policy;
 mod providers;
+mod relay;
 mod remote;
 mod step_up;
 mod telling;
@@ -37,6 +38,7 @@ use mcp_auth_proto::{ErrorBody, ErrorCode, GrantName};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use self::core::Core;
+pub use self::relay::Destination;
 use crate::audit::Audit;
 use crate::caller::Caller;
 use crate::clock::Clock;

@@ -12,15 +12,17 @@ mod io;
 pub mod listener;
 pub mod peer;
 pub mod routes;
+mod stream;
 
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
-pub use body::{Answer, read};
+pub use body::{Answer, Relayed, read};
 use bytes::Bytes;
-use hyper::{Method, Uri};
+use hyper::{HeaderMap, Method, Uri};
+pub use stream::{BodyError, RequestBody};
 
 use crate::caller::Caller;
 
@@ -33,12 +35,14 @@ pub struct Limits {
     pub body: usize,
     /// For the first byte of a connection and the head of a request.
     pub head_time: Duration,
-    /// For the body of a request, once its head is there.
+    /// For the body of a request, once its head is there; where it is taken as it comes, for each piece that is waited for.
     pub body_time: Duration,
     /// Between two requests. Never runs while a request waits or streams.
     pub idle_time: Duration,
     /// For a reader that takes nothing of its answer.
     pub stalled_time: Duration,
+    /// The same where the answer is another server's, which is held back meanwhile.
+    pub relayed_stalled_time: Duration,
     /// Connections in all.
     pub connections: usize,
     /// Connections of one peer process.
@@ -56,6 +60,7 @@ impl Default for Limits {
             body_time: Duration::from_secs(5),
             idle_time: Duration::from_secs(60),
             stalled_time: Duration::from_secs(5),
+            relayed_stalled_time: Duration::from_secs(300),
             connections: 1024,
             per_process: 256,
             occupied: Arc::default(),
@@ -74,7 +79,10 @@ pub enum Stage {
     Ending,
 }
 
-/// A whole request of a peer that passed the checks.
+/// Below this path a request's body is taken as it comes, whatever its size.
+pub const STREAMED: &str = "/mcp/";
+
+/// A request of a peer that passed the checks.
 #[derive(Debug)]
 pub struct Call {
     /// Who asks.
@@ -83,8 +91,12 @@ pub struct Call {
     pub method: Method,
     /// The path and, where there is one, the query.
     pub uri: Uri,
-    /// The body, within the limit.
+    /// The headers, as they came.
+    pub headers: HeaderMap,
+    /// The body, within the limit; empty below [`STREAMED`].
     pub body: Bytes,
+    /// The body below [`STREAMED`].
+    pub stream: Option<RequestBody>,
 }
 
 /// The answer to come. Dropped when the client goes away.

@@ -1,8 +1,9 @@
 //! The map of the crate.
 //!
 //! A token request goes `ipc::listener` (accepts) -> `ipc::peer` (same user, else closed) -> `ipc::routes` -> `policy` ->
-//! `broker` (owns every grant) -> `grant` (decides), and back. `issuer` is an authorization server of our own, with a port of
-//! its own, for MCP servers on this machine. Everything that touches the world lies at the edges:
+//! `broker` (owns every grant) -> `grant` (decides), and back. `relay` forwards MCP requests to remote servers, with a token.
+//! `issuer` is an authorization server of our own, with a port of its own, for MCP servers on this machine. Everything that
+//! touches the world lies at the edges:
 //! `platform`, `transport`, `vault`, `audit` (who got what), `clock`, `notify`. What a person is told by a notification
 //! decides `notices`.
 
@@ -29,6 +30,7 @@ pub mod platform;
 pub mod policy;
 pub mod provider;
 pub mod registration;
+pub mod relay;
 pub mod secret;
 pub mod transport;
 pub mod vault;

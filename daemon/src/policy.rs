@@ -19,6 +19,8 @@ pub use who::{Only, Peer, Program, Weak, Who};
 pub enum Right {
     /// To be given access tokens.
     Token,
+    /// To speak to a remote MCP server through us: what a token is for, without being given it.
+    Relay,
     /// To see what is held and how it is; never a token.
     Look,
     /// To store, refresh or forget a grant.
@@ -61,8 +63,9 @@ pub fn allow(_peer: &Peer, only: Option<&Only>, right: Right, grant: Option<&str
 mod right_tests {
     use super::*;
 
-    const ALL: [Right; 9] = [
+    const ALL: [Right; 10] = [
         Right::Token,
+        Right::Relay,
         Right::Look,
         Right::Change,
         Right::Login,

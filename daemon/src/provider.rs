@@ -44,6 +44,8 @@ pub struct Provider {
     pub issuer: Option<String>,
     /// Endpoints that are fixed.
     pub endpoints: Endpoints,
+    /// The MCP server that its tokens are for (RFC 8707), byte for byte.
+    pub resource: Option<String>,
     /// The client id.
     pub client_id: Option<String>,
     /// A command that prints the client secret: program and arguments, no shell.
@@ -75,6 +77,7 @@ impl Provider {
             allow_private: false,
             issuer: None,
             endpoints: Endpoints::default(),
+            resource: None,
             client_id: None,
             client_secret_command: None,
             scopes: Vec::new(),

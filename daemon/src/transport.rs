@@ -9,6 +9,10 @@ use std::future::Future;
 use std::pin::Pin;
 use std::time::Duration;
 
+use bytes::Bytes;
+use http_body_util::combinators::UnsyncBoxBody;
+use hyper::{HeaderMap, StatusCode};
+use tokio::sync::mpsc;
 use zeroize::Zeroizing;
 
 use self::address::Reach;
@@ -147,7 +151,63 @@ pub trait Transport: Send + Sync {
         let request = Request { timeout, ..Request::new(Method::Get, url) };
         Box::pin(async { self.send(request).await.map(|_| None) })
     }
+
+    /// Sends a request and reads the head of its answer. Takes as long as the server does; whoever asks drops the future when
+    /// that is too long. Redirects are followed on the same origin, where method and body stay the same.
+    fn open(&self, request: Opening) -> Open<'_> {
+        Box::pin(async move { Err(TransportError::Refused(shown(&request.url))) })
+    }
 }
+
+/// A request that passes through us: its body and its answer are taken as they come.
+#[derive(Debug)]
+pub struct Opening {
+    /// The method.
+    pub method: hyper::Method,
+    /// The URL, byte for byte.
+    pub url: String,
+    /// The headers; those that hold a secret are marked sensitive.
+    pub headers: HeaderMap,
+    /// The body.
+    pub body: Outgoing,
+}
+
+/// The body of a request that passes through.
+#[derive(Debug)]
+pub enum Outgoing {
+    /// All of it: sent again where a redirect wants that.
+    Whole(Bytes),
+    /// Piece by piece.
+    Pieces {
+        /// The bytes in all, where that is known.
+        length: Option<u64>,
+        /// The pieces. A sender that goes without [`Piece::End`] cuts the request off.
+        pieces: mpsc::Receiver<Piece>,
+    },
+}
+
+/// A piece of a body.
+#[derive(Debug)]
+pub enum Piece {
+    /// The next bytes.
+    Bytes(Bytes),
+    /// There are no more.
+    End,
+}
+
+/// The answer to an [`Opening`], its body still to come.
+#[derive(Debug)]
+pub struct Opened {
+    /// The status; a redirect that is not followed is one too.
+    pub status: StatusCode,
+    /// The headers.
+    pub headers: HeaderMap,
+    /// The body, as the server encoded it. Dropping it ends the exchange.
+    pub body: UnsyncBoxBody<Bytes, TransportError>,
+}
+
+/// The future of an [`Opened`].
+pub type Open<'a> = Pin<Box<dyn Future<Output = Result<Opened, TransportError>> + Send + 'a>>;
 
 /// The future of one knock.
 pub type Knock<'a> = Pin<Box<dyn Future<Output = Result<Option<Wall>, TransportError>> + Send + 'a>>;

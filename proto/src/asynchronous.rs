@@ -11,8 +11,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
-use hyper::Request;
+use hyper::body::Incoming;
 use hyper::client::conn::http1::{SendRequest, handshake};
+use hyper::{HeaderMap, Method, Request, Response};
 use hyper_util::rt::TokioIo;
 use interprocess::local_socket::tokio::Stream;
 use interprocess::local_socket::traits::StreamCommon;
@@ -24,7 +25,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use zeroize::Zeroizing;
 
 use crate::answer::MAX_ANSWER;
-use crate::call::{Call, HOST};
+use crate::call::{Call, HOST, segment};
 use crate::client::{ANSWER_PATIENCE, build, check, decode, decode_status, grant_path};
 use crate::connection::{CONNECT_PATIENCE, check_owner, classify};
 use crate::{ClientError, GrantName, GrantSummary, Malformed, Status, TokenAnswer, TokenRequest};
@@ -78,6 +79,21 @@ impl Client {
             None => Call::get(path),
         };
         self.fetch(&call).await
+    }
+
+    /// A request to the remote MCP server of a grant, named by `target` (its name, or the server's URL), on a connection of its
+    /// own. The answer's body comes as the server sends it. Dropping the future or the body ends the request at the server.
+    ///
+    /// # Errors
+    /// [`ClientError::NotRunning`] and [`ClientError::TimedOut`] when nothing was sent; after anything else the server may have
+    /// got the request. An error status is no error here.
+    pub async fn relay(&self, target: &str, method: Method, headers: HeaderMap, body: Bytes) -> Result<Response<Incoming>, ClientError> {
+        let mut connection = self.connect().await?;
+        let path = format!("/mcp/{}", segment(target));
+        let mut request = Request::builder().method(method).uri(path).body(Full::new(body)).map_err(|_| Malformed::Content)?;
+        *request.headers_mut() = headers;
+        request.headers_mut().insert("host", hyper::header::HeaderValue::from_static(HOST));
+        connection.requests.send_request(request).await.map_err(from_hyper)
     }
 
     async fn fetch<T: DeserializeOwned>(&self, call: &Call) -> Result<T, ClientError> {

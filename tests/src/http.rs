@@ -112,7 +112,8 @@ impl Connection {
         Ok(self.read_head()?.0)
     }
 
-    pub(crate) fn read_head(&mut self) -> std::io::Result<(u16, Vec<(String, String)>)> {
+    /// The status and the headers of an answer whose body is read piece by piece.
+    pub fn read_head(&mut self) -> std::io::Result<(u16, Vec<(String, String)>)> {
         let mut head = Vec::new();
         while !head.ends_with(b"\r\n\r\n") {
             if self.stream.read_until(b'\n', &mut head)? == 0 {
@@ -145,8 +146,16 @@ impl Connection {
         Ok(String::from_utf8_lossy(&body).into_owned())
     }
 
+    /// At least one and at most so many bytes of a body, as they come.
+    pub fn read_bytes(&mut self, most: usize) -> std::io::Result<Vec<u8>> {
+        let mut bytes = vec![0; most];
+        let count = self.stream.read(&mut bytes)?;
+        bytes.truncate(count);
+        if count == 0 { Err(std::io::ErrorKind::UnexpectedEof.into()) } else { Ok(bytes) }
+    }
+
     /// The next chunk of a chunked answer; `None` at its end.
-    pub(crate) fn read_chunk(&mut self) -> std::io::Result<Option<Vec<u8>>> {
+    pub fn read_chunk(&mut self) -> std::io::Result<Option<Vec<u8>>> {
         let mut size = String::new();
         self.stream.read_line(&mut size)?;
         let size = usize::from_str_radix(size.trim().split(';').next().unwrap_or(""), 16).map_err(std::io::Error::other)?;

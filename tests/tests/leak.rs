@@ -39,6 +39,10 @@ const SUITES: &[&str] = &[
     "notifications",
     "audit",
     "remote",
+    "relay",
+    "streams",
+    "bridge",
+    "bridge_life",
 ];
 
 fn report(findings: &[Finding]) -> String {

@@ -5,7 +5,7 @@
 
 mod page;
 mod register;
-mod remote;
+pub(crate) mod remote;
 mod wait;
 
 use std::io::{self, IsTerminal};
@@ -117,6 +117,7 @@ fn request(args: &Args) -> Result<LoginRequest, Failure> {
         replace: args.replace,
         asks: may_ask(),
         exchange: exchange(args)?,
+        unprompted: false,
         browser: !args.no_browser && browser::available(),
         interactive: true,
         // The others are for a remote server.

@@ -5,6 +5,7 @@ pub(crate) mod add_token;
 pub(crate) mod approve;
 mod assignment;
 pub(crate) mod audit;
+pub(crate) mod bridge;
 pub(crate) mod completions;
 mod consent;
 pub(crate) mod demo;
@@ -68,7 +69,7 @@ fn account(grant: &GrantSummary) -> String {
     grant.account.as_ref().map(|account| format!(" as {}", field(account))).unwrap_or_default()
 }
 
-fn scopes(scopes: &[String]) -> String {
+pub(crate) fn scopes(scopes: &[String]) -> String {
     if scopes.is_empty() { "none told".to_owned() } else { scopes.iter().map(|scope| field(scope)).collect::<Vec<_>>().join(", ") }
 }
 

@@ -102,7 +102,7 @@ impl Core {
                 Some(id) => (id, true),
                 None if self.logins.running.len() >= MOST_LOGINS => return Err(too_many_logins()),
                 None => {
-                    self.may_begin(&grant, &plan, request.interactive)?;
+                    self.may_begin(&grant, &plan, request)?;
                     (self.start_login(grant.clone(), plan, caller), false)
                 }
             };
@@ -111,11 +111,11 @@ impl Core {
         answer(reply, begun);
     }
 
-    /// A person may log in as often as they like; programs that pass on a server's challenge may not.
-    fn may_begin(&mut self, grant: &GrantName, plan: &Plan, interactive: bool) -> Result<(), ErrorBody> {
-        let Some(remote) = &plan.remote else { return Ok(()) };
-        if remote.challenge.is_none() && !remote.challenged_by_server {
-            if interactive {
+    /// A person may log in as often as they like; programs, and those that pass on a server's challenge, may not.
+    fn may_begin(&mut self, grant: &GrantName, plan: &Plan, request: &LoginRequest) -> Result<(), ErrorBody> {
+        let challenged = plan.remote.as_ref().is_some_and(|remote| remote.challenge.is_some() || remote.challenged_by_server);
+        if !challenged && !request.unprompted {
+            if request.interactive {
                 self.remote.step_ups.forget(grant);
             }
             return Ok(());
@@ -201,7 +201,7 @@ impl Core {
             client_secret: self.secret_of(provider),
             scopes: scopes(request, flow, provider)?,
             login_hint: request.login_hint.clone().or(known),
-            resource: held.and_then(|held| held.resource.clone()),
+            resource: provider.resource.clone().or_else(|| held.and_then(|held| held.resource.clone())),
             callback_port: request.callback_port,
             flow: if by_hand.is_some() { Some(LoginFlow::Code) } else { flow },
             by_hand,

@@ -40,19 +40,21 @@ impl StepUps {
     pub(super) fn begin(&mut self, name: &GrantName, reason: Reason, now: Boot) -> Result<(), ErrorBody> {
         let begun = self.0.entry(name.clone()).or_default();
         begun.retain(|(_, at)| now < *at + ALL_REASONS);
-        let again = begun.iter().any(|(earlier, at)| *earlier == reason && now < *at + SAME_REASON);
-        let many = begun.len() >= MOST;
-        if !again && !many {
+        let again = begun.iter().rfind(|(earlier, at)| *earlier == reason && now < *at + SAME_REASON).map(|(_, at)| *at + SAME_REASON);
+        let many = begun.first().filter(|_| begun.len() >= MOST).map(|(_, at)| *at + ALL_REASONS);
+        let Some(until) = again.max(many) else {
             begun.push((reason, now));
             return Ok(());
-        }
+        };
         let scopes =
             if reason.scopes.is_empty() { String::new() } else { format!(" --scope '{}'", reason.scopes.join(" ").replace('\'', r"'\''")) };
-        let sentence = match again {
-            true => format!("a login of `{name}` was asked for a moment ago for the same reason, and the server is not content"),
-            false => format!("programs have asked for {MOST} logins of `{name}` today, and the server is not content"),
+        let sentence = if many.is_some() {
+            format!("programs have asked for {MOST} logins of `{name}` today, and the server is not content")
+        } else {
+            format!("a login of `{name}` was asked for a moment ago for the same reason, and the server is not content")
         };
-        Err(ErrorBody::new(ErrorCode::TooManyRequests, sentence).hint(format!("mcp-authctl login {name}{scopes}")))
+        let error = ErrorBody::new(ErrorCode::TooManyRequests, sentence).hint(format!("mcp-authctl login {name}{scopes}"));
+        Err(error.retry_after(until.since(now).as_secs().max(1)))
     }
 
     /// A person logs in by themselves: what programs asked for before does not count any more.

@@ -71,7 +71,14 @@ impl Grant {
     pub(super) fn insufficient_scope(&self, scopes: &[String]) -> ErrorBody {
         let name = &self.record.name;
         let missing: Vec<_> = self.missing(scopes).collect();
-        let wider: Vec<_> = self.record.requested_scopes.iter().map(String::as_str).chain(missing.iter().copied()).collect();
+        let requested = self.record.requested_scopes.iter().map(String::as_str);
+        let mut wider: Vec<&str> = Vec::new();
+        // What was asked for and not given is asked for once more, and not twice.
+        for scope in requested.chain(missing.iter().copied()) {
+            if !wider.contains(&scope) {
+                wider.push(scope);
+            }
+        }
         let command = format!("{} --scope {}", self.login_command(), quoted(&wider.join(" ")));
         let mut error = ErrorBody::new(ErrorCode::InsufficientScope, format!("the token of `{name}` does not cover {}", missing.join(" ")))
             .hint(&command);

@@ -1,15 +1,15 @@
-//! Bodies both ways: requests as checked JSON within the limit, answers as JSON or as a stream of JSON lines.
+//! What goes over the socket: requests as checked JSON, answers as JSON, as a stream of JSON lines, or as another server's.
 
-use std::convert::Infallible;
+use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
-use http_body_util::BodyExt;
-use hyper::body::{Body, Frame, Incoming, SizeHint};
+use http_body_util::combinators::UnsyncBoxBody;
+use hyper::body::{Body, Frame, SizeHint};
 use hyper::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
-use hyper::{Response, StatusCode};
+use hyper::{HeaderMap, Response, StatusCode};
 use mcp_auth_proto::{AuditLine, ErrorBody, ErrorCode, Event, LoginEvent, is_hidden};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -34,6 +34,19 @@ pub enum Answer {
     Audit(mpsc::Receiver<AuditLine>),
     /// Counts, as Prometheus reads them.
     Metrics(String),
+    /// The answer of another server, or one in the words of its protocol.
+    Relayed(Box<Relayed>),
+}
+
+/// An answer with a head of its own. A body that ends in an error is cut off, so that nobody takes it for whole.
+#[derive(Debug)]
+pub struct Relayed {
+    /// The status.
+    pub status: StatusCode,
+    /// The headers, those of the connection excepted.
+    pub headers: HeaderMap,
+    /// The body.
+    pub body: UnsyncBoxBody<Bytes, io::Error>,
 }
 
 impl Answer {
@@ -54,6 +67,7 @@ impl Answer {
             Self::Events(events) => (StatusCode::OK, LINES, AnswerBody::Lines(Lines::Events(events), gate)),
             Self::Audit(lines) => (StatusCode::OK, LINES, AnswerBody::Lines(Lines::Audit(lines), gate)),
             Self::Metrics(text) => (StatusCode::OK, METRICS, AnswerBody::whole(text.into(), &gate)),
+            Self::Relayed(relayed) => return relayed_response(*relayed, gate),
         };
         if let AnswerBody::Lines(_, gate) = &body {
             gate.enter(Phase::Streaming);
@@ -103,6 +117,23 @@ pub fn read<T: DeserializeOwned>(body: &[u8]) -> Result<T, ErrorBody> {
 pub(super) enum AnswerBody {
     Whole(Option<Bytes>),
     Lines(Lines, Arc<Gate>),
+    Relayed(Passing),
+}
+
+/// The body of a relayed answer. It tells the gate when its last byte is handed over by being let go: hyper asks a body whose
+/// length is reached nothing more.
+#[derive(Debug)]
+pub(super) struct Passing {
+    body: UnsyncBoxBody<Bytes, io::Error>,
+    gate: Arc<Gate>,
+}
+
+impl Drop for Passing {
+    fn drop(&mut self) {
+        if self.gate.phase() == Phase::Streaming {
+            self.gate.enter(Phase::Answered);
+        }
+    }
 }
 
 /// Where the lines of a stream come from.
@@ -122,9 +153,9 @@ impl AnswerBody {
 
 impl Body for AnswerBody {
     type Data = Bytes;
-    type Error = Infallible;
+    type Error = io::Error;
 
-    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
         match self.get_mut() {
             Self::Whole(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
             Self::Lines(lines, gate) => {
@@ -134,17 +165,23 @@ impl Body for AnswerBody {
                 }
                 Poll::Ready(line.map(|line| Ok(Frame::data(line))))
             }
+            Self::Relayed(passing) => Pin::new(&mut passing.body).poll_frame(cx),
         }
     }
 
     fn is_end_stream(&self) -> bool {
-        matches!(self, Self::Whole(None))
+        match self {
+            Self::Whole(bytes) => bytes.is_none(),
+            Self::Lines(..) => false,
+            Self::Relayed(passing) => passing.body.is_end_stream(),
+        }
     }
 
     fn size_hint(&self) -> SizeHint {
         match self {
             Self::Whole(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64)),
             Self::Lines(..) => SizeHint::default(),
+            Self::Relayed(passing) => passing.body.size_hint(),
         }
     }
 }
@@ -157,31 +194,6 @@ impl Lines {
             Self::Audit(lines) => ready!(lines.poll_recv(cx)).as_ref().and_then(json_line),
         })
     }
-}
-
-/// Why a request's body is not to be had.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) enum BodyError {
-    /// It is larger than the limit.
-    TooLarge,
-    /// The client went away, or its chunks are malformed.
-    Broken,
-}
-
-/// Collects a request's body, without a copy where it came in one piece.
-pub(super) async fn collect(mut incoming: Incoming, limit: usize) -> Result<Bytes, BodyError> {
-    if incoming.size_hint().lower() > limit as u64 {
-        return Err(BodyError::TooLarge);
-    }
-    let mut whole = Bytes::new();
-    while let Some(frame) = incoming.frame().await {
-        let Ok(piece) = frame.map_err(|_| BodyError::Broken)?.into_data() else { continue };
-        if whole.len() + piece.len() > limit {
-            return Err(BodyError::TooLarge);
-        }
-        whole = if whole.is_empty() { piece } else { [whole, piece].concat().into() };
-    }
-    Ok(whole)
 }
 
 /// An answer in full, for a connection that is refused before HTTP begins.
@@ -213,6 +225,15 @@ fn error_response(error: &ErrorBody, gate: &Gate) -> Response<AnswerBody> {
     if let Some(seconds) = error.retry_after {
         response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds));
     }
+    response
+}
+
+fn relayed_response(relayed: Relayed, gate: Arc<Gate>) -> Response<AnswerBody> {
+    gate.enter(Phase::Streaming);
+    gate.relays();
+    let mut response = Response::new(AnswerBody::Relayed(Passing { body: relayed.body, gate }));
+    *response.status_mut() = relayed.status;
+    *response.headers_mut() = relayed.headers;
     response
 }
 

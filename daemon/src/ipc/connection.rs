@@ -6,6 +6,7 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use bytes::Bytes;
 use hyper::body::{Body, Incoming};
 use hyper::header::{CONNECTION, HeaderValue};
 use hyper::server::conn::http1;
@@ -16,9 +17,10 @@ use mcp_auth_proto::{ErrorBody, ErrorCode};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::watch;
 
-use super::body::{Answer, AnswerBody, BodyError, collect, refusal};
+use super::body::{Answer, AnswerBody, refusal};
 use super::io::{Gate, Phase, Timed, Timer};
-use super::{Answerer, Call, Limits, Stage, guard};
+use super::stream::{BodyError, RequestBody, collect};
+use super::{Answerer, Call, Limits, STREAMED, Stage, guard};
 use crate::caller::Caller;
 use crate::platform::Stream;
 
@@ -102,10 +104,10 @@ async fn answer(
     // The rest of what is refused unread is not waited for.
     let close = received.is_err();
     let answer = match received {
-        Ok(body) => {
+        Ok((body, stream)) => {
             gate.enter(Phase::Waiting);
             tracing::debug!(pid, method = %head.method, path = head.uri.path(), "request");
-            (shared.answer)(Call { caller, method: head.method, uri: head.uri, body }).await
+            (shared.answer)(Call { caller, method: head.method, uri: head.uri, headers: head.headers, body, stream }).await
         }
         Err(error) => Answer::Error(Box::new(error)),
     };
@@ -119,10 +121,18 @@ async fn answer(
     Ok(response)
 }
 
-async fn receive(head: &hyper::http::request::Parts, incoming: Incoming, gate: &Gate) -> Result<bytes::Bytes, ErrorBody> {
+async fn receive(
+    head: &hyper::http::request::Parts,
+    incoming: Incoming,
+    gate: &Arc<Gate>,
+) -> Result<(Bytes, Option<RequestBody>), ErrorBody> {
     guard::check(head)?;
+    if head.uri.path().starts_with(STREAMED) {
+        return Ok((Bytes::new(), Some(RequestBody::new(incoming, gate.clone()))));
+    }
     let limit = gate.limits().body;
-    collect(incoming, limit).await.map_err(|error| match error {
+    let whole = collect(incoming, limit).await;
+    whole.map(|body| (body, None)).map_err(|error| match error {
         BodyError::TooLarge => ErrorBody::new(ErrorCode::PayloadTooLarge, format!("the body is larger than {limit} bytes")),
         BodyError::Broken => ErrorBody::new(ErrorCode::InvalidRequest, "the body does not arrive as its head says"),
     })

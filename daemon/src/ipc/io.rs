@@ -29,6 +29,8 @@ pub(super) struct Gate {
     /// The same, for a write that the peer does not take.
     write_by: AtomicU64,
     peer_closed: AtomicBool,
+    /// The answer is another server's.
+    relays: AtomicBool,
 }
 
 /// What a connection is doing.
@@ -61,6 +63,7 @@ impl Gate {
             read_by: AtomicU64::new(millis(limits.head_time)),
             write_by: AtomicU64::new(NEVER),
             peer_closed: AtomicBool::new(false),
+            relays: AtomicBool::new(false),
             limits,
         };
         Arc::new(gate)
@@ -85,6 +88,11 @@ impl Gate {
             Phase::Idle => Some(self.limits.idle_time),
         };
         self.read_by.store(time.map_or(NEVER, |time| self.after(time)), Relaxed);
+    }
+
+    /// The answer is another server's from now on; the next request's is our own again.
+    pub(super) fn relays(&self) {
+        self.relays.store(true, Relaxed);
     }
 
     /// Whether the peer has closed its sending half, as far as we have read.
@@ -114,7 +122,10 @@ impl Gate {
         match self.phase() {
             // The limit for the head has been running since the connection was made.
             Phase::Fresh => self.phase.store(Phase::Head as u8, Relaxed),
-            Phase::Idle => self.enter(Phase::Head),
+            Phase::Idle => {
+                self.relays.store(false, Relaxed);
+                self.enter(Phase::Head);
+            }
             _ => {}
         }
     }
@@ -123,7 +134,8 @@ impl Gate {
         if !stalled {
             self.write_by.store(NEVER, Relaxed);
         } else if self.write_by.load(Relaxed) == NEVER {
-            self.write_by.store(self.after(self.limits.stalled_time), Relaxed);
+            let time = if self.relays.load(Relaxed) { self.limits.relayed_stalled_time } else { self.limits.stalled_time };
+            self.write_by.store(self.after(time), Relaxed);
         }
     }
 

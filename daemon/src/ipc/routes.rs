@@ -15,6 +15,7 @@ use crate::broker::Broker;
 use crate::issuer::Issuer;
 use crate::oauth::text::is_scope;
 use crate::policy::{self, Decision, Right};
+use crate::relay;
 
 /// Answers calls by the table.
 ///
@@ -27,6 +28,7 @@ pub fn answerer(broker: Broker, issuer: Issuer, capabilities: Capabilities, occu
         Box::pin(async move {
             let answered = match found {
                 Ok((route, name)) => answered(route, behind, call, name).await,
+                Err(error) if call.stream.is_some() => Ok(relay::refuse(call, error).await),
                 Err(error) => Err(error),
             };
             answered.into()
@@ -110,6 +112,9 @@ const TABLE: &[Route] = &[
     Route { method: "POST", path: "/v1/consents/*", right: Right::Approve, answer: |b, c, n| Box::pin(decide_consent(b.broker, c, n)) },
     Route { method: "GET", path: "/v1/audit", right: Right::Look, answer: |b, c, _| Box::pin(audit(b.broker, c)) },
     Route { method: "GET", path: "/metrics", right: Right::Look, answer: |b, c, _| Box::pin(metrics(b, c)) },
+    Route { method: "POST", path: "/mcp/*", right: Right::Relay, answer: |b, c, n| Box::pin(mcp(b.broker, c, n)) },
+    Route { method: "GET", path: "/mcp/*", right: Right::Relay, answer: |b, c, n| Box::pin(mcp(b.broker, c, n)) },
+    Route { method: "DELETE", path: "/mcp/*", right: Right::Relay, answer: |b, c, n| Box::pin(mcp(b.broker, c, n)) },
     Route { method: "GET", path: "/issuer/keys", right: Right::Look, answer: |b, c, _| Box::pin(issuer_keys(b.issuer, c)) },
     Route { method: "GET", path: "/v1/issuer/approvals/*", right: Right::Approve, answer: |b, c, n| Box::pin(approval(b.issuer, c, n)) },
     Route { method: "POST", path: "/v1/issuer/approvals/*", right: Right::Approve, answer: |b, c, n| Box::pin(decide(b, c, n)) },
@@ -314,6 +319,11 @@ async fn metrics(Behind { broker, occupied, .. }: Behind, call: Call) -> Result<
     Ok(Answer::Metrics(broker.metrics(connections).await?))
 }
 
+/// Its errors are answers in the words of MCP, whose clients would take a 401 for the beginning of a login of their own.
+async fn mcp(broker: Broker, call: Call, target: String) -> Result<Answer, ErrorBody> {
+    Ok(relay::forward(broker, call, target).await)
+}
+
 async fn issuer_keys(issuer: Issuer, call: Call) -> Result<Answer, ErrorBody> {
     nothing(&call)?;
     Answer::json(&issuer.keys().await?)
@@ -405,7 +415,8 @@ mod tests {
 
     fn call(method: &str, target: &str) -> Call {
         let caller = Caller::new(Peer { uid: 1, pid: None });
-        Call { caller, method: method.parse().unwrap(), uri: target.parse().unwrap(), body: bytes::Bytes::new() }
+        let headers = hyper::HeaderMap::new();
+        Call { caller, method: method.parse().unwrap(), uri: target.parse().unwrap(), headers, body: bytes::Bytes::new(), stream: None }
     }
 
     fn found(method: &str, target: &str) -> Result<(&'static str, String), ErrorCode> {
@@ -420,6 +431,8 @@ mod tests {
         assert_eq!(found("POST", "/v1/grants/refresh/refresh"), Ok(("/v1/grants/*/refresh", "refresh".into())));
         assert_eq!(found("PUT", "/v1/providers/x/secret"), Ok(("/v1/providers/*/secret", "x".into())));
         assert_eq!(found("PUT", "/v1/providers/x"), Ok(("/v1/providers/*", "x".into())));
+        assert_eq!(found("POST", "/mcp/github:work"), Ok(("/mcp/*", "github:work".into())));
+        assert_eq!(found("GET", "/mcp/https%3A%2F%2Fa.example%2Fmcp"), Ok(("/mcp/*", "https://a.example/mcp".into())));
     }
 
     #[test]
@@ -435,6 +448,8 @@ mod tests {
             ("OPTIONS", "/v1/token"),
             ("GET", "/.well-known/oauth-protected-resource"),
             ("GET", "/.well-known/oauth-authorization-server/mcp/notion"),
+            ("GET", "/mcp/notion/.well-known/oauth-protected-resource"),
+            ("PUT", "/mcp/notion"),
         ] {
             assert_eq!(found(method, target), Err(ErrorCode::NotFound), "{method} {target}");
         }

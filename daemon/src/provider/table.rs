@@ -40,6 +40,7 @@ pub struct Table {
     pub(super) revocation_endpoint: Text,
     pub(super) userinfo_endpoint: Text,
     pub(super) device_authorization_endpoint: Text,
+    resource: Text,
     pub(super) client_id: Text,
     default_account: Text,
     client_secret_command: Option<Spanned<Vec<String>>>,
@@ -124,6 +125,7 @@ impl Table {
             revocation_endpoint: self.revocation_endpoint.or(below.revocation_endpoint),
             userinfo_endpoint: self.userinfo_endpoint.or(below.userinfo_endpoint),
             device_authorization_endpoint: self.device_authorization_endpoint.or(below.device_authorization_endpoint),
+            resource: self.resource.or(below.resource),
             client_id: self.client_id.or(below.client_id),
             default_account: self.default_account.or(below.default_account),
             client_secret_command: self.client_secret_command.or(below.client_secret_command),
@@ -179,6 +181,7 @@ impl Table {
         one("revocation_endpoint", &self.revocation_endpoint, check::endpoint)?;
         one("userinfo_endpoint", &self.userinfo_endpoint, check::endpoint)?;
         one("device_authorization_endpoint", &self.device_authorization_endpoint, check::endpoint)?;
+        one("resource", &self.resource, check::endpoint)?;
         one("registration_url", &self.registration_url, check::page)?;
         one("client_id", &self.client_id, check::printable)?;
         one("default_account", &self.default_account, check::label)?;
@@ -218,6 +221,7 @@ impl Table {
                 userinfo: text(self.userinfo_endpoint),
                 device: text(self.device_authorization_endpoint),
             },
+            resource: text(self.resource),
             client_id: text(self.client_id),
             default_account: text(self.default_account),
             client_secret_command: self.client_secret_command.map(Spanned::into_inner),

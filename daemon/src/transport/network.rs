@@ -1,8 +1,11 @@
-//! The network behind [`Transport`]: the only file that knows reqwest. It owns the limits of an exchange, the proxy and the
+//! The network behind [`Transport`]: this file and `stream` are the only ones that know reqwest. It owns the limits of an exchange, the proxy and the
 //! roots of trust; it knows nothing of OAuth.
 //!
 //! Every exchange has a connection of its own. A kept one that the server is just closing would make a request end as
 //! [`TransportError::Lost`], and for a rotating refresh token "lost" is the costliest word there is. TLS sessions are resumed.
+//! What passes through (`stream`) has no such token, and keeps its connections.
+
+mod stream;
 
 mod sieve;
 
@@ -24,8 +27,9 @@ use tokio::sync::OnceCell;
 use zeroize::Zeroizing;
 
 use self::sieve::{OutOfReach, Sieve};
+use self::stream::Streams;
 use super::address::Reach;
-use super::{Exchange, Knock, Method, Request, Response, Transport, TransportError, check_url, is_loopback};
+use super::{Exchange, Knock, Method, Open, Opening, Request, Response, Transport, TransportError, check_url, is_loopback};
 use crate::clock::Wall;
 use crate::oauth::text::clean;
 
@@ -45,6 +49,7 @@ pub struct NetworkConfig {
 pub struct Network {
     config: NetworkConfig,
     tls: OnceCell<ClientConfig>,
+    streams: Streams,
 }
 
 /// The longest wait for a connection, name lookup and TLS included; half the exchange's time if that is less, so that a
@@ -66,7 +71,7 @@ const MOST_REDIRECTS: usize = 3;
 impl Network {
     /// A way to the network. Nothing is opened or read yet.
     pub fn new(config: NetworkConfig) -> Self {
-        Self { config, tls: OnceCell::new() }
+        Self { config, tls: OnceCell::new(), streams: Streams::default() }
     }
 
     async fn exchange(&self, request: Request) -> Result<Response, TransportError> {
@@ -113,27 +118,22 @@ impl Network {
     /// A client for one exchange. The roots come along behind an `Arc`. Its redirects stay on the origin, so one host is sifted.
     async fn client(&self, url: &url::Url, timeout: Duration, reach: Reach) -> Result<Client, TransportError> {
         let not_sent = |reason: String| TransportError::NotSent { host: host(url), reason };
-        let builder = Client::builder()
-            .user_agent(concat!("mcp-authd/", env!("CARGO_PKG_VERSION")))
-            .redirect(reqwest::redirect::Policy::none())
-            .retry(reqwest::retry::never())
-            .referer(false)
-            .http1_only()
-            .http1_max_headers(MOST_HEADERS)
-            .pool_max_idle_per_host(0)
-            .connect_timeout(CONNECT_TIMEOUT.min(timeout / 2))
-            .read_timeout(READ_TIMEOUT);
+        let builder = plain().pool_max_idle_per_host(0).connect_timeout(CONNECT_TIMEOUT.min(timeout / 2)).read_timeout(READ_TIMEOUT);
         let builder = match reach {
             Reach::Anywhere => builder,
             reach => builder.dns_resolver(Sieve { host: url.host_str().unwrap_or_default().to_owned(), reach }),
         };
-        let builder = if url.scheme() == "https" {
-            self.proxied(builder).map_err(not_sent)?.tls_backend_preconfigured(self.tls().await.map_err(not_sent)?)
+        self.trusting(builder, url).await.and_then(|builder| builder.build().map_err(|error| deepest(&error))).map_err(not_sent)
+    }
+
+    /// The roots of trust and the proxy.
+    async fn trusting(&self, builder: reqwest::ClientBuilder, url: &url::Url) -> Result<reqwest::ClientBuilder, String> {
+        Ok(if url.scheme() == "https" {
+            self.proxied(builder)?.tls_backend_preconfigured(self.tls().await?)
         } else {
             // Without an own TLS configuration reqwest would read the platform's roots for a plain connection too.
             builder.no_proxy().tls_backend_preconfigured(tls_config(RootCertStore::empty()))
-        };
-        builder.build().map_err(|error| not_sent(deepest(&error)))
+        })
     }
 
     fn proxied(&self, builder: reqwest::ClientBuilder) -> Result<reqwest::ClientBuilder, String> {
@@ -174,6 +174,21 @@ impl Transport for Network {
     fn knock(&self, url: String, timeout: Duration) -> Knock<'_> {
         Box::pin(async move { self.head(&url, timeout).await })
     }
+
+    fn open(&self, request: Opening) -> Open<'_> {
+        Box::pin(self.pass(request))
+    }
+}
+
+/// What every request has in common.
+fn plain() -> reqwest::ClientBuilder {
+    Client::builder()
+        .user_agent(concat!("mcp-authd/", env!("CARGO_PKG_VERSION")))
+        .redirect(reqwest::redirect::Policy::none())
+        .retry(reqwest::retry::never())
+        .referer(false)
+        .http1_only()
+        .http1_max_headers(MOST_HEADERS)
 }
 
 fn tls_config(roots: RootCertStore) -> ClientConfig {

@@ -56,6 +56,9 @@ pub struct LoginRequest {
     /// that the grant has asked for before.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub challenge: Option<String>,
+    /// No person asked for this login: a program did, for want of a token. The daemon lets it start only so often.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub unprompted: bool,
     /// Whether this subscriber can open a browser.
     #[serde(default)]
     pub browser: bool,

@@ -60,7 +60,7 @@ impl Room {
     }
 
     /// One of our own programs, from a place where the room's user may run it.
-    pub(super) fn program(&self, name: &str) -> PathBuf {
+    pub(crate) fn program(&self, name: &str) -> PathBuf {
         if self.owner.is_some() { self.for_everybody(name) } else { binary(name) }
     }
 

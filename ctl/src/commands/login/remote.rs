@@ -57,12 +57,12 @@ fn provider(target: &Target, client: &Client) -> Result<Option<ProviderSummary>,
 }
 
 /// The server has told who lets people in.
-pub(super) fn tell_server(server: &str, authorization_server: &str) {
+pub(crate) fn tell_server(server: &str, authorization_server: &str) {
     output::note(&format!("found {}; its authorization server is {}", field(server), field(authorization_server)));
 }
 
 /// How this program is known there, and what it asks for.
-pub(super) fn tell_client(kind: ClientKind, client_id: &str, asked: &[String]) {
+pub(crate) fn tell_client(kind: ClientKind, client_id: &str, asked: &[String]) {
     let id = field(client_id);
     let known = match kind {
         ClientKind::Given => format!("known there as the client {id} that you registered"),

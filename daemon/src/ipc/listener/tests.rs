@@ -67,6 +67,15 @@ fn test_answers(release: Arc<Semaphore>, tell: mpsc::UnboundedSender<bool>, even
                     dropped.0 = None;
                     Answer::json(&"waited").into()
                 }
+                "/mcp/later" => {
+                    let mut stream = call.stream.unwrap();
+                    release.acquire().await.unwrap().forget();
+                    let mut size = 0;
+                    while let Ok(Some(piece)) = stream.next().await {
+                        size += piece.len();
+                    }
+                    Answer::json(&size).into()
+                }
                 "/big" => Answer::json(&"x".repeat(8 << 20)).into(),
                 "/events" => Answer::Events(events.lock().unwrap().take().unwrap()),
                 _ => read::<TokenRequest>(&call.body).and_then(|request| Answer::json(&request.grant)).into(),
@@ -289,6 +298,30 @@ fn a_client_that_goes_away_withdraws_its_question() {
         assert_eq!(socket.waits.recv().await, Some(true));
         drop(stream);
         assert_eq!(socket.waits.recv().await, Some(false));
+    });
+}
+
+#[test]
+fn a_body_that_is_taken_as_it_comes_has_no_limit_of_size_and_one_of_time_only_while_it_is_waited_for() {
+    block_on(async {
+        let socket = Socket::new(short());
+        let mut whole = socket.connect().await;
+        let size = 1024 * 1024;
+        let body = "b".repeat(size);
+        let sending = request("/mcp/later", "", &body);
+        let reading = async {
+            // Longer than every time limit, as another connection shows, and nobody takes the body.
+            assert_eq!(rest(&mut socket.connect().await).await, "");
+            socket.release.add_permits(1);
+        };
+        let (sent, ()) = tokio::join!(whole.write_all(sending.as_bytes()), reading);
+        sent.unwrap();
+        assert!(until(&mut whole, &size.to_string()).await.contains("200 OK"));
+
+        let mut half = socket.connect().await;
+        half.write_all(&request("/mcp/later", "", &body).as_bytes()[..1000]).await.unwrap();
+        socket.release.add_permits(1);
+        assert_eq!(rest(&mut half).await, "", "the rest is waited for in vain");
     });
 }
 

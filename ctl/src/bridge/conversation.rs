@@ -1,0 +1,187 @@
+//! What the bridge knows of one conversation, and what becomes of each line of the client: requests run side by side,
+//! notifications and answers keep their order.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use hyper::header::HeaderValue;
+use hyper::{HeaderMap, Method};
+use tokio::sync::{Semaphore, mpsc};
+use tokio::task::{AbortHandle, JoinSet};
+use tokio::time::{sleep, timeout};
+
+use super::link::Link;
+use super::login::Logins;
+use super::message::{self, Kind, Message};
+use super::tools::Tools;
+use super::{exchange, listening, mirror};
+use crate::output;
+
+/// The most exchanges at a time: the daemon gives one process 256 connections.
+const MOST_AT_ONCE: usize = 200;
+/// How long a notification holds back what comes after it.
+const IN_ORDER: Duration = Duration::from_secs(5);
+/// How long a request that was cancelled by a notification (before 2026-07-28) is still listened to.
+const LAST_ANSWER: Duration = Duration::from_secs(10);
+/// After stdin's end: for answers that are under way, and for the server to hear of it. Clients wait 2 s.
+const LAST_ANSWERS: Duration = Duration::from_secs(1);
+const LAST_WORD: Duration = Duration::from_millis(700);
+
+/// One conversation.
+pub(super) struct Conversation {
+    pub(super) link: Link,
+    pub(super) logins: Logins,
+    outlet: mpsc::Sender<Bytes>,
+    state: Mutex<State>,
+    permits: Arc<Semaphore>,
+}
+
+/// What changes in it.
+#[derive(Default)]
+pub(super) struct State {
+    /// The server's name for it (before 2026-07-28).
+    pub(super) session: Option<HeaderValue>,
+    /// The version that was agreed on, or named last.
+    pub(super) version: Option<String>,
+    pub(super) tools: Tools,
+    under_way: HashMap<String, UnderWay>,
+    listening: Option<AbortHandle>,
+}
+
+struct UnderWay {
+    task: AbortHandle,
+    /// Giving it up is closing its stream.
+    modern: bool,
+}
+
+impl Conversation {
+    pub(super) fn new(link: Link, outlet: mpsc::Sender<Bytes>, logins: Logins) -> Arc<Self> {
+        Arc::new(Self { link, logins, outlet, state: Mutex::default(), permits: Arc::new(Semaphore::new(MOST_AT_ONCE)) })
+    }
+
+    /// Takes line after line, until there are no more or nobody reads ours.
+    pub(super) async fn run(self: Arc<Self>, mut lines: mpsc::Receiver<Bytes>) {
+        let mut requests = JoinSet::new();
+        loop {
+            let line = tokio::select! {
+                line = lines.recv() => line,
+                () = self.outlet.closed() => None,
+                Some(_) = requests.join_next() => continue,
+            };
+            let Some(line) = line else { break };
+            self.take(line, &mut requests).await;
+        }
+        // Their answers may be on their way.
+        let _ = timeout(LAST_ANSWERS, async { while requests.join_next().await.is_some() {} }).await;
+        requests.shutdown().await;
+        self.end().await;
+    }
+
+    async fn take(self: &Arc<Self>, line: Bytes, requests: &mut JoinSet<()>) {
+        let Some(message) = Message::read(&line) else {
+            return self.write(message::unreadable().into_bytes()).await;
+        };
+        if message.method == "initialize" {
+            self.begin_anew();
+        } else if let Some(version) = &message.version {
+            self.state().version = Some(version.clone());
+        }
+        match &message.kind {
+            Kind::Request(_) | Kind::Batch(_) => self.start(message, line, requests),
+            Kind::Notification | Kind::Response(_) => {
+                if !self.gave_up(&message) {
+                    self.tell(message, line).await;
+                }
+            }
+        }
+    }
+
+    fn start(self: &Arc<Self>, message: Message, line: Bytes, requests: &mut JoinSet<()>) {
+        let (this, id, modern) = (Arc::clone(self), message.owed().first().cloned().unwrap_or_default(), message.is_modern());
+        let of = id.clone();
+        let task = requests.spawn(async move {
+            // It is never closed.
+            let _permit = Arc::clone(&this.permits).acquire_owned().await;
+            exchange::run(&this, &message, line).await;
+            this.state().under_way.remove(&of);
+        });
+        self.state().under_way.insert(id, UnderWay { task, modern });
+    }
+
+    /// Since 2026-07-28 a request is cancelled by closing its stream, and the notification goes no further.
+    fn gave_up(&self, message: &Message) -> bool {
+        let Some(id) = &message.cancels else { return false };
+        let request = self.state().under_way.remove(id);
+        let modern = message.is_modern() || request.as_ref().is_some_and(|request| request.modern);
+        let Some(UnderWay { task, .. }) = request else { return modern };
+        if modern {
+            task.abort();
+        } else {
+            // A server may still have an answer on its way, or never close the stream.
+            tokio::spawn(async move {
+                sleep(LAST_ANSWER).await;
+                task.abort();
+            });
+        }
+        modern
+    }
+
+    /// What nobody answers is sent before the next message, unless the server takes too long over it.
+    async fn tell(self: &Arc<Self>, message: Message, line: Bytes) {
+        let initialized = message.method == "notifications/initialized" && !message.is_modern();
+        let this = Arc::clone(self);
+        let told = tokio::spawn(async move { exchange::tell(&this, &message, line).await });
+        if let Ok(Ok(Err(reason))) = timeout(IN_ORDER, told).await {
+            output::note(&format!("a message without an answer was not delivered: {reason}"));
+        }
+        if initialized {
+            let task = tokio::spawn(listening::run(Arc::clone(self))).abort_handle();
+            self.stop_listening(Some(task));
+        }
+    }
+
+    /// A handshake begins: nothing of the conversation before it counts any more.
+    fn begin_anew(&self) {
+        self.stop_listening(None);
+        let mut state = self.state();
+        (state.session, state.version) = (None, None);
+    }
+
+    fn stop_listening(&self, next: Option<AbortHandle>) {
+        if let Some(task) = std::mem::replace(&mut self.state().listening, next) {
+            task.abort();
+        }
+    }
+
+    /// Tells the server that its session is over, if it began one.
+    async fn end(&self) {
+        self.stop_listening(None);
+        let in_session = self.state().session.is_some();
+        if !in_session {
+            return;
+        }
+        let headers = self.stream_headers(None);
+        // A server that does not hear of it ends the session by itself.
+        let _ = timeout(LAST_WORD, self.link.send(Method::DELETE, headers, Bytes::new())).await;
+    }
+
+    /// The headers of a stream that is opened without a message, or of the session's end.
+    pub(super) fn stream_headers(&self, last_event: Option<&str>) -> HeaderMap {
+        let state = self.state();
+        let mut headers = mirror::of_stream(state.version.as_deref(), last_event);
+        headers.extend(state.session.clone().map(|session| (mirror::SESSION, session)));
+        headers
+    }
+
+    /// Writes a message to the client, held back while it does not read.
+    pub(super) async fn write(&self, message: Vec<u8>) {
+        // Nobody reads any more: the loop above ends.
+        let _ = self.outlet.send(message::one_line(message).into()).await;
+    }
+
+    pub(super) fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

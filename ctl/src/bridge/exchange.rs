@@ -1,0 +1,285 @@
+//! One message on its way to the server, and all that comes back for it.
+
+use bytes::Bytes;
+use http_body_util::BodyExt as _;
+use hyper::body::Incoming;
+use hyper::header::{CONTENT_TYPE, HeaderName};
+use hyper::{HeaderMap, Method, Response, StatusCode};
+use mcp_auth_proto::{ClientError, ErrorBody};
+use serde_json::Value;
+use tokio::time::sleep;
+
+use super::conversation::Conversation;
+use super::events::Events;
+use super::message::{self, Kind, Message};
+use super::mirror;
+use crate::failure::Failure;
+use crate::output::{self, field};
+
+/// What the daemon sets on an answer that is its own and not the server's.
+pub(super) const OUR_ERROR: HeaderName = HeaderName::from_static("mcp-authd-error");
+
+/// The largest message that is taken in.
+const LARGEST: usize = 64 * 1024 * 1024;
+/// How often a request's stream is taken up again without a word of the server.
+const MOST_RESUMPTIONS: u32 = 5;
+/// How many logins one request may cause: a server may want more scopes once it knows who asks.
+const MOST_LOGINS: u32 = 2;
+
+/// Why a request has no answer of the server's.
+enum Lost {
+    /// The error to answer with, as JSON.
+    Error(String),
+    /// The same, in words.
+    Said(String),
+}
+
+/// Sends a request and writes everything that comes back, at last an answer, whatever happens.
+pub(super) async fn run(conversation: &Conversation, message: &Message, line: Bytes) {
+    let error = match attempt(conversation, message, &line).await {
+        Ok(()) => return,
+        Err(Lost::Error(error)) => error,
+        Err(Lost::Said(sentence)) => message::own_error(&sentence),
+    };
+    for id in message.owed() {
+        conversation.write(message::with_error(id, &error).into_bytes()).await;
+    }
+}
+
+/// Sends what nobody answers.
+pub(super) async fn tell(conversation: &Conversation, message: &Message, line: Bytes) -> Result<(), String> {
+    let response = post(conversation, message, &line).await.map_err(told)?;
+    let status = response.status();
+    let ours = response.headers().get(OUR_ERROR).and_then(|code| code.to_str().ok()).map(str::to_owned);
+    match ours {
+        Some(code) => Err(code),
+        None if status.is_success() => Ok(()),
+        None => Err(format!("the server answers {status}")),
+    }
+}
+
+async fn post(conversation: &Conversation, message: &Message, line: &Bytes) -> Result<Response<Incoming>, ClientError> {
+    let headers = {
+        let state = conversation.state();
+        let mut headers = mirror::of(message, line, state.version.as_deref(), &state.tools);
+        headers.extend(state.session.clone().filter(|_| !message.is_modern()).map(|session| (mirror::SESSION, session)));
+        headers
+    };
+    conversation.link.send(Method::POST, headers, line.clone()).await
+}
+
+async fn attempt(conversation: &Conversation, message: &Message, line: &Bytes) -> Result<(), Lost> {
+    let mut logins = 0;
+    loop {
+        let response = post(conversation, message, line).await.map_err(lost)?;
+        if !response.headers().contains_key(OUR_ERROR) {
+            return answered(conversation, message, response).await;
+        }
+        let wants = scopes_wanted(response.headers());
+        let text = whole(response.into_body()).await?;
+        if let Some(wants) = wants.filter(|_| logins < MOST_LOGINS)
+            && conversation.logins.happened(wants.then(|| scopes_of(&text)).flatten()).await
+        {
+            logins += 1;
+            continue;
+        }
+        let error = message::outcome(&text).error.map(|error| error.get().to_owned());
+        return Err(error.map_or_else(|| Lost::Said("the daemon refuses this without a reason".to_owned()), Lost::Error));
+    }
+}
+
+/// Whether a login would help, and if so, whether it must ask for more scopes.
+fn scopes_wanted(headers: &HeaderMap) -> Option<bool> {
+    match headers.get(OUR_ERROR)?.to_str().ok()? {
+        "login_required" | "unknown_grant" => Some(false),
+        "insufficient_scope" => Some(true),
+        _ => None,
+    }
+}
+
+/// The scopes that the daemon's error says a login must ask for.
+fn scopes_of(text: &[u8]) -> Option<Vec<String>> {
+    let answer: Value = serde_json::from_slice(text).ok()?;
+    let scopes = answer.pointer("/error/data/scopes")?.as_array()?;
+    Some(scopes.iter().filter_map(Value::as_str).map(str::to_owned).collect())
+}
+
+/// What the server answers to a request.
+async fn answered(conversation: &Conversation, message: &Message, response: Response<Incoming>) -> Result<(), Lost> {
+    let status = response.status();
+    if !status.is_success() {
+        return refused(conversation, message, response).await;
+    }
+    if message.method == "initialize" && !message.is_modern() {
+        conversation.state().session = response.headers().get(mirror::SESSION).cloned();
+    }
+    if is_events(response.headers()) {
+        return streamed(conversation, message, response.into_body()).await;
+    }
+    let text = whole(response.into_body()).await?;
+    if Message::read(&text).is_none() {
+        return Err(Lost::Said(format!("the server's answer ({status}) is not a message of MCP")));
+    }
+    deliver(conversation, message, text).await;
+    Ok(())
+}
+
+/// An error status. The server may say why in the words of JSON-RPC.
+async fn refused(conversation: &Conversation, message: &Message, response: Response<Incoming>) -> Result<(), Lost> {
+    let status = response.status();
+    let text = whole(response.into_body()).await.unwrap_or_default();
+    let in_session = !message.is_modern() && message.method != "initialize" && conversation.state().session.is_some();
+    if let Some(error) = message::outcome(&text).error.filter(|error| error.get().starts_with('{')) {
+        return Err(Lost::Error(error.get().to_owned()));
+    }
+    if let Ok(error) = serde_json::from_slice::<ErrorBody>(&text) {
+        let hint = error.hint.as_deref().map(|hint| format!("; hint: {hint}")).unwrap_or_default();
+        return Err(Lost::Said(format!("{error}{hint}")));
+    }
+    Err(Lost::Said(if status == StatusCode::NOT_FOUND && in_session {
+        "the server no longer knows this session; hint: connect to the server anew".to_owned()
+    } else {
+        format!("the server answers {status}")
+    }))
+}
+
+/// Events until the answer is among them. One that breaks off is taken up where it broke (before 2026-07-28).
+async fn streamed(conversation: &Conversation, message: &Message, body: Incoming) -> Result<(), Lost> {
+    let mut events = Events::default();
+    let (mut body, mut silent) = (Some(body), 0);
+    loop {
+        if let Some(body) = body.take() {
+            let before = events.last_id.clone();
+            if pass(conversation, message, body, &mut events).await? {
+                return Ok(());
+            }
+            // Its answers are not counted: the stream's end is theirs.
+            if matches!(message.kind, Kind::Batch(_)) {
+                return Ok(());
+            }
+            silent = if events.last_id == before { silent } else { 0 };
+        }
+        let resumable = !message.is_modern() && events.last_id.is_some() && silent < MOST_RESUMPTIONS;
+        if !resumable {
+            return Err(Lost::Said("the server's answer broke off; whether the request was carried out is not known".to_owned()));
+        }
+        silent += 1;
+        sleep(events.pause()).await;
+        let headers = conversation.stream_headers(events.last_id.as_deref());
+        match conversation.link.send(Method::GET, headers, Bytes::new()).await {
+            Ok(response) if response.status() == StatusCode::OK && is_events(response.headers()) => {
+                events = events.next();
+                body = Some(response.into_body());
+            }
+            Ok(_) => {}
+            Err(error) => return Err(lost(error)),
+        }
+    }
+}
+
+/// Passes on what a stream holds; whether the answer was in it.
+async fn pass(conversation: &Conversation, message: &Message, body: Incoming, events: &mut Events) -> Result<bool, Lost> {
+    let mut pieces = pieces(body);
+    while let Some(Ok(piece)) = pieces.next().await {
+        let complete = events.feed(&piece).map_err(|_| too_large())?;
+        for event in complete.into_iter().filter(|event| event.kind == "message") {
+            if Message::read(&event.data).is_some() && deliver(conversation, message, event.data).await {
+                return Ok(true);
+            }
+        }
+    }
+    Ok(false)
+}
+
+/// Writes a message of the server; whether it is the answer to this one.
+async fn deliver(conversation: &Conversation, message: &Message, text: Vec<u8>) -> bool {
+    let answers = match Message::read(&text).map(|answer| answer.kind) {
+        Some(Kind::Response(id)) => message.owed().contains(&id),
+        Some(Kind::Batch(_)) => matches!(message.kind, Kind::Batch(_)),
+        _ => false,
+    };
+    let changed = if answers { learn(conversation, message, &text) } else { None };
+    conversation.write(changed.unwrap_or(text)).await;
+    answers && !matches!(message.kind, Kind::Batch(_))
+}
+
+/// What an answer tells the bridge itself, and what becomes of it for that.
+fn learn(conversation: &Conversation, message: &Message, text: &[u8]) -> Option<Vec<u8>> {
+    let result = message::outcome(text).result?;
+    match (message.method.as_str(), message.is_modern()) {
+        ("initialize", false) => {
+            let result: Value = serde_json::from_str(result.get()).ok()?;
+            conversation.state().version = result.get("protocolVersion").and_then(Value::as_str).map(str::to_owned);
+            None
+        }
+        ("tools/list", true) => {
+            let (left, dropped) = conversation.state().tools.learn(result.get())?;
+            for name in dropped {
+                output::note(&format!("the tool {} is left out: its x-mcp-header annotations are wrong", field(&name)));
+            }
+            Some(message::with_result(message.owed().first()?, &left).into_bytes())
+        }
+        _ => None,
+    }
+}
+
+// ---- bodies ----
+
+/// A body, piece by piece.
+pub(super) struct Pieces(Incoming);
+
+pub(super) fn pieces(body: Incoming) -> Pieces {
+    Pieces(body)
+}
+
+impl Pieces {
+    /// The next piece that holds anything; an error is a body that was cut off.
+    pub(super) async fn next(&mut self) -> Option<Result<Bytes, hyper::Error>> {
+        loop {
+            match self.0.frame().await? {
+                Err(error) => return Some(Err(error)),
+                Ok(frame) => {
+                    if let Ok(piece) = frame.into_data() {
+                        return Some(Ok(piece));
+                    }
+                }
+            }
+        }
+    }
+}
+
+async fn whole(body: Incoming) -> Result<Vec<u8>, Lost> {
+    let mut text = Vec::new();
+    let mut pieces = pieces(body);
+    while let Some(piece) = pieces.next().await {
+        let piece = piece.map_err(|_| Lost::Said("the answer was cut off; whether the request was carried out is not known".to_owned()))?;
+        if text.len() + piece.len() > LARGEST {
+            return Err(too_large());
+        }
+        text.extend_from_slice(&piece);
+    }
+    Ok(text)
+}
+
+/// Whether a body is a stream of events.
+pub(super) fn is_events(headers: &HeaderMap) -> bool {
+    let content_type = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    content_type.split(';').next().unwrap_or_default().trim().eq_ignore_ascii_case("text/event-stream")
+}
+
+fn too_large() -> Lost {
+    Lost::Said(format!("the server's answer is larger than {} MiB", LARGEST / (1024 * 1024)))
+}
+
+fn lost(error: ClientError) -> Lost {
+    let unsent = matches!(error, ClientError::NotRunning { .. } | ClientError::NotOurDaemon { .. });
+    let fate = if unsent { "" } else { "; whether the request was carried out is not known" };
+    Lost::Said(format!("{}{fate}", told(error)))
+}
+
+/// Why the daemon could not be asked, and what to do about it.
+fn told(error: ClientError) -> String {
+    let failure = Failure::from(error);
+    let hint = failure.hint().map(|hint| format!("; hint: {hint}")).unwrap_or_default();
+    format!("{failure}{hint}")
+}

@@ -410,7 +410,8 @@ fn damaged_and_half_records_are_put_aside_and_the_others_work() {
 
 #[test]
 fn a_policy_that_is_there_and_not_readable_is_told_from_none() {
-    let home = Home::new();
+    // A keychain may still be forgetting the key of the rekey that was refused, when the next one comes.
+    let home = Home::with(KeySourceKind::KeyFile);
     let (vault, opened) = home.opened();
     assert!(!opened.policy_lost, "there is none");
     save(&vault, grant("a", 1)).unwrap();

@@ -203,6 +203,15 @@ impl Broker {
         self.ask(|core, reply| core.when_open(reply, move |core, reply| core::answer(reply, core.grant_of(&target)))).await
     }
 
+    /// A server has answered 401 to a relayed request: a login that a bridge asks for because of it goes by these challenges.
+    pub fn heard(&self, server: String, challenges: Vec<String>) {
+        // A core that has gone logs nobody in.
+        let _ = self.mailbox.send(Box::new(move |core| {
+            let now = core.now().boot;
+            core.remote.hear(server, challenges, now);
+        }));
+    }
+
     /// The server of a grant has rejected its token: reads its metadata again, at most once in 10 s. `true`: the authorization
     /// server that the grant is from is not named any more, and its tokens go nowhere from now on.
     pub async fn look_again(&self, name: GrantName, challenges: Vec<String>) -> Result<bool, ErrorBody> {

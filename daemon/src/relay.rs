@@ -105,6 +105,7 @@ impl Trip<'_> {
 
     /// The server may be with another authorization server by now: then the token that we have goes nowhere any more.
     async fn look_again(&self, challenges: Vec<String>) -> Result<(), ErrorBody> {
+        self.broker.heard(self.destination.url.clone(), challenges.clone());
         match &self.destination.grant {
             Some(grant) => self.broker.look_again(grant.clone(), challenges).await.map(drop),
             None => Ok(()),

@@ -10,7 +10,7 @@ use tokio::sync::watch;
 use url::Url;
 
 use crate::issuer::clients::Settings;
-use crate::transport::{Exchange, Knock, Request, Transport, TransportError, is_loopback};
+use crate::transport::{Exchange, Knock, Open, Opening, Request, Transport, TransportError, is_loopback};
 use crate::vault::Record;
 
 type Records = Option<Arc<Vec<Record>>>;
@@ -113,6 +113,13 @@ impl Transport for Guarded {
     fn knock(&self, url: String, timeout: Duration) -> Knock<'_> {
         match self.check(&url) {
             Ok(()) => self.network.knock(url, timeout),
+            Err(error) => Box::pin(std::future::ready(Err(error))),
+        }
+    }
+
+    fn open(&self, request: Opening) -> Open<'_> {
+        match self.check(&request.url) {
+            Ok(()) => self.network.open(request),
             Err(error) => Box::pin(std::future::ready(Err(error))),
         }
     }

@@ -97,7 +97,8 @@ impl Core {
         caller: Arc<Caller>,
         reply: Reply<mpsc::UnboundedReceiver<LoginEvent>>,
     ) {
-        let begun = self.plan(request, received).and_then(|(grant, plan)| {
+        let heard = if received.is_none() { self.heard_by_relay(request) } else { None };
+        let begun = self.plan(request, received.or(heard.as_deref())).and_then(|(grant, plan)| {
             let (id, joined) = match self.running_login(&grant, &plan) {
                 Some(id) => (id, true),
                 None if self.logins.running.len() >= MOST_LOGINS => return Err(too_many_logins()),

@@ -32,6 +32,9 @@ use crate::vault::VaultError;
 
 /// The URL of our own client metadata document; `None` until a release has a place for docs/client-metadata.json.
 const CLIENT_METADATA_URL: Option<&str> = None;
+/// A challenge that the relay met leads a login for so long; and so many servers' are kept.
+const HEARD: Duration = Duration::from_secs(300);
+const MOST_HEARD: usize = 64;
 /// How long a second look at a server's metadata may take, and how soon the next one may follow.
 const SECOND_LOOK: Duration = Duration::from_secs(10);
 const SECOND_LOOK_GAP: Duration = Duration::from_secs(10);
@@ -46,9 +49,23 @@ pub(super) struct RemoteSide {
     /// Servers that no longer name this issuer.
     moved: HashSet<(String, String)>,
     looked: HashMap<GrantName, Boot>,
+    /// The challenges that servers have answered relayed requests with, lately.
+    heard: HashMap<String, (Vec<String>, Boot)>,
 }
 
 impl RemoteSide {
+    /// A server has answered 401 with these challenges.
+    pub(super) fn hear(&mut self, server: String, challenges: Vec<String>, now: Boot) {
+        self.heard.retain(|_, (_, at)| now < *at + HEARD);
+        if self.heard.len() < MOST_HEARD {
+            self.heard.insert(server, (challenges, now));
+        }
+    }
+
+    fn heard(&self, server: &str, now: Boot) -> Option<Vec<String>> {
+        self.heard.get(server).filter(|(_, at)| now < *at + HEARD).map(|(challenges, _)| challenges.clone())
+    }
+
     /// What came from the vault.
     pub(super) fn restore(&mut self, registration: Registration) {
         let at = self.registrations.partition_point(|one| one.made_at <= registration.made_at);
@@ -287,6 +304,12 @@ impl Core {
 
     /// A server has rejected a token of this grant: whether it still names the authorization server that the token is from.
     /// Answers whether it does not; whatever else goes wrong is no answer to that.
+    /// What the server has challenged the relay with, where a bridge asks for a login because of it.
+    pub(super) fn heard_by_relay(&self, request: &LoginRequest) -> Option<Vec<String>> {
+        let (_, server) = self.remote_target(request).ok()?.filter(|_| request.unprompted && request.scopes.is_none())?;
+        self.remote.heard(&server, self.now().boot)
+    }
+
     pub(super) fn look_again(&mut self, name: &GrantName, challenge: Option<Challenge>, reply: Reply<bool>) {
         let definition = self.grants.get(name).map(|grant| grant.newest().definition.clone());
         let Some((server, issuer)) = definition.as_ref().and_then(|of| Some((of.server.clone()?, of.issuer.clone()?))) else {

@@ -7,7 +7,7 @@ use std::time::Duration;
 use url::Origin;
 
 use super::address::Reach;
-use super::{Exchange, Knock, Method, Request, Transport, check_url, is_loopback};
+use super::{Exchange, Knock, Method, Open, Opening, Request, Transport, TransportError, check_url, is_loopback, shown};
 
 /// What a person named, and what may be reached besides.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -68,6 +68,14 @@ impl Transport for Guarded {
                 let request = Request { timeout, reach, ..Request::new(Method::Get, url) };
                 Box::pin(async move { self.inner.send(request).await.map(|_| None) })
             }
+        }
+    }
+
+    /// What passes through goes to the server that the person named, and nowhere else.
+    fn open(&self, request: Opening) -> Open<'_> {
+        match self.guard.reach(&request.url) {
+            Reach::Anywhere => self.inner.open(request),
+            _ => Box::pin(async move { Err(TransportError::Refused(shown(&request.url))) }),
         }
     }
 }

@@ -104,7 +104,7 @@ fn who(program: &Program) -> String {
         (Some(script), Some(executable), _) => format!("{} {}{process}", field(&name(executable)), field(script)),
         (Some(path), None, _) | (None, Some(path), _) => format!("{}{process}", field(path)),
         (None, None, Some(unit)) => format!("a program of {}{process}", field(unit)),
-        (None, None, None) => format!("a program that had ended{process}"),
+        (None, None, None) => format!("an unknown program{process}"),
     }
 }
 
@@ -168,7 +168,7 @@ mod tests {
         assert!(shown.starts_with("2026-11-21T11:25:00Z github: denied to …") && shown.ends_with("/dist/index.js (42)"), "{shown}");
         assert_eq!(text(&line("login_required", None)), "2026-11-21T11:25:00Z github: login required");
         let gone = text(&line("logged_out", Some(Program { pid: Some(7), ..Program::default() })));
-        assert_eq!(gone, "2026-11-21T11:25:00Z github: logged out by a program that had ended (7)");
+        assert_eq!(gone, "2026-11-21T11:25:00Z github: logged out by an unknown program (7)");
     }
 
     #[test]

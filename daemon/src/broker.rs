@@ -101,16 +101,25 @@ impl Broker {
         Ok(Self { mailbox, askers: Arc::default(), edges, issuer_settings, issuer_records, capabilities })
     }
 
-    /// `POST /v1/token` of `caller`. Dropping the future withdraws the question; a refresh that it started
+    /// `POST /v1/token` of `caller`, kept in the audit. Dropping the future withdraws the question; a refresh that it started
     /// goes on.
     pub async fn token(&self, request: wire::TokenRequest, caller: Arc<Caller>) -> Result<wire::TokenAnswer, ErrorBody> {
         let mut asking = Asking { broker: self, asker: self.askers.fetch_add(1, Ordering::Relaxed), answered: false };
-        let asker = asking.asker;
+        let (asker, by) = (asking.asker, caller.clone());
+        let asked = wire::TokenRequest { grant: request.grant.clone(), resource: request.resource.clone(), ..Default::default() };
         let answer = match caller.only() {
             None => self.ask(move |core, reply| core.token(asker, request, caller, reply)).await,
             Some(_) => self.ask(move |core, reply| core.confined_token(asker, request, caller, reply)).await,
         };
         asking.answered = true;
+        match &answer {
+            Ok(token) => self.edges.audit.served(&by, &token.grant),
+            // Of the rates that a rule gives, too; a question to a person is noted where it is asked.
+            Err(error) if matches!(error.error, ErrorCode::AccessDenied | ErrorCode::TooManyRequests) => {
+                self.denied(by, None, Some(asked), error.to_string());
+            }
+            Err(_) => {}
+        }
         answer
     }
 

@@ -127,22 +127,11 @@ async fn token(broker: Broker, call: Call) -> Result<Answer, ErrorBody> {
     let request: mcp_auth_proto::TokenRequest = read(&call.body)?;
     are_scopes(&request.scopes)?;
     // Which grant a resource means the broker finds out.
-    let answered = match permitted(&call, Right::Token, request.grant.as_deref()) {
-        Ok(()) => broker.token(request, call.caller.clone()).await,
-        Err(error) => {
-            broker.denied(call.caller, Some(TOKEN_ROUTE.into()), Some(request), error.to_string());
-            return Err(error);
-        }
-    };
-    match &answered {
-        Ok(answer) => broker.audit().served(&call.caller, &answer.grant),
-        // Of the rates that a rule gives; a question to a person is noted where it is asked.
-        Err(error) if matches!(error.error, ErrorCode::AccessDenied | ErrorCode::TooManyRequests) => {
-            broker.denied(call.caller, None, read(&call.body).ok(), error.to_string());
-        }
-        Err(_) => {}
+    if let Err(error) = permitted(&call, Right::Token, request.grant.as_deref()) {
+        broker.denied(call.caller, Some(TOKEN_ROUTE.into()), Some(request), error.to_string());
+        return Err(error);
     }
-    Answer::json(&answered?)
+    Answer::json(&broker.token(request, call.caller).await?)
 }
 
 async fn capability(behind: Behind, call: Call) -> Result<Answer, ErrorBody> {
@@ -473,6 +462,7 @@ mod tests {
             "/v1/logins/*",
             "/v1/issuer/approvals/*",
             "/v1/capabilities",
+            "/mcp/*",
             "/v1/policy",
             "/v1/policy/*",
             "/v1/consents/*",

@@ -125,7 +125,7 @@ pub(crate) enum Failure {
     /// `add-token`: the name holds a login that works.
     #[error("{0} holds a login, which a static token would replace")]
     WouldReplaceLogin(String),
-    /// `approve`: there is no terminal, and no word on the command line.
+    /// There is no terminal, and no word on the command line. With the command that has one.
     #[error("there is no terminal to ask on")]
     NobodyToAsk(String),
     /// `policy test`: no.
@@ -220,7 +220,7 @@ impl Failure {
                 "leave --client-id out, or mcp-authctl provider add {provider} --client-id {given}; then its grants need a login"
             )),
             Self::BareNameTaken(grant) => Some(format!("mcp-authctl logout {grant}, then mcp-authctl login {grant}:LABEL")),
-            Self::NobodyToAsk(code) => Some(format!("mcp-authctl approve {code} --yes, or --no")),
+            Self::NobodyToAsk(command) => Some(command.clone()),
             Self::Empty(_) => Some("type it at the prompt, or pipe it in".into()),
             Self::NoProvider(_) => Some("mcp-authctl provider list".into()),
             Self::NoProgram { .. } => Some("name the file itself, such as the path that `command -v NAME` prints".into()),

@@ -41,3 +41,22 @@ fn a_question_is_shown_without_a_control_byte_and_nobody_says_yes_without_a_term
     assert_eq!((ran.code, serde_json::from_str::<serde_json::Value>(&ran.stdout).unwrap()["id"].as_str()), (Some(0), Some("1234-5678")));
     assert!(daemon.asked().starts_with("GET") && daemon.asked() == r#"POST /v1/consents/1234-5678 {"allow":true}"#);
 }
+
+#[test]
+fn nothing_is_opened_to_everybody_without_a_terminal_but_by_yes() {
+    let daemon = || {
+        Daemon::new(|asked| match asked.split(' ').next().unwrap() {
+            "GET" => Reply::Json(200, format!(r#"{{"rules":[{RULE}]}}"#)),
+            _ if asked.starts_with("DELETE /v1/policy/") => Reply::Json(200, r#"{"grant":"github","opens":true}"#.into()),
+            _ => Reply::Json(200, r#"{"rules":[]}"#.into()),
+        })
+    };
+    for verb in [&["policy", "remove", "1"][..], &["policy", "reset"]] {
+        let daemon = daemon();
+        let ran = daemon.run(verb);
+        let expected = format!("error: there is no terminal to ask on\nhint: mcp-authctl {} --yes\n", verb.join(" "));
+        assert_eq!((ran.code, ran.stderr), (Some(1), expected));
+        let ran = daemon.run(&[verb, &["--yes"]].concat());
+        assert_eq!((ran.code, ran.stderr.contains("every program of yours")), (Some(0), true), "{ran:?}");
+    }
+}

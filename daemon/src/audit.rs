@@ -182,7 +182,7 @@ impl Desk {
         let (desk, caller) = (desk.clone(), caller.clone());
         // Its turn comes after that of the connection, which has the answer to write.
         tokio::spawn(async move {
-            let program = caller.who().await.shown();
+            let program = caller.who_it_was().await.shown();
             desk.keep(note, Some(program), counter);
             drop(permit);
         });

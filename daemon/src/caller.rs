@@ -85,6 +85,20 @@ impl Caller {
         who
     }
 
+    /// The same for a record of what it did: of a process that is ending by now, what it was when it was looked at. That is not
+    /// to be judged by.
+    pub async fn who_it_was(&self) -> Who {
+        let who = self.who().await;
+        #[cfg(target_os = "linux")]
+        if who.program.is_none()
+            && who.weak.iter().all(|weak| matches!(weak, Weak::Gone | Weak::Hidden))
+            && let Some(seen) = self.seen.get()
+        {
+            return Who { program: Some(seen.program.clone()), weak: seen.weak.clone(), ..who };
+        }
+        who
+    }
+
     #[cfg(target_os = "linux")]
     async fn program(&self) -> Result<(Program, Vec<Weak>), Weak> {
         if self.peer.pid.is_none() {

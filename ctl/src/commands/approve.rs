@@ -39,7 +39,8 @@ impl Word {
     pub(super) fn or_ask(self, code: &str) -> Result<bool, Failure> {
         match self.0 {
             Some(allow) => Ok(allow),
-            None => ask::yes_or_no("allow it?", false)?.ok_or_else(|| Failure::NobodyToAsk(code.to_owned())),
+            None => ask::yes_or_no("allow it?", false)?
+                .ok_or_else(|| Failure::NobodyToAsk(format!("mcp-authctl approve {code} --yes, or --no"))),
         }
     }
 }

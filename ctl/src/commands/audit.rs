@@ -44,6 +44,9 @@ pub(crate) fn run(args: Args, client: &Client, json: bool) -> Result<(), Failure
     let request = AuditRequest { grant, peer, event, within: since, limit, follow };
     if !follow {
         let lines = client.audit(&request)?;
+        if lines.is_empty() && !json {
+            output::note("nothing of that is in the audit");
+        }
         return if json { output::json(&lines) } else { lines.iter().try_for_each(show) };
     }
     for line in client.follow_audit(&request)? {
@@ -69,24 +72,37 @@ fn show(line: &AuditLine) -> Result<(), Failure> {
 fn text(line: &AuditLine) -> String {
     let when = field(&line.at);
     let grant = line.grant.as_ref().map(|grant| format!("{grant}: ")).unwrap_or_default();
-    let before = format!("{when} {grant}{}", what(line));
-    match line.program.as_ref().map(|program| (who(program), line.event.as_str())) {
-        None => before,
-        Some((who, event)) => {
-            let before = format!("{before} {} ", if matches!(event, event::TOKEN | event::DENIED) { "to" } else { "by" });
-            let room = COLUMNS.saturating_sub(before.width()).max(12);
-            format!("{before}{}", tail(&who, room))
-        }
-    }
+    let before = format!("{when} {grant}");
+    let room = COLUMNS.saturating_sub(before.width()).max(2 * LEAST);
+    let Some(program) = &line.program else { return format!("{before}{}", what(line, room)) };
+    let to = if matches!(line.event.as_str(), event::TOKEN | event::DENIED) { " to " } else { " by " };
+    // A word about a program, or a rule: that is what the line is about, and whoever gave it has what is left.
+    let is_word = matches!(line.event.as_str(), event::POLICY_CHANGED | event::CONSENT_DECIDED);
+    let (process, least) = if is_word { (None, LEAST_OF_A_NAME) } else { (program.pid, LEAST) };
+    let what = what(line, room.saturating_sub(to.width() + least));
+    let room = room.saturating_sub(what.width() + to.width()).max(least);
+    let whole = who(program, true, process);
+    let who = if whole.width() > room { who(program, false, process) } else { whole };
+    format!("{before}{what}{to}{}", tail(&who, room))
 }
 
-fn what(line: &AuditLine) -> String {
+/// The fewest columns that are left of a program: its name and number, mostly.
+const LEAST: usize = 20;
+/// The same without a number.
+const LEAST_OF_A_NAME: usize = 13;
+
+fn what(line: &AuditLine, room: usize) -> String {
     let about = line.about.as_ref().map(|about| field(about));
     let times = if line.count > 1 { format!(" {} times", line.count) } else { String::new() };
     match (line.event.as_str(), about) {
         (event::TOKEN, _) if line.count == 1 => "1 token".to_owned(),
         (event::TOKEN, _) => format!("{} tokens{}", line.count, line.since.as_ref().map(|at| since(at)).unwrap_or_default()),
         (event::GAP, _) => format!("{} lines are missing here", line.count),
+        (event::POLICY_CHANGED, Some(about)) => format!("{about}{times}"),
+        (event::CONSENT_DECIDED, Some(about)) => match about.split_once(": ") {
+            Some((word, program)) => format!("{word} {}{times}", tail(program, room.saturating_sub(word.width() + 1 + times.width()))),
+            None => format!("{about}{times}"),
+        },
         (other, None) => format!("{}{times}", field(other).replace('_', " ")),
         (other, Some(about)) => format!("{} ({about}){times}", field(other).replace('_', " ")),
     }
@@ -97,12 +113,13 @@ fn since(at: &str) -> String {
     at.get(11..19).map(|time| format!(" since {}", field(time))).unwrap_or_default()
 }
 
-fn who(program: &Program) -> String {
-    let process = program.pid.map(|pid| format!(" ({pid})")).unwrap_or_default();
+/// A program, by its script with or without what runs it.
+fn who(program: &Program, runner: bool, pid: Option<u32>) -> String {
+    let process = pid.map(|pid| format!(" ({pid})")).unwrap_or_default();
     let name = |path: &String| path.rsplit(['/', '\\']).next().unwrap_or_default().to_owned();
     match (&program.script, &program.executable, &program.unit) {
-        (Some(script), Some(executable), _) => format!("{} {}{process}", field(&name(executable)), field(script)),
-        (Some(path), None, _) | (None, Some(path), _) => format!("{}{process}", field(path)),
+        (Some(script), Some(executable), _) if runner => format!("{} {}{process}", field(&name(executable)), field(script)),
+        (Some(path), _, _) | (None, Some(path), _) => format!("{}{process}", field(path)),
         (None, None, Some(unit)) => format!("a program of {}{process}", field(unit)),
         (None, None, None) => format!("an unknown program{process}"),
     }
@@ -169,6 +186,23 @@ mod tests {
         assert_eq!(text(&line("login_required", None)), "2026-11-21T11:25:00Z github: login required");
         let gone = text(&line("logged_out", Some(Program { pid: Some(7), ..Program::default() })));
         assert_eq!(gone, "2026-11-21T11:25:00Z github: logged out by an unknown program (7)");
+    }
+
+    #[test]
+    fn what_was_said_of_a_program_stands_before_who_said_it_and_both_have_room() {
+        let by = |about: &str| {
+            let ctl = program("/usr/local/bin/mcp-authctl", None);
+            text(&AuditLine { about: Some(about.into()), ..line("consent_decided", Some(ctl)) })
+        };
+        assert_eq!(by("allowed: /opt/x"), "2026-11-21T11:25:00Z github: allowed /opt/x by /usr/local/bin/mcp-authctl");
+        let long = by("refused: /home/me/src/mcp/servers/github/dist/index.js");
+        assert_eq!(long, "2026-11-21T11:25:00Z github: refused …vers/github/dist/index.js by …/mcp-authctl");
+        assert!(long.width() <= COLUMNS, "{long}");
+        let nobody = text(&AuditLine { about: Some("nobody answered: /opt/x".into()), ..line("consent_decided", None) });
+        assert_eq!(nobody, "2026-11-21T11:25:00Z github: nobody answered /opt/x");
+        let about = Some("rule 1, the last, was removed".into());
+        let rule = AuditLine { about, ..line("policy_changed", Some(program("/opt/mcp-authctl", None))) };
+        assert_eq!(text(&rule), "2026-11-21T11:25:00Z github: rule 1, the last, was removed by /opt/mcp-authctl");
     }
 
     #[test]

@@ -9,7 +9,7 @@ use mcp_auth_proto::{
     RuleSubject, event,
 };
 
-use super::consent::program_lines;
+use super::consent::{UNKNOWN, program_lines};
 use crate::ask;
 use crate::failure::Failure;
 use crate::output::{self, field, span};
@@ -43,7 +43,7 @@ enum Verb {
 Examples:
   mcp-authctl policy remove 1          a number of `policy list`
 
-The grant's last rule opens it to every program of yours again; this asks first, --yes does not.")]
+Without its last rule the grant is open to every program of yours again: this asks first, --yes does not.")]
     Remove {
         /// Its number
         id: u32,
@@ -213,8 +213,8 @@ fn says(answer: RuleAnswer) -> &'static str {
 }
 
 fn allowed(consent: &GivenConsent) -> String {
-    let at = field(&consent.given_at);
-    format!("{:<3} {}  you allowed {} on {at}", consent.id, consent.grant, program_lines(&consent.program).join(", "))
+    let (at, program) = (field(&consent.given_at), program_lines(&consent.program).join(", "));
+    format!("{:<3} {}  you allowed {program}\n      on {at}", consent.id, consent.grant)
 }
 
 fn add(wanted: Add, client: &Client, json: bool) -> Result<(), Failure> {
@@ -266,6 +266,8 @@ fn tell_who_had_it(grant: &GrantName, client: &Client) {
     let mut had: Vec<String> = lines.iter().filter_map(|line| line.program.as_ref()).map(|it| program_lines(it).join(", ")).collect();
     had.sort();
     had.dedup();
+    // Of these the audit knows no more than a number.
+    had.iter_mut().filter(|program| *program == UNKNOWN).for_each(|program| *program = "programs that had ended".to_owned());
     if !had.is_empty() {
         output::note(&format!("in the last {} tokens of {grant} went to", span(LATELY.as_secs())));
         had.iter().for_each(|program| output::note(&format!("  {program}")));
@@ -300,9 +302,7 @@ fn remove(id: u32, yes: bool, client: &Client, json: bool) -> Result<(), Failure
         && !yes
     {
         let question = format!("it is the last rule of {}: every program of yours gets its tokens then; go on?", rule.grant);
-        if ask::yes_or_no(&question, false)? == Some(false) {
-            return Err(Failure::Cancelled);
-        }
+        may_open(&question, format!("mcp-authctl policy remove {id} --yes"))?;
     }
     let removed = client.remove_rule(id)?;
     if json {
@@ -311,6 +311,15 @@ fn remove(id: u32, yes: bool, client: &Client, json: bool) -> Result<(), Failure
     let open = if removed.opens { format!("; {} is open to every program of yours", removed.grant) } else { String::new() };
     output::note(&format!("removed{open}"));
     Ok(())
+}
+
+/// Nothing is opened to everybody but by a person's word: at the terminal, or by the option.
+fn may_open(question: &str, without_terminal: String) -> Result<(), Failure> {
+    match ask::yes_or_no(question, false)? {
+        Some(true) => Ok(()),
+        Some(false) => Err(Failure::Cancelled),
+        None => Err(Failure::NobodyToAsk(without_terminal)),
+    }
 }
 
 fn test(question: &PolicyQuestion, client: &Client, json: bool) -> Result<(), Failure> {
@@ -329,8 +338,8 @@ fn test(question: &PolicyQuestion, client: &Client, json: bool) -> Result<(), Fa
 }
 
 fn reset(yes: bool, client: &Client, json: bool) -> Result<(), Failure> {
-    if !yes && ask::yes_or_no("this opens every grant to every program of yours; go on?", false)? == Some(false) {
-        return Err(Failure::Cancelled);
+    if !yes {
+        may_open("this opens every grant to every program of yours; go on?", "mcp-authctl policy reset --yes".into())?;
     }
     let policy = client.reset_policy()?;
     if json {

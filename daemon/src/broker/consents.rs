@@ -175,7 +175,7 @@ impl Core {
             answer(paused.wanted.reply, Err(error));
         }
         for ask in over {
-            let told = format!("nobody answered, which counts as a no: {}", program_of(&self.shown(&ask, now.boot)));
+            let told = format!("nobody answered: {}", program_of(&self.shown(&ask, now.boot)));
             self.audit.note(Note::of(event::CONSENT_DECIDED).grant(&ask.question.grant).about(&told));
             self.announce(event::CONSENT_DECIDED, Some(ask.question.grant), Some(told));
         }
@@ -242,10 +242,13 @@ impl Core {
 
 fn question(paused: &Paused, who: &Who, times: Times) -> Question {
     let asker = identity(who);
-    // A yes to whatever an interpreter runs, or to whoever runs our command line, would be a yes to everybody.
-    let is_told = |program: &Program| !is_go_between(&program.executable) && (program.script.is_some() || !program.interpreter);
-    let times = if who.program.as_ref().is_some_and(is_told) { times } else { Times::Always };
+    let times = if who.program.as_ref().is_some_and(can_be_remembered) { times } else { Times::Always };
     Question { asker, grant: paused.wanted.grant.clone(), token: paused.token.clone(), times }
+}
+
+/// A yes to whatever an interpreter runs, or to whoever runs our command line, would be a yes to everybody.
+pub(super) fn can_be_remembered(program: &Program) -> bool {
+    !is_go_between(&program.executable) && (program.script.is_some() || !program.interpreter)
 }
 
 fn identity(who: &Who) -> Identity {

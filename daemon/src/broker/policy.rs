@@ -11,7 +11,7 @@ use mcp_auth_proto as wire;
 use mcp_auth_proto::{ErrorBody, ErrorCode, GrantName, TokenAnswer, event};
 
 use super::Reply;
-use super::consents::Paused;
+use super::consents::{Paused, can_be_remembered};
 use super::core::{Core, answer};
 use super::gate::refusal;
 use super::holders::Keeper;
@@ -22,7 +22,7 @@ use crate::clock::Boot;
 use crate::grant::Asker as AskerId;
 use crate::oauth::text::{clean, visible};
 use crate::policy::asks::Asks;
-use crate::policy::decision::{Asking, Denial, Rates, Verdict, decide};
+use crate::policy::decision::{Asking, Denial, Rates, Times, Verdict, decide};
 use crate::policy::record::{Policy, program_of};
 use crate::policy::rule::{Asker, Beyond, Limits, Rule, TokenFacts};
 use crate::policy::{Program, Who};
@@ -247,6 +247,8 @@ impl Core {
         old.rules.iter().filter(|rule| !new.rules.contains(rule)).for_each(|rule| self.policy.rates.forget(rule.id));
         changed.sort();
         changed.dedup();
+        let taken_back: Vec<_> = old.consents_not_in(new).cloned().collect();
+        taken_back.iter().for_each(|grant| self.policy.asks.take_back(grant));
         changed.iter().for_each(|grant| self.rules_changed(grant));
     }
 
@@ -319,8 +321,8 @@ impl Core {
                 policy,
                 Box::new(move |core, saved| {
                     if saved.is_ok() {
-                        let opened = if removed.opens { ", and the grant is open to every process of the user" } else { "" };
-                        core.policy_changed(&caller, Some(&removed.grant), format!("rule {id} was removed{opened}"));
+                        let last = if removed.opens { ", the last," } else { "" };
+                        core.policy_changed(&caller, Some(&removed.grant), format!("rule {id}{last} was removed"));
                     }
                     answer(reply, saved.map(|()| removed));
                 }),
@@ -360,9 +362,15 @@ impl Core {
         let policy = self.policy.policy().ok_or_else(lost)?;
         let program = program_of(&question.subject);
         let capability = question.subject == wire::RuleSubject::Capability;
+        let is_named =
+            matches!(&question.subject, wire::RuleSubject::Program(named) if named.executable.is_some() || named.script.is_some());
         let scopes = self.counted(&grant, question.scopes.clone());
         let asking = Asking { grant: &grant, asker: Asker { program: Some(&program), capability }, token: &token, scopes: &scopes };
-        let verdict = decide(&policy.rules, &asking, &Rates::default(), self.now());
+        let verdict = match decide(&policy.rules, &asking, &Rates::default(), self.now()) {
+            // Anyone is a program that can be told, but is not named.
+            Verdict::Ask(rule, Times::Once) if is_named && !can_be_remembered(&program) => Verdict::Ask(rule, Times::Always),
+            verdict => verdict,
+        };
         let (outcome, rule, reason) = told(&grant, &verdict);
         Ok(wire::PolicyAnswer { grant, outcome, rule, reason })
     }
@@ -371,15 +379,13 @@ impl Core {
 /// A verdict for people who test the rules.
 fn told(grant: &GrantName, verdict: &Verdict<'_>) -> (wire::PolicyOutcome, Option<u32>, String) {
     use wire::PolicyOutcome::{Allow, Ask, Deny};
+    let how = |times| if times == Times::Once { "the first time" } else { "every time" };
     match verdict {
         Verdict::Open => (Allow, None, format!("no rule names `{grant}`: it is open to every process of yours")),
         Verdict::Allow(rule) | Verdict::TooOften(rule, _) => (Allow, Some(rule.id), format!("rule {} allows it", rule.id)),
-        Verdict::Ask(Some(rule), times) => {
-            let how = if *times == crate::policy::decision::Times::Once { "the first time" } else { "every time" };
-            (Ask, Some(rule.id), format!("rule {} has you asked {how}", rule.id))
-        }
-        Verdict::Ask(None, _) => {
-            (Ask, None, format!("`{grant}` is closed, and no rule is about this program: you are asked the first time"))
+        Verdict::Ask(Some(rule), times) => (Ask, Some(rule.id), format!("rule {} has you asked {}", rule.id, how(*times))),
+        Verdict::Ask(None, times) => {
+            (Ask, None, format!("`{grant}` is closed, and no rule is about this program: you are asked {}", how(*times)))
         }
         Verdict::Deny(Denial::Rule(rule)) => (Deny, Some(*rule), format!("rule {rule} refuses it")),
         Verdict::Deny(Denial::Beyond(rule, beyond)) => {

@@ -151,3 +151,19 @@ async fn a_process_that_has_ended_or_become_another_program_is_not_what_it_was()
     assert_eq!(seen.holds(&process), Err(Weak::Gone));
     assert!(matches!(looking::look(process).await, Err(Weak::Gone)));
 }
+
+#[tokio::test]
+async fn what_has_ended_since_it_was_looked_at_is_told_by_the_record_and_judged_as_nobody() {
+    let mut server = Living::new(cat(), &[]);
+    let process = server.process();
+    look_until(&process, runs(&cat())).await.unwrap();
+    let caller = Caller::new(Peer { uid: 0, pid: Some(server.0.id()) });
+    caller.process.set(process).unwrap();
+    caller.who().await;
+    server.end();
+    assert_eq!(caller.who().await.program, None);
+    let was = caller.who_it_was().await;
+    assert_eq!((was.program.map(|program| program.executable), was.weak.contains(&Weak::Gone)), (Some(cat()), false));
+    let never = Caller::new(Peer { uid: 0, pid: Some(server.0.id()) });
+    assert_eq!(never.who_it_was().await.weak, [Weak::Gone]);
+}

@@ -48,6 +48,11 @@ async fn answered(route: &Route, behind: Behind, call: Call, name: String) -> Re
         return (route.answer)(behind, call, name).await;
     }
     let (audit, caller) = (behind.broker.audit().clone(), call.caller.clone());
+    // Whoever changes something is looked up first: `mcp-authctl` ends with the answer. What gets a socket of its own is about to
+    // become another program, which is the one to be noted.
+    if route.method != "GET" && route.right != Right::Capability {
+        caller.who().await;
+    }
     let ended = (route.answer)(behind, call, name.clone()).await;
     if let Some(note) = deeds::note((route.method, route.path), &name, &ended) {
         audit.note_by(&caller, note);

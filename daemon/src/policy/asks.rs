@@ -64,6 +64,13 @@ pub struct Ask {
     waiters: Vec<(Waiter, Boot)>,
 }
 
+impl Question {
+    /// Whether a yes counts for later, too.
+    fn is_remembered(&self) -> bool {
+        self.times == Times::Once && self.asker.stamps.is_some()
+    }
+}
+
 impl Ask {
     /// The requests that wait with it.
     pub fn waiters(&self) -> impl Iterator<Item = Waiter> {
@@ -77,7 +84,7 @@ pub type Waiter = u64;
 /// What comes of asking.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Asked {
-    /// A person said yes to exactly this, and nobody has had it yet.
+    /// A person said yes to exactly this, and it is not used up.
     Allowed,
     /// It waits under this id; whether it is a new question.
     Waits(String, bool),
@@ -101,7 +108,10 @@ impl Asks {
     pub fn ask(&mut self, question: Question, id: String, program: wire::Program, now: Boot) -> Asked {
         self.forget_old(now);
         if let Some(at) = self.allowed.iter().position(|(allowed, _)| *allowed == question) {
-            self.allowed.swap_remove(at);
+            // One that is remembered counts before the disk has it, too.
+            if !question.is_remembered() {
+                self.allowed.swap_remove(at);
+            }
             return Asked::Allowed;
         }
         if self.refused.iter().any(|(refused, _)| *refused == question) {
@@ -141,14 +151,15 @@ impl Asks {
     }
 
     /// A person's word: the question, and the requests that wait with it. `None`: no such question waits (any more).
-    /// Where nobody waits, a yes is kept for whoever asks exactly this next, until the question would have ended.
+    /// A yes is kept until the question would have ended: where it is remembered, for everybody who asks exactly this; else,
+    /// where nobody waits, for the next who does.
     pub fn decide(&mut self, id: &str, allow: bool, now: Boot) -> Option<(Ask, Vec<Waiter>)> {
         let at = self.waiting.iter().position(|ask| ask.id == id && now < ask.until)?;
         let mut ask = self.waiting.remove(at);
         let waiters: Vec<Waiter> = std::mem::take(&mut ask.waiters).into_iter().map(|(waiter, _)| waiter).collect();
         if !allow {
             self.refused.push((ask.question.clone(), now + NO_STANDS));
-        } else if waiters.is_empty() {
+        } else if waiters.is_empty() || ask.question.is_remembered() {
             self.allowed.push((ask.question.clone(), ask.until));
         }
         Some((ask, waiters))
@@ -179,6 +190,11 @@ impl Asks {
         self.allowed.retain(|(question, _)| question.grant != *grant);
         self.refused.retain(|(question, _)| question.grant != *grant);
         void.into_iter().flat_map(|ask| ask.waiters).map(|(waiter, _)| waiter).collect()
+    }
+
+    /// A remembered yes was taken back: it does not go on counting here.
+    pub fn take_back(&mut self, grant: &GrantName) {
+        self.allowed.retain(|(question, _)| question.grant != *grant || !question.is_remembered());
     }
 
     fn is_flooded(&self, asker: &Identity, now: Boot) -> bool {

@@ -157,6 +157,11 @@ impl Policy {
         }
     }
 
+    /// The grants of which a program was allowed something that is not allowed in another policy.
+    pub fn consents_not_in<'a>(&'a self, other: &'a Self) -> impl Iterator<Item = &'a GrantName> {
+        self.consents.iter().filter(|mine| !other.consents.iter().any(|its| its.is_same_program(mine))).map(|mine| &mine.grant)
+    }
+
     /// The grants that rules are about, once each.
     pub fn grants(&self) -> Vec<GrantName> {
         let mut grants: Vec<_> = self.rules.iter().map(|rule| rule.grant.clone()).collect();
@@ -178,6 +183,10 @@ impl Remembered {
 
     fn is_for(&self, question: &Question) -> bool {
         self.is_about(question) && Some(self.stamps) == question.asker.stamps
+    }
+
+    fn is_same_program(&self, other: &Self) -> bool {
+        (&self.executable, &self.script, &self.grant, &self.resource) == (&other.executable, &other.script, &other.grant, &other.resource)
     }
 
     fn shown(&self) -> wire::GivenConsent {

@@ -253,7 +253,7 @@ fn a_yes_is_for_this_program_with_these_bytes_this_resource_and_no_more_scopes()
 #[test]
 fn identical_questions_are_one_and_everybody_who_waits_hears_the_word() {
     let mut asks = Asks::default();
-    let question = question("/bin/server", 1, "repo");
+    let question = Question { times: Times::Always, ..question("/bin/server", 1, "repo") };
     assert_eq!(ask(&mut asks, &question, "a", 0), Asked::Waits("a".into(), true));
     asks.wait("a", 1, at(0).boot);
     assert_eq!(ask(&mut asks, &question, "b", 1), Asked::Waits("a".into(), false));
@@ -281,7 +281,7 @@ fn two_processes_of_which_nothing_else_is_known_ask_two_questions() {
 #[test]
 fn a_yes_that_nobody_waits_for_is_kept_for_exactly_that_question_and_used_once() {
     let mut asks = Asks::default();
-    let asked = question("/bin/server", 1, "repo");
+    let asked = Question { times: Times::Always, ..question("/bin/server", 1, "repo") };
     ask(&mut asks, &asked, "a", 0);
     asks.decide("a", true, at(40).boot).unwrap();
     assert!(matches!(ask(&mut asks, &question("/bin/server", 2, "repo"), "b", 41), Asked::Waits(..)), "other bytes");
@@ -293,6 +293,26 @@ fn a_yes_that_nobody_waits_for_is_kept_for_exactly_that_question_and_used_once()
     ask(&mut asks, &asked, "a", 0);
     asks.decide("a", true, at(40).boot).unwrap();
     assert_ne!(ask(&mut asks, &asked, "b", LIFE.as_secs()), Asked::Allowed);
+}
+
+#[test]
+fn a_yes_that_is_remembered_counts_before_the_disk_has_it_until_it_is_taken_back() {
+    let asked = question("/bin/server", 1, "repo");
+    for waits in [false, true] {
+        let mut asks = Asks::default();
+        ask(&mut asks, &asked, "a", 0);
+        if waits {
+            asks.wait("a", 1, at(0).boot);
+        }
+        asks.decide("a", true, at(1).boot).unwrap();
+        assert_eq!([ask(&mut asks, &asked, "b", 2), ask(&mut asks, &asked, "c", 3)], [Asked::Allowed, Asked::Allowed]);
+        let unknown = Question { asker: Identity { stamps: None, ..asked.asker.clone() }, ..asked.clone() };
+        assert_ne!(ask(&mut asks, &unknown, "d", 3), Asked::Allowed);
+        asks.take_back(&"github:work".parse().unwrap());
+        assert_eq!(ask(&mut asks, &asked, "e", 4), Asked::Allowed, "another grant's");
+        asks.take_back(&asked.grant);
+        assert!(matches!(ask(&mut asks, &asked, "f", 5), Asked::Waits(..)));
+    }
 }
 
 #[test]

@@ -216,3 +216,42 @@ async fn a_rule_that_is_added_while_a_server_is_looked_at_again_counts() {
     server.send(Err(no_answer)).unwrap();
     assert_eq!(asking.await.unwrap(), Err(ErrorCode::AccessDenied));
 }
+
+async fn a_yes_is_for_the_next_request_too_however_soon_it_comes_until_it_is_taken_back() {
+    let house = house(allowing("read", true)).await;
+    house.broker.add_rule(anyone(wire::RuleAnswer::AskOnce), process(1)).await.unwrap();
+    assert_eq!(asked(house.broker.clone()).await, Err(ErrorCode::ConsentRequired));
+    let id = house.broker.consents().await.unwrap().pop().unwrap().id;
+    let decided = house.broker.decide_consent(id, wire::ConsentDecision { allow: true }, process(1)).await.unwrap();
+    assert!(decided.remember);
+    for _ in 0..3 {
+        assert_eq!(asked(house.broker.clone()).await.as_deref(), Ok("at-1"));
+    }
+    let consent = loop {
+        if let Some(consent) = house.broker.policy().await.unwrap().consents.pop() {
+            break consent.id;
+        }
+        tokio::task::yield_now().await;
+    };
+    house.broker.remove_rule(consent, process(1)).await.unwrap();
+    assert_eq!(asked(house.broker.clone()).await, Err(ErrorCode::ConsentRequired));
+}
+
+#[tokio::test]
+async fn a_test_says_that_a_yes_to_an_interpreter_or_to_our_command_line_is_not_remembered() {
+    let house = house(allowing("read", true)).await;
+    house.broker.add_rule(narrow(), process(1)).await.unwrap();
+    for (executable, script, often) in [
+        ("/usr/bin/curl", None, "the first time"),
+        ("/usr/bin/python3.11", None, "every time"),
+        ("/usr/bin/python3.11", Some("/srv/server.py"), "the first time"),
+        ("/usr/local/bin/mcp-authctl", None, "every time"),
+    ] {
+        let program =
+            wire::RuleProgram { executable: Some(executable.into()), script: script.map(str::to_owned), ..wire::RuleProgram::default() };
+        let question =
+            wire::PolicyQuestion { grant: "corp".parse().unwrap(), subject: wire::RuleSubject::Program(program), scopes: Vec::new() };
+        let answer = house.broker.test_policy(question).await.unwrap();
+        assert!(answer.reason.ends_with(&format!("you are asked {often}")), "{executable}: {}", answer.reason);
+    }
+}

@@ -217,6 +217,7 @@ async fn a_rule_that_is_added_while_a_server_is_looked_at_again_counts() {
     assert_eq!(asking.await.unwrap(), Err(ErrorCode::AccessDenied));
 }
 
+#[tokio::test]
 async fn a_yes_is_for_the_next_request_too_however_soon_it_comes_until_it_is_taken_back() {
     let house = house(allowing("read", true)).await;
     house.broker.add_rule(anyone(wire::RuleAnswer::AskOnce), process(1)).await.unwrap();

@@ -19,7 +19,7 @@ use crate::audit::Note;
 use crate::caller::Caller;
 use crate::clock::Boot;
 use crate::grant::Asker as AskerId;
-use crate::oauth::text::clean;
+use crate::oauth::text::{clean, visible};
 use crate::policy::asks::Asks;
 use crate::policy::decision::{Asking, Denial, Rates, Verdict, decide};
 use crate::policy::record::{Policy, program_of};
@@ -395,7 +395,7 @@ fn told(grant: &GrantName, verdict: &Verdict<'_>) -> (wire::PolicyOutcome, Optio
 /// Who asks, for people: the script, else the executable.
 pub(super) fn named(who: &Who) -> String {
     let path = |program: &Program| program.script.clone().unwrap_or_else(|| program.executable.clone());
-    who.program.as_ref().map_or_else(|| "an unknown program".to_owned(), |program| clean(&path(program).to_string_lossy()))
+    who.program.as_ref().map_or_else(|| "an unknown program".to_owned(), |program| visible(&path(program).to_string_lossy()))
 }
 
 fn denied(grant: &GrantName, who: &Who, denial: &Denial) -> ErrorBody {

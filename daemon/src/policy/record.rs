@@ -10,7 +10,7 @@ use zeroize::Zeroizing;
 use super::asks::Question;
 use super::rule::{Rule, TokenFacts, runs_others};
 use crate::clock::Wall;
-use crate::oauth::text::clean;
+use crate::oauth::text::visible;
 
 /// Everything that is kept. Replaced whole.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -185,7 +185,7 @@ impl Remembered {
     }
 
     fn shown(&self) -> wire::GivenConsent {
-        let path = |path: &PathBuf| clean(&path.to_string_lossy());
+        let path = |path: &PathBuf| visible(&path.to_string_lossy());
         wire::GivenConsent {
             id: self.id,
             grant: self.grant.clone(),

@@ -8,7 +8,7 @@ use mcp_auth_proto as wire;
 use mcp_auth_proto::{ErrorBody, ErrorCode, GrantName};
 
 use super::record::Stamps;
-use crate::oauth::text::clean;
+use crate::oauth::text::visible;
 
 /// Who asks: the process at the other end of a connection, as the kernel noted it when the connection was made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -119,13 +119,13 @@ impl Only {
 }
 
 impl Who {
-    /// As it is shown: without control characters, cut where it is too long.
+    /// As it is shown: what moves a cursor or cannot be seen is spelled out, and a long path lacks its middle.
     pub fn shown(&self) -> wire::Program {
         let program = self.program.as_ref();
         wire::Program {
             executable: program.map(|program| text(&program.executable)),
             script: program.and_then(|program| program.script.as_deref()).map(text),
-            unit: program.and_then(|program| program.unit.as_deref()).map(clean),
+            unit: program.and_then(|program| program.unit.as_deref()).map(visible),
             pid: self.peer.pid,
             only: self.only.iter().flat_map(Only::grants).cloned().collect(),
             weak: self.weak.iter().map(ToString::to_string).collect(),
@@ -134,7 +134,7 @@ impl Who {
 }
 
 fn text(path: &Path) -> String {
-    clean(&path.to_string_lossy())
+    visible(&path.to_string_lossy())
 }
 
 #[cfg(test)]
@@ -146,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_shown_of_a_program_holds_nothing_that_moves_a_cursor() {
+    fn what_is_shown_of_a_program_moves_no_cursor_and_passes_for_no_other_program() {
         let program = Program {
             executable: "/opt/a\u{1b}[2J\nb".into(),
             interpreter: true,
@@ -155,8 +155,8 @@ mod tests {
         };
         let peer = Peer { uid: 1, pid: Some(7) };
         let shown = Who { peer, program: Some(program), only: None, weak: vec![Weak::OwnWord] }.shown();
-        assert_eq!(shown.executable.as_deref(), Some("/opt/a[2J b"));
-        assert_eq!((shown.script.as_deref(), shown.pid), (Some("/xy"), Some(7)));
+        assert_eq!(shown.executable.as_deref(), Some(r"/opt/a\u{1b}[2J\u{a}b"));
+        assert_eq!((shown.script.as_deref(), shown.pid), (Some(r"/x\u{202e}y"), Some(7)));
         assert_eq!(shown.weak, ["its script is what its own command line says"]);
     }
 

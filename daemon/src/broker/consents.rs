@@ -122,7 +122,8 @@ impl Core {
             let grant = paused.wanted.grant.clone();
             let refused = |sentence: String, hint: String| ErrorBody::new(ErrorCode::AccessDenied, sentence).hint(hint);
             match (allow, identity(&who) == asker) {
-                (true, true) => core.allowed(paused),
+                // The rules may have changed since it was asked, and others have had its rate.
+                (true, true) => core.judge_known(paused.wanted, who, Some(paused.token)),
                 (true, false) => {
                     let sentence = format!("what asks for a token of `{grant}` is not the program any more that you allowed");
                     answer(paused.wanted.reply, Err(refused(sentence, "ask again".into())));
@@ -135,7 +136,7 @@ impl Core {
         });
     }
 
-    fn allowed(&mut self, paused: Paused) {
+    pub(super) fn allowed(&mut self, paused: Paused) {
         if !self.gate.is_open() {
             return answer(paused.wanted.reply, Err(self.locked()));
         }

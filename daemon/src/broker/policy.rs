@@ -5,6 +5,7 @@ use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 
 use mcp_auth_proto as wire;
 use mcp_auth_proto::{ErrorBody, ErrorCode, GrantName, TokenAnswer, event};
@@ -23,7 +24,7 @@ use crate::oauth::text::{clean, visible};
 use crate::policy::asks::Asks;
 use crate::policy::decision::{Asking, Denial, Rates, Verdict, decide};
 use crate::policy::record::{Policy, program_of};
-use crate::policy::rule::{Asker, Beyond, Limits, TokenFacts};
+use crate::policy::rule::{Asker, Beyond, Limits, Rule, TokenFacts};
 use crate::policy::{Program, Who};
 use crate::vault::{Record, RecordId, VaultError};
 
@@ -106,17 +107,18 @@ impl Core {
         let mut who: Pin<Box<dyn Future<Output = Who> + Send>> = Box::pin(async move { caller.who().await });
         // On a connection that has asked before the answer is there already, and needs no task.
         match who.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
-            Poll::Ready(who) => self.judge_known(wanted, who),
+            Poll::Ready(who) => self.judge_known(wanted, who, None),
             Poll::Pending => {
                 self.task(who, |core, who| match who {
-                    Some(who) => core.judge_known(wanted, who),
+                    Some(who) => core.judge_known(wanted, who, None),
                     None => answer(wanted.reply, Err(ErrorBody::new(ErrorCode::InternalError, "a fault of the daemon").hint("try again"))),
                 });
             }
         }
     }
 
-    fn judge_known(&mut self, wanted: Wanted, who: Who) {
+    /// By the rules as they are now. `word`: a person has said yes to a token that is this.
+    pub(super) fn judge_known(&mut self, wanted: Wanted, who: Who, word: Option<TokenFacts>) {
         // The vault may have been locked meanwhile, and the grant logged out.
         if wanted.reply.is_closed() || !self.gate.is_open() {
             return answer(wanted.reply, Err(self.locked()));
@@ -140,19 +142,14 @@ impl Core {
                 self.serve(wanted, bound);
             }
             Verdict::Ask(rule, times) => {
-                let paused = Paused { wanted, rule: rule.cloned(), token };
-                self.ask_person(paused, &who, times);
+                let (rule, is_allowed) = (rule.cloned(), word.is_some());
+                let paused = Paused { wanted, rule, token: word.unwrap_or(token) };
+                if is_allowed { self.allowed(paused) } else { self.ask_person(paused, &who, times) }
             }
             Verdict::Deny(denial) => {
                 answer(wanted.reply, Err(denied(&wanted.grant, &who, &denial)));
             }
-            Verdict::TooOften(rule, wait) => {
-                let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
-                let sentence =
-                    format!("rule {} gives {} tokens of `{}` a minute", rule.id, rule.per_minute.unwrap_or_default(), wanted.grant);
-                let error = ErrorBody::new(ErrorCode::TooManyRequests, sentence).retry_after(seconds.max(1));
-                answer(wanted.reply, Err(error.hint("keep a token until it expires, and ask again then")));
-            }
+            Verdict::TooOften(rule, wait) => answer(wanted.reply, Err(too_often(rule, wait))),
         }
     }
 
@@ -164,7 +161,7 @@ impl Core {
                 Ok(()) => Ok(token),
                 Err(beyond) => Err(too_wide(grant, "the program that asks", &beyond)),
             },
-            Bound::Shown(shown) if facts.scopes.is_subset(&shown.scopes) && facts.resource == shown.resource => Ok(token),
+            Bound::Shown(shown) if facts.allows_at_most(&shown.scopes) && facts.resource == shown.resource => Ok(token),
             Bound::Shown(_) => {
                 let sentence = format!("the token of `{grant}` allows something else by now than what was agreed to");
                 Err(ErrorBody::new(ErrorCode::AccessDenied, sentence).hint("ask again"))
@@ -396,6 +393,13 @@ fn told(grant: &GrantName, verdict: &Verdict<'_>) -> (wire::PolicyOutcome, Optio
 pub(super) fn named(who: &Who) -> String {
     let path = |program: &Program| program.script.clone().unwrap_or_else(|| program.executable.clone());
     who.program.as_ref().map_or_else(|| "an unknown program".to_owned(), |program| visible(&path(program).to_string_lossy()))
+}
+
+fn too_often(rule: &Rule, wait: Duration) -> ErrorBody {
+    let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
+    let sentence = format!("rule {} gives {} tokens of `{}` a minute", rule.id, rule.per_minute.unwrap_or_default(), rule.grant);
+    let error = ErrorBody::new(ErrorCode::TooManyRequests, sentence).retry_after(seconds.max(1));
+    error.hint("keep a token until it expires, and ask again then")
 }
 
 fn denied(grant: &GrantName, who: &Who, denial: &Denial) -> ErrorBody {

@@ -36,24 +36,24 @@ impl Core {
                 return;
             }
             match core.find(&request) {
-                Ok(grant) => core.judge(Wanted { asker, grant, request, caller, keeper, reply }),
+                Ok(grant) => core.look_and_judge(Wanted { asker, grant, request, caller, keeper, reply }),
                 Err(error) => answer(reply, Err(error)),
             }
         });
     }
 
-    /// The policy has agreed, up to this bound: the grant decides. Where the client says that a remote server has rejected its
-    /// token, that server's metadata is looked at first.
-    pub(super) fn serve(&mut self, wanted: Wanted, bound: Option<Bound>) {
+    /// Where the client says that a remote server has rejected the grant's token, that server's metadata is looked at first.
+    /// The policy comes after that, which may take its time: a rule that was added meanwhile counts.
+    fn look_and_judge(&mut self, wanted: Wanted) {
         if !self.is_rejected(&wanted) {
-            return self.serve_now(wanted, bound);
+            return self.judge(wanted);
         }
         let (looked, then) = oneshot::channel();
         let challenge = wanted.request.challenge.as_deref().and_then(|value| Challenge::read([value]));
         let server = self.grants.get(&wanted.grant).and_then(|grant| grant.newest().definition.server.clone()).unwrap_or_default();
         self.look_again(&wanted.grant, challenge.map(|challenge| challenge.from_client(&server)), looked);
-        // Whatever the look has shown, the grant knows it by now.
-        self.task(then, move |core, _| core.serve_now(wanted, bound));
+        // Whatever the look has shown, the grant knows it by now. The vault may have been locked meanwhile.
+        self.task(then, move |core, _| if core.gate.is_open() { core.judge(wanted) } else { answer(wanted.reply, Err(core.locked())) });
     }
 
     /// Whether a client says that a remote server has rejected the grant's present token.
@@ -63,7 +63,8 @@ impl Core {
         held.is_some_and(|held| rejected == Some(held.token.access_token.expose()))
     }
 
-    fn serve_now(&mut self, wanted: Wanted, bound: Option<Bound>) {
+    /// The policy has agreed, up to this bound: the grant decides.
+    pub(super) fn serve(&mut self, wanted: Wanted, bound: Option<Bound>) {
         let Wanted { asker, grant, request, keeper, reply, .. } = wanted;
         if let Err(error) = self.held(&grant) {
             return answer(reply, Err(error));

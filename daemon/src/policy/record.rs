@@ -1,5 +1,6 @@
 //! PURE: the policy as it is kept: the rules and what a person said yes to, sealed by the vault as one record.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use mcp_auth_proto as wire;
@@ -8,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
 use super::asks::Question;
-use super::rule::{Rule, TokenFacts, runs_others};
+use super::rule::{Rule, runs_others};
 use crate::clock::Wall;
 use crate::oauth::text::visible;
 
@@ -56,7 +57,7 @@ pub struct Remembered {
     executable: PathBuf,
     script: Option<PathBuf>,
     stamps: Stamps,
-    scopes: Vec<String>,
+    scopes: BTreeSet<String>,
     resource: Option<String>,
     given_at: Wall,
 }
@@ -120,7 +121,7 @@ impl Policy {
 
     /// Whether a person said yes to this before: the same program with the same bytes, the same resource, no further scopes.
     pub fn remembers(&self, question: &Question) -> bool {
-        self.consents.iter().any(|consent| consent.is_for(question) && consent.covers(&question.token))
+        self.consents.iter().any(|consent| consent.is_for(question) && question.token.allows_at_most(&consent.scopes))
     }
 
     /// Keeps a yes in the place of what was said of the same program for the same. Nothing is kept of a program whose files
@@ -140,7 +141,7 @@ impl Policy {
             executable: executable.clone(),
             script: question.asker.script.clone(),
             stamps,
-            scopes: question.token.scopes.iter().cloned().collect(),
+            scopes: question.token.scopes.clone(),
             resource: question.token.resource.clone(),
             given_at: now,
         });
@@ -179,11 +180,6 @@ impl Remembered {
         self.is_about(question) && Some(self.stamps) == question.asker.stamps
     }
 
-    fn covers(&self, token: &TokenFacts) -> bool {
-        // What is not known may be more.
-        token.scopes.is_empty() == self.scopes.is_empty() && token.scopes.iter().all(|scope| self.scopes.contains(scope))
-    }
-
     fn shown(&self) -> wire::GivenConsent {
         let path = |path: &PathBuf| visible(&path.to_string_lossy());
         wire::GivenConsent {
@@ -194,7 +190,7 @@ impl Remembered {
                 script: self.script.as_ref().map(path),
                 ..wire::Program::default()
             },
-            scopes: self.scopes.clone(),
+            scopes: self.scopes.iter().cloned().collect(),
             resource: self.resource.clone(),
             given_at: self.given_at.rfc3339(),
         }

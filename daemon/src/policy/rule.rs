@@ -50,6 +50,13 @@ pub struct TokenFacts {
     pub resource: Option<String>,
 }
 
+impl TokenFacts {
+    /// Whether it allows nothing but these scopes, of a token that a person said yes to. What is not known may be more.
+    pub fn allows_at_most(&self, agreed: &BTreeSet<String>) -> bool {
+        self.scopes.is_empty() == agreed.is_empty() && self.scopes.is_subset(agreed)
+    }
+}
+
 /// The most that a rule, or a person's yes, gives.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

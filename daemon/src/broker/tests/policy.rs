@@ -54,6 +54,27 @@ async fn asked(broker: Broker) -> Result<String, ErrorCode> {
     answer.map(|token| token.access_token.expose().to_owned()).map_err(|error| error.error)
 }
 
+/// The same by a request that waits for the person's word.
+async fn waits(broker: Broker) -> Result<String, ErrorCode> {
+    let (caller, _open) = myself();
+    let request = wire::TokenRequest { wait: Some(true), ..wire::TokenRequest::for_grant("corp") };
+    let answer = broker.token(request, caller).await;
+    answer.map(|token| token.access_token.expose().to_owned()).map_err(|error| error.error)
+}
+
+async fn id_of_question(house: &House) -> String {
+    loop {
+        if let Some(consent) = house.broker.consents().await.unwrap().pop() {
+            return consent.id;
+        }
+        tokio::task::yield_now().await;
+    }
+}
+
+async fn yes(house: &House, id: String) {
+    house.broker.decide_consent(id, wire::ConsentDecision { allow: true }, process(1)).await.unwrap();
+}
+
 fn widened(scope: &str) -> Result<Response, TransportError> {
     let body = format!(r#"{{"access_token":"at-2","token_type":"Bearer","expires_in":3600,"refresh_token":"rt-2","scope":"{scope}"}}"#);
     Ok(Response {
@@ -92,19 +113,8 @@ async fn whoever_waits_for_a_token_when_its_rules_change_is_judged_anew() {
 async fn a_lock_answers_whoever_waits_for_a_word_and_the_word_comes_to_nothing() {
     let house = house(allowing("read", true)).await;
     house.broker.add_rule(anyone(wire::RuleAnswer::AskAlways), process(std::process::id())).await.unwrap();
-    let asking = house
-        .aside(|broker| async move {
-            let request = wire::TokenRequest { wait: Some(true), ..wire::TokenRequest::for_grant("corp") };
-            let (caller, _open) = myself();
-            broker.token(request, caller).await.map(|_| ()).map_err(|error| error.error)
-        })
-        .await;
-    let id = loop {
-        if let Some(consent) = house.broker.consents().await.unwrap().pop() {
-            break consent.id;
-        }
-        tokio::task::yield_now().await;
-    };
+    let asking = house.aside(waits).await;
+    let id = id_of_question(&house).await;
     house.broker.vault_lock().await.unwrap();
     assert_eq!(asking.await.unwrap(), Err(ErrorCode::VaultLocked));
     house.broker.vault_unlock(unlocking()).await.unwrap();
@@ -153,4 +163,56 @@ async fn of_many_rules_that_are_added_at_once_none_is_lost() {
     let rules = house.broker.policy().await.unwrap().rules;
     let numbers: Vec<_> = rules.iter().map(|rule| (rule.id, rule.per_minute.unwrap())).collect();
     assert_eq!(numbers, (1..=20).map(|number| (u32::from(number), number)).collect::<Vec<_>>());
+}
+
+#[tokio::test]
+async fn a_yes_to_many_who_wait_gives_no_more_tokens_than_the_rules_rate() {
+    let house = house(allowing("read", true)).await;
+    let one_a_minute = wire::NewRule { per_minute: Some(1), ..anyone(wire::RuleAnswer::AskAlways) };
+    house.broker.add_rule(one_a_minute, process(1)).await.unwrap();
+    let asking = [house.aside(waits).await, house.aside(waits).await, house.aside(waits).await];
+    let id = id_of_question(&house).await;
+    while house.core(|core| core.policy.paused.len()).await < asking.len() {
+        tokio::task::yield_now().await;
+    }
+    yes(&house, id).await;
+    let mut answers = Vec::new();
+    for asking in asking {
+        answers.push(asking.await.unwrap());
+    }
+    assert_eq!(answers.iter().filter(|answer| **answer == Err(ErrorCode::TooManyRequests)).count(), 2, "{answers:?}");
+    assert_eq!(answers.iter().filter(|answer| answer.as_deref() == Ok("at-1")).count(), 1, "{answers:?}");
+}
+
+#[tokio::test]
+async fn a_yes_to_a_token_of_certain_scopes_is_none_to_one_of_unknown_scopes() {
+    let house = house(allowing("read", true)).await;
+    house.broker.add_rule(anyone(wire::RuleAnswer::AskAlways), process(1)).await.unwrap();
+    let asking = house.aside(waits).await;
+    let id = id_of_question(&house).await;
+    let brought = r#"{"access_token":"whatever","scopes":[],"replace":true}"#;
+    house.broker.add_token("corp".parse().unwrap(), serde_json::from_str(brought).unwrap()).await.unwrap();
+    yes(&house, id).await;
+    assert_eq!(asking.await.unwrap(), Err(ErrorCode::AccessDenied));
+}
+
+#[tokio::test]
+async fn a_rule_that_is_added_while_a_server_is_looked_at_again_counts() {
+    let mut record = GrantRecord::from_plaintext(&allowing("read", true).plaintext).unwrap();
+    record.definition.server = Some("https://corp.example/mcp".into());
+    let mut house = house(Record { plaintext: record.to_plaintext(), ..expired("corp") }).await;
+    let asking = house
+        .aside(|broker| async move {
+            let (caller, _open) = myself();
+            let rejected_token = Some(mcp_auth_proto::Secret::new("at-1"));
+            let request = wire::TokenRequest { rejected_token, ..wire::TokenRequest::for_grant("corp") };
+            broker.token(request, caller).await.map(|_| ()).map_err(|error| error.error)
+        })
+        .await;
+    let (look, server) = house.requests.recv().await.unwrap();
+    assert!(look.url.contains("well-known"), "{}", look.url);
+    house.broker.add_rule(anyone(wire::RuleAnswer::Deny), process(1)).await.unwrap();
+    let no_answer = TransportError::Lost { host: "corp.example".into(), reason: "reset".into() };
+    server.send(Err(no_answer)).unwrap();
+    assert_eq!(asking.await.unwrap(), Err(ErrorCode::AccessDenied));
 }

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use mcp_auth_proto as wire;
-use mcp_auth_proto::{ErrorBody, ErrorCode, event};
+use mcp_auth_proto::{ErrorBody, ErrorCode, GrantName, event};
 
 use super::Reply;
 use super::core::{Core, answer};
@@ -13,7 +13,7 @@ use crate::audit::Note;
 use crate::caller::Caller;
 use crate::clock::{Boot, Now};
 use crate::grant::Asker;
-use crate::oauth::text::clean;
+use crate::oauth::text::{clean, quoted, visible};
 use crate::policy::asks::{Ask, Asked, Identity, NO_STANDS, Question};
 use crate::policy::decision::Times;
 use crate::policy::rule::{Rule, TokenFacts, is_go_between};
@@ -42,7 +42,7 @@ impl Core {
             Asked::Refused => {
                 let minutes = NO_STANDS.as_secs() / 60;
                 let sentence = format!("you refused {} a token of `{}` in the last {minutes} minutes", named(who), paused.wanted.grant);
-                let error = ErrorBody::new(ErrorCode::AccessDenied, sentence).hint(way_in(&paused.wanted, who));
+                let error = ErrorBody::new(ErrorCode::AccessDenied, sentence).hint(way_in(&paused.wanted.grant, who));
                 answer(paused.wanted.reply, Err(error));
             }
             Asked::TooMany => {
@@ -129,7 +129,7 @@ impl Core {
                     answer(paused.wanted.reply, Err(refused(sentence, "ask again".into())));
                 }
                 (false, _) => {
-                    let error = refused(format!("you refused {} a token of `{grant}`", named(&who)), way_in(&paused.wanted, &who));
+                    let error = refused(format!("you refused {} a token of `{grant}`", named(&who)), way_in(&paused.wanted.grant, &who));
                     answer(paused.wanted.reply, Err(error));
                 }
             }
@@ -298,15 +298,36 @@ fn consent_required(consent: &wire::Consent) -> ErrorBody {
     error
 }
 
-/// The command that lets a program in for good.
-fn way_in(wanted: &Wanted, who: &Who) -> String {
-    match &who.program {
-        Some(Program { script: Some(script), .. }) => {
-            format!("mcp-authctl policy add {} --script {}", wanted.grant, clean(&script.to_string_lossy()))
+/// The command that lets a program in for good, where there is one that lets in nobody else.
+fn way_in(grant: &GrantName, who: &Who) -> String {
+    let (option, path) = match &who.program {
+        Some(Program { script: Some(script), .. }) => ("script", script),
+        Some(Program { executable, interpreter: false, .. }) if !is_go_between(executable) => ("program", executable),
+        _ => return "mcp-authctl policy list".to_owned(),
+    };
+    match path.to_str().filter(|path| visible(path) == *path) {
+        Some(path) if path.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'/' | b'.' | b'_' | b'-')) => {
+            format!("mcp-authctl policy add {grant} --{option} {path}")
         }
-        Some(Program { executable, interpreter: false, .. }) => {
-            format!("mcp-authctl policy add {} --program {}", wanted.grant, clean(&executable.to_string_lossy()))
-        }
-        _ => "mcp-authctl policy list".to_owned(),
+        Some(path) => format!("mcp-authctl policy add {grant} --{option} {}", quoted(path)),
+        None => "mcp-authctl policy list".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_way_in_is_a_command_that_holds_its_path_and_lets_in_nobody_else() {
+        let of = |executable: &str| {
+            let program = Program { executable: executable.into(), ..Program::default() };
+            let peer = crate::policy::Peer { uid: 1, pid: Some(7) };
+            way_in(&"github".parse().unwrap(), &Who { peer, program: Some(program), only: None, weak: vec![] })
+        };
+        assert_eq!(of("/usr/bin/claude"), "mcp-authctl policy add github --program /usr/bin/claude");
+        assert_eq!(of("/tmp/my 'x; rm ~"), r"mcp-authctl policy add github --program '/tmp/my '\''x; rm ~'");
+        assert_eq!(of("/usr/bin/mcp-authctl"), "mcp-authctl policy list", "a rule about it would open the grant to everybody");
+        assert_eq!(of("/tmp/claude\u{200b}"), "mcp-authctl policy list", "nobody could copy it");
     }
 }

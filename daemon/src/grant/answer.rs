@@ -7,6 +7,7 @@ use mcp_auth_proto::{ErrorBody, ErrorCode, GrantState, GrantSummary, Secret, Tok
 use super::mcp::{AUTHENTICATION_REQUIRED, INSUFFICIENT_SCOPE, LoginKind, LoginNeeded};
 use super::{Cause, Grant, Health, Phase};
 use crate::clock::{Boot, Now};
+use crate::oauth::text::quoted;
 
 impl Grant {
     /// The grant as people see it, but for its holders: the broker knows those. Never a token.
@@ -226,11 +227,6 @@ impl Grant {
         };
         needed.to_json(message)
     }
-}
-
-/// As a shell takes it for one word: scopes may be a server's words, and people copy hints.
-fn quoted(text: &str) -> String {
-    format!("'{}'", text.replace('\'', r"'\''"))
 }
 
 fn wall_of(at: Boot, now: Now) -> crate::clock::Wall {

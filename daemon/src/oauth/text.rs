@@ -50,6 +50,11 @@ pub fn visible(name: &str) -> String {
     head.iter().chain(['.'; 3].iter()).chain(tail).collect()
 }
 
+/// As a shell takes it for one word: scopes may be a server's words, a path a program's, and people copy hints.
+pub fn quoted(text: &str) -> String {
+    format!("'{}'", text.replace('\'', r"'\''"))
+}
+
 /// An OAuth error code (RFC 6749 section 5.2): what is outside its alphabet is dropped, at most 64 characters are kept.
 pub fn clean_code(code: &str) -> String {
     let kept = code.chars().filter(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.' | ':' | '/'));

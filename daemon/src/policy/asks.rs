@@ -107,7 +107,9 @@ impl Asks {
         if self.refused.iter().any(|(refused, _)| *refused == question) {
             return Asked::Refused;
         }
-        if let Some(ask) = self.waiting.iter_mut().find(|ask| ask.question == question && now < ask.until) {
+        // Of a program that cannot be told nothing is shown but its process: another one is another question.
+        let same = |ask: &Ask| ask.question == question && (question.asker.executable.is_some() || ask.program.pid == program.pid);
+        if let Some(ask) = self.waiting.iter_mut().find(|ask| same(ask) && now < ask.until) {
             ask.pids.extend(program.pid);
             return Asked::Waits(ask.id.clone(), false);
         }

@@ -266,6 +266,19 @@ fn identical_questions_are_one_and_everybody_who_waits_hears_the_word() {
 }
 
 #[test]
+fn two_processes_of_which_nothing_else_is_known_ask_two_questions() {
+    let mut asks = Asks::default();
+    let question = Question { asker: Identity::default(), ..question("", 1, "repo") };
+    let mut of = |pid, id: &str| {
+        let program = wire::Program { pid: Some(pid), ..wire::Program::default() };
+        asks.ask(question.clone(), id.to_owned(), program, at(0).boot)
+    };
+    assert_eq!(of(7, "a"), Asked::Waits("a".into(), true));
+    assert_eq!(of(8, "b"), Asked::Waits("b".into(), true), "whoever reads about process 7 allows process 7");
+    assert_eq!(of(7, "c"), Asked::Waits("a".into(), false));
+}
+
+#[test]
 fn a_yes_that_nobody_waits_for_is_kept_for_exactly_that_question_and_used_once() {
     let mut asks = Asks::default();
     let asked = question("/bin/server", 1, "repo");

@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use mcp_auth_tests::{Asker, Daemon, OnTerminal, Room, told, wait_until};
+use mcp_auth_tests::{Asker, Daemon, OnTerminal, Room, Server, told, wait_until};
 use serde_json::{Value, json};
 
 /// A daemon that holds a token of `test` with the scope `repo`, and what else is named, each without a provider.
@@ -51,6 +51,21 @@ fn the_first_rule_closes_a_grant_for_every_other_program_and_for_nothing_but_its
     assert_eq!(stranger.ask(&test_token()).status, 200);
     room.ctl(&["logout", "test"]).ok();
     drop(daemon);
+}
+
+#[test]
+fn a_first_rule_by_the_bare_name_says_who_had_the_tokens_of_the_grant_that_it_closes() {
+    let server = Server::with_lifetime(3600);
+    let room = Room::at(&server);
+    let daemon = room.start();
+    daemon.log_in("test:work", "alice");
+    room.ctl(&["use", "test:work"]).ok();
+    let stranger = Asker::new(&room, "stranger");
+    assert_eq!(stranger.ask(&test_token()).status, 200);
+    room.ctl(&["policy", "add", "test", "--unit", "nobody.service"]).ok().says("tokens of test:work went to");
+    let second = room.ctl(&["policy", "add", "test", "--unit", "nobody.timer"]).ok();
+    assert!(!second.stderr.contains("closed"), "it was closed before: {}", second.stderr);
+    stranger.ask(&test_token()).consent();
 }
 
 #[test]

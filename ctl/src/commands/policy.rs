@@ -224,8 +224,10 @@ fn add(wanted: Add, client: &Client, json: bool) -> Result<(), Failure> {
         Some(Err(_)) => (None, wanted.expires),
         None => (None, None),
     };
+    // A bare name may stand for a grant with a label: that is the one that the rule closes.
+    let grant = client.grant(&wanted.grant).map_or(wanted.grant, |held| held.name);
     let rule = NewRule {
-        grant: wanted.grant,
+        grant,
         subject,
         answer: if wanted.deny { RuleAnswer::Deny } else { wanted.ask.into() },
         scopes: (!wanted.scopes.is_empty()).then_some(wanted.scopes),

@@ -67,7 +67,7 @@ pub const POLICY_UNREADABLE: &str = "policy_unreadable";
 pub const CONSENT_ASKED: &str = "consent_asked";
 /// That question has its answer.
 pub const CONSENT_DECIDED: &str = "consent_decided";
-/// A program has got a socket of its own for one grant.
+/// A program has got a socket of its own, for the grants that are named.
 pub const CAPABILITY_OPENED: &str = "capability_opened";
 /// That socket is gone.
 pub const CAPABILITY_CLOSED: &str = "capability_closed";
@@ -86,7 +86,7 @@ pub const GAP: &str = "gap";
 #[rustfmt::skip]
 pub const ALL: &[Kind] = &[
     kept(TOKEN, "a program got an access token; `count` of them where it got several"),
-    both(DENIED, "a program was refused: by the policy, or because its socket is for one grant alone"),
+    both(DENIED, "a program was refused: by the policy, or because its socket is for other grants alone"),
     both(LOGGED_IN, "a login has brought tokens"),
     both(LOGIN_FAILED, "a login has come to nothing"),
     both(LOGGED_OUT, "a grant's tokens were forgotten"),
@@ -112,7 +112,7 @@ pub const ALL: &[Kind] = &[
     both(POLICY_UNREADABLE, "the vault's record of the policy cannot be read: nobody gets a token"),
     both(CONSENT_ASKED, "a person is asked whether a program may have a token"),
     both(CONSENT_DECIDED, "that question has its answer, or its time is up"),
-    both(CAPABILITY_OPENED, "a program has got a socket of its own, for one grant"),
+    both(CAPABILITY_OPENED, "a program has got a socket of its own, for the grants that are named"),
     both(CAPABILITY_CLOSED, "that socket is gone"),
     both(APPROVED, "a client of the issuer may have its tokens"),
     both(REFUSED, "a client of the issuer gets nothing"),

@@ -96,6 +96,13 @@ fn a_program_with_a_socket_of_its_own_is_told_and_so_is_what_it_was_refused() {
     assert_eq!(opened[0]["about"], "test");
     events.wait_for("denied", PATIENCE);
     assert!(metrics(&daemon).contains("\nmcp_authd_denials_total 1\n"));
+    events.wait_for("capability_closed", PATIENCE);
+    assert_eq!(tells(&room, &["--event", "capability_closed"], &[("capability_closed", 1)])[0]["about"], "test");
+    // Whoever asks again has the socket that is there.
+    let ask = || assert_eq!(daemon.call("POST", "/v1/capabilities", &json!({ "grants": ["test"] })).status, 200);
+    ask();
+    ask();
+    tells(&room, &["--event", "capability_opened"], &[("capability_opened", 1), ("capability_opened", 1)]);
 }
 
 #[test]

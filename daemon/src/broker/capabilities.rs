@@ -3,10 +3,11 @@
 use std::sync::Arc;
 
 use mcp_auth_proto as wire;
-use mcp_auth_proto::{ErrorBody, ErrorCode, GrantName};
+use mcp_auth_proto::{ErrorBody, ErrorCode, GrantName, event};
 
 use super::core::{Core, answer};
 use super::{Broker, Reply};
+use crate::audit::Note;
 use crate::caller::Caller;
 use crate::grant::Asker;
 use crate::ipc::capability::Memory;
@@ -24,7 +25,14 @@ impl Broker {
 
     /// What remembers the capability sockets.
     pub fn capability_memory(&self) -> Memory {
-        Memory { records: self.capabilities.clone(), vault: self.edges.vault.clone() }
+        Memory { records: self.capabilities.clone(), vault: self.edges.vault.clone(), broker: self.clone() }
+    }
+
+    /// A capability socket for these grants is gone.
+    pub fn capability_closed(&self, only: &Only) {
+        let names = only.names();
+        self.audit().note(Note::of(event::CAPABILITY_CLOSED).about(&names));
+        self.tell(event::CAPABILITY_CLOSED, names);
     }
 }
 

@@ -17,6 +17,7 @@ use tokio::task::JoinSet;
 
 use self::record::Kept;
 use super::listener::{Entrance, Hall, accept_all};
+use crate::broker::Broker;
 use crate::caller::Caller;
 use crate::platform::{self, BindError, Process};
 use crate::policy::Only;
@@ -45,6 +46,8 @@ pub struct Memory {
     pub records: watch::Receiver<Arc<Vec<Record>>>,
     /// The vault.
     pub vault: Vault,
+    /// Is told when one is gone.
+    pub broker: Broker,
 }
 
 #[derive(Debug)]
@@ -65,21 +68,22 @@ impl Capabilities {
         (Self { wishes }, Wishes(arriving))
     }
 
-    /// The path of a socket for the caller's process and these grants: the one that is there, else a new one.
+    /// The path of a socket for the caller's process and these grants: the one that is there, else a new one; and whether it is.
     ///
     /// # Errors
     /// Where the system does not keep hold of the process, and where no further socket can be made.
-    pub async fn open(&self, caller: &Caller, only: Only) -> Result<PathBuf, ErrorBody> {
+    pub async fn open(&self, caller: &Caller, only: Only) -> Result<(PathBuf, bool), ErrorBody> {
         let process = caller.process().cloned().ok_or_else(untold)?;
         let (reply, answer) = oneshot::channel();
         let stopping = || ErrorBody::new(ErrorCode::InternalError, "the daemon is stopping").hint("try again in a moment");
         self.wishes.send(Wish { process, only, reply }).await.map_err(|_| stopping())?;
         let Made(path, kept) = answer.await.unwrap_or_else(|_| Err(stopping()))?;
+        let is_new = kept.is_some();
         if let Some(kept) = kept {
             // A program that has its socket finds it again though the daemon is killed; a disk that hangs holds nobody up.
             let _ = tokio::time::timeout(DISK, kept).await;
         }
-        Ok(path)
+        Ok((path, is_new))
     }
 }
 
@@ -89,6 +93,7 @@ pub(super) struct House {
     folder: PathBuf,
     hall: Hall,
     vault: Vault,
+    broker: Broker,
     open: HashMap<Key, Open>,
     tasks: JoinSet<Option<String>>,
 }
@@ -103,10 +108,10 @@ struct Open {
 
 impl House {
     /// The sockets of the daemon whose own is at `main`. What a daemon left that was killed is removed.
-    pub(super) fn new(main: &Path, hall: Hall, vault: Vault) -> Self {
+    pub(super) fn new(main: &Path, hall: Hall, vault: Vault, broker: Broker) -> Self {
         let folder = main.with_extension("only");
         clear(&folder);
-        Self { folder, hall, vault, open: HashMap::new(), tasks: JoinSet::new() }
+        Self { folder, hall, vault, broker, open: HashMap::new(), tasks: JoinSet::new() }
     }
 
     /// Makes sockets until the daemon ends, and returns when the last is gone.
@@ -205,7 +210,11 @@ impl House {
 
     /// A process has ended.
     fn forget(&mut self, name: &str) {
-        self.open.retain(|_, open| open.name != name);
+        let gone = self.open.iter().find(|(_, open)| open.name == name).map(|(key, _)| key.clone());
+        if let Some(key) = gone {
+            self.open.remove(&key);
+            self.broker.capability_closed(&key.1);
+        }
         self.vault.delete(record::id(name), Box::new(|deleted| told("forgotten", deleted.err())));
     }
 }

@@ -30,8 +30,8 @@ pub struct Doors {
 pub async fn serve(doors: Doors, answer: Answerer, limits: Limits, stage: watch::Receiver<Stage>) {
     let seats = Arc::new(Seats::new(&limits));
     let hall = Hall { shared: Shared { answer, limits, stage }, seats };
-    let private = doors.private.map(|(wishes, Memory { records, vault }, path)| {
-        let house = House::new(&path, hall.clone(), vault);
+    let private = doors.private.map(|(wishes, Memory { records, vault, broker }, path)| {
+        let house = House::new(&path, hall.clone(), vault, broker);
         tokio::spawn(house.serve(wishes, records))
     });
     tokio::select! {

@@ -137,16 +137,14 @@ async fn token(broker: Broker, call: Call) -> Result<Answer, ErrorBody> {
 async fn capability(behind: Behind, call: Call) -> Result<Answer, ErrorBody> {
     let only = behind.broker.capability(read(&call.body)?).await?;
     let grants: Vec<_> = only.grants().cloned().collect();
-    let path = behind.capabilities.open(&call.caller, only).await?;
-    let names = list(&grants);
-    behind.broker.audit().note_by(&call.caller, Note::of(event::CAPABILITY_OPENED).about(&names));
-    behind.broker.tell(event::CAPABILITY_OPENED, names);
+    let names = only.names();
+    let (path, is_new) = behind.capabilities.open(&call.caller, only).await?;
+    if is_new {
+        behind.broker.audit().note_by(&call.caller, Note::of(event::CAPABILITY_OPENED).about(&names));
+        behind.broker.tell(event::CAPABILITY_OPENED, names);
+    }
     let unspeakable = || ErrorBody::new(ErrorCode::Conflict, "the path of the daemon's socket is not UTF-8");
     Answer::json(&mcp_auth_proto::Capability { socket: path.to_str().ok_or_else(unspeakable)?.to_owned(), grants })
-}
-
-fn list(names: &[GrantName]) -> String {
-    names.iter().map(GrantName::as_str).collect::<Vec<_>>().join(", ")
 }
 
 /// What the daemon takes the caller for.

@@ -105,6 +105,11 @@ impl Only {
         self.0.iter().map(|(_, own)| own)
     }
 
+    /// The same for people, and for the audit.
+    pub fn names(&self) -> String {
+        self.grants().map(GrantName::as_str).collect::<Vec<_>>().join(", ")
+    }
+
     /// What everything else is answered with.
     pub fn denial(&self) -> ErrorBody {
         let names: Vec<_> = self.grants().map(|grant| format!("`{grant}`")).collect();

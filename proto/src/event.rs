@@ -85,7 +85,7 @@ pub const GAP: &str = "gap";
 /// Every name.
 #[rustfmt::skip]
 pub const ALL: &[Kind] = &[
-    kept(TOKEN, "a program got an access token; `count` of them where it got several"),
+    kept(TOKEN, "a program got an access token, or one was used for it at `/mcp`; `count` of them where there were several"),
     both(DENIED, "a program was refused: by the policy, or because its socket is for other grants alone"),
     both(LOGGED_IN, "a login has brought tokens"),
     both(LOGIN_FAILED, "a login has come to nothing"),

@@ -65,6 +65,22 @@ fn a_request_reaches_the_server_with_the_token_and_the_client_never_sees_it() {
 }
 
 #[test]
+fn the_policy_and_the_audit_know_who_comes_by_the_relay() {
+    let place = RemotePlace::new(pong);
+    let daemon = place.start();
+    assert!(post(&daemon, PING).json()["result"].is_object());
+    place.room.ctl(&["policy", "add", "test", "--anyone", "--deny"]).ok();
+    assert!(post(&daemon, PING).json()["error"].is_object());
+    assert_eq!(place.remote.asked().len(), 1, "the second went nowhere");
+    for event in ["token", "denied"] {
+        wait_until(event, Duration::from_secs(10), || {
+            let told = place.room.ctl(&["audit", "--json", "--event", event]).ok().json();
+            (told.as_array()?.len() == 1 && told[0]["grant"] == "test" && told[0]["count"] == 1).then_some(())
+        });
+    }
+}
+
+#[test]
 fn every_method_and_status_of_mcp_passes_as_it_is() {
     let place = RemotePlace::new(|asked, reply| match (asked.method.as_str(), asked.header("x-want")) {
         ("DELETE", _) => reply.head(204, &[]),

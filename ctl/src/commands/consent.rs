@@ -60,15 +60,12 @@ fn describe(asked: &Consent) {
     asked.program.weak.iter().for_each(|weak| output::warning(&field(weak)));
 }
 
-/// A program of which nothing can be told.
-pub(super) const UNKNOWN: &str = "an unknown program";
-
 /// A program for people: the script and what runs it, else the executable; then the unit.
 pub(super) fn program_lines(program: &Program) -> Vec<String> {
     let mut lines = match (&program.script, &program.executable) {
         (Some(script), Some(executable)) => vec![format!("{} (run by {})", field(script), field(executable))],
         (Some(one), None) | (None, Some(one)) => vec![field(one)],
-        (None, None) => vec![UNKNOWN.to_owned()],
+        (None, None) => vec!["an unknown program".to_owned()],
     };
     lines.extend(program.unit.as_ref().map(|unit| format!("unit {}", field(unit))));
     lines

@@ -9,7 +9,7 @@ use mcp_auth_proto::{
     RuleSubject, event,
 };
 
-use super::consent::{UNKNOWN, program_lines};
+use super::consent::program_lines;
 use crate::ask;
 use crate::failure::Failure;
 use crate::output::{self, field, span};
@@ -266,8 +266,6 @@ fn tell_who_had_it(grant: &GrantName, client: &Client) {
     let mut had: Vec<String> = lines.iter().filter_map(|line| line.program.as_ref()).map(|it| program_lines(it).join(", ")).collect();
     had.sort();
     had.dedup();
-    // Of these the audit knows no more than a number.
-    had.iter_mut().filter(|program| *program == UNKNOWN).for_each(|program| *program = "programs that had ended".to_owned());
     if !had.is_empty() {
         output::note(&format!("in the last {} tokens of {grant} went to", span(LATELY.as_secs())));
         had.iter().for_each(|program| output::note(&format!("  {program}")));

@@ -469,7 +469,6 @@ mod tests {
             "/v1/policy",
             "/v1/policy/*",
             "/v1/consents/*",
-            "/mcp/*",
         ];
         let changes = TABLE.iter().filter(|route| !matches!(route.right, Right::Token | Right::Look) && route.method != "GET");
         for route in changes.filter(|route| !elsewhere.contains(&route.path)) {

@@ -108,7 +108,7 @@ pub const ALL: &[Kind] = &[
     told(CONFIG_ERROR, "the config was read again and cannot be used; the last good one is"),
     both(PROVIDER_DEFINED, "a provider was defined"),
     both(CLIENT_SECRET_STORED, "a client secret was stored"),
-    both(POLICY_CHANGED, "a rule was added or removed"),
+    both(POLICY_CHANGED, "a rule, or something that you allowed, was added or removed; after `the last` the grant is open"),
     both(POLICY_UNREADABLE, "the vault's record of the policy cannot be read: nobody gets a token"),
     both(CONSENT_ASKED, "a person is asked whether a program may have a token"),
     both(CONSENT_DECIDED, "that question has its answer, or its time is up"),

@@ -91,7 +91,7 @@ fn asked() -> usize {
     let program = Asker::new(&room, &name);
     let mut waiting = program.spawn("/v1/token", &json!({ "grant": "test" }));
     let shown = desktop.wait_for(1).remove(0);
-    for part in ["programs/OWNED &lt;a href=", "&lt;img src=&apos;x&apos;&gt; &amp;amp; &amp; -u critical --urgency=critical"] {
+    for part in ["programs/OWNED &lt;a href=", "&lt;img src=&apos;x&apos;&gt; &amp;amp; &amp; -u critical\\u{a}--urgency=critical"] {
         assert!(shown.body.contains(part), "it is shown as what it is: {shown:?}");
     }
     assert_eq!((shown.urgency, shown.body.lines().count()), (2, 4), "{shown:?}");

@@ -63,13 +63,13 @@ impl Home {
     }
 }
 
-/// The files below a folder, but for the daemon's lock.
+/// The files below a folder, but for the daemon's lock and the audit, which tells of this too.
 fn tree(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
     let mut found = BTreeMap::new();
     for path in std::fs::read_dir(folder).unwrap().flatten().map(|entry| entry.path()) {
         if path.is_dir() {
             found.extend(tree(&path));
-        } else if !path.ends_with("daemon.lock") {
+        } else if !path.ends_with("daemon.lock") && !path.ends_with("audit.jsonl") {
             found.insert(path.clone(), std::fs::read(&path).unwrap());
         }
     }

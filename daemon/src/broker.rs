@@ -181,35 +181,7 @@ impl Broker {
         request: wire::LoginRequest,
         caller: Arc<Caller>,
     ) -> Result<mpsc::UnboundedReceiver<wire::LoginEvent>, ErrorBody> {
-        self.ask(|core, reply| core.when_open(reply, move |core, reply| core.login(&request, None, caller, reply))).await
-    }
-
-    /// Starts or joins a login at a remote server that has just answered 401 or 403 to the daemon itself: `challenges` are the
-    /// values of its `WWW-Authenticate`, which are believed whole. For a grant that is held the new scopes are asked for
-    /// besides those of before. Refused with `too_many_requests` where the person was led to the page for the same reason in
-    /// the last 10 minutes, or 3 times in a day.
-    pub async fn login_challenged(
-        &self,
-        request: wire::LoginRequest,
-        challenges: Vec<String>,
-        caller: Arc<Caller>,
-    ) -> Result<mpsc::UnboundedReceiver<wire::LoginEvent>, ErrorBody> {
-        self.ask(|core, reply| core.when_open(reply, move |core, reply| core.login(&request, Some(&challenges), caller, reply))).await
-    }
-
-    /// The same for a grant that is held, without a subscriber that can open a browser: those of `POST /v1/logins` join it.
-    pub async fn step_up(
-        &self,
-        name: &GrantName,
-        challenges: Vec<String>,
-        caller: Arc<Caller>,
-    ) -> Result<mpsc::UnboundedReceiver<wire::LoginEvent>, ErrorBody> {
-        self.login_challenged(wire::LoginRequest { provider: name.to_string(), ..wire::LoginRequest::default() }, challenges, caller).await
-    }
-
-    /// The grant that a name or the URL of a remote server stands for; `unknown_grant` or `login_required` where there is none.
-    pub async fn find(&self, target: String) -> Result<GrantName, ErrorBody> {
-        self.ask(|core, reply| core.when_open(reply, move |core, reply| core::answer(reply, core.grant_of(&target)))).await
+        self.ask(|core, reply| core.when_open(reply, move |core, reply| core.login(&request, caller, reply))).await
     }
 
     /// A server has answered 401 to a relayed request: a login that a bridge asks for because of it goes by these challenges.

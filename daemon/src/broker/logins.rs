@@ -89,16 +89,9 @@ impl Drop for Subscriber {
 }
 
 impl Core {
-    /// `received`: the challenge of a remote server, as it came to this daemon itself.
-    pub(super) fn login(
-        &mut self,
-        request: &LoginRequest,
-        received: Option<&[String]>,
-        caller: Arc<Caller>,
-        reply: Reply<mpsc::UnboundedReceiver<LoginEvent>>,
-    ) {
-        let heard = if received.is_none() { self.heard_by_relay(request) } else { None };
-        let begun = self.plan(request, received.or(heard.as_deref())).and_then(|(grant, plan)| {
+    pub(super) fn login(&mut self, request: &LoginRequest, caller: Arc<Caller>, reply: Reply<mpsc::UnboundedReceiver<LoginEvent>>) {
+        let heard = self.heard_by_relay(request);
+        let begun = self.plan(request, heard.as_deref()).and_then(|(grant, plan)| {
             let (id, joined) = match self.running_login(&grant, &plan) {
                 Some(id) => (id, true),
                 None if self.logins.running.len() >= MOST_LOGINS => return Err(too_many_logins()),

@@ -1,7 +1,9 @@
 //! Asking the person: secrets without echo, from the terminal or, when stdin is not one, from a line of stdin. Never from
 //! the arguments, which everybody on the machine can read.
 
-use std::io::{self, BufRead, IsTerminal, Read};
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, IsTerminal, Read};
+use std::path::Path;
 #[cfg(unix)]
 use std::sync::atomic::{AtomicBool, Ordering};
 #[cfg(unix)]
@@ -32,6 +34,18 @@ pub(crate) fn client_secret(prompt: &str) -> Result<Secret, Failure> {
         return token(what, prompt);
     }
     let secret = Secret::new(key_or_line_of(io::stdin().lock(), what)?.expose().trim());
+    if secret.expose().is_empty() { Err(Failure::Empty(what)) } else { Ok(secret) }
+}
+
+/// What a file holds: its first line, or a whole private key; `-` is stdin. `what` is how errors call it.
+pub(crate) fn secret_in(path: &Path, what: &'static str) -> Result<Secret, Failure> {
+    let read = if path == Path::new("-") {
+        key_or_line_of(io::stdin().lock(), what)?
+    } else {
+        let file = File::open(path).map_err(|source| Failure::Unreadable { path: path.to_owned(), source })?;
+        key_or_line_of(BufReader::new(file), what)?
+    };
+    let secret = Secret::new(read.expose().trim());
     if secret.expose().is_empty() { Err(Failure::Empty(what)) } else { Ok(secret) }
 }
 

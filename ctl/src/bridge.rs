@@ -3,10 +3,11 @@
 //! not be passed, and speaks for nobody's capabilities.
 //!
 //! `stdio` brings a line -> `conversation` decides what becomes of it -> `exchange` sends it by `link` and reads what comes back
-//! (`events`) -> `stdio`. `listening` holds the stream that a server of the older era speaks on unasked. `message`, `mirror` and
+//! (`events`; `relearn` where the tools have changed) -> `stdio`. `listening` holds the stream that a server of the older era speaks on unasked. `message`, `mirror` and
 //! `tools` are pure.
 
 mod conversation;
+mod elicit;
 mod events;
 mod exchange;
 mod link;
@@ -14,6 +15,7 @@ mod listening;
 mod login;
 mod message;
 mod mirror;
+mod relearn;
 mod stdio;
 mod tools;
 
@@ -48,7 +50,7 @@ const ANSWER: Duration = Duration::from_secs(24 * 3600);
 /// How long a client may take to read what is left at the end.
 const LAST_LINES: Duration = Duration::from_millis(500);
 
-/// Runs until stdin ends.
+/// Runs until stdin ends, or until it is told to end.
 pub(crate) fn run(bridge: Bridge) -> Result<(), Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build().map_err(Failure::Output)?;
     runtime.block_on(async {
@@ -56,11 +58,21 @@ pub(crate) fn run(bridge: Bridge) -> Result<(), Failure> {
         let link = Link::new(Client::new(&socket).with_patience(ANSWER), target, headers);
         let (outlet, writer) = stdio::outlet();
         let conversation = Conversation::new(link, outlet, Logins::new(socket, login, no_browser));
-        conversation.run(stdio::inlet()).await;
+        conversation.run(stdio::inlet(), told_to_end()).await;
         // What is written by now is what the client gets.
         let _ = tokio::time::timeout(LAST_LINES, tokio::task::spawn_blocking(move || writer.join())).await;
     });
     // A thread that still reads stdin does not hold us.
     runtime.shutdown_background();
     Ok(())
+}
+
+/// SIGTERM, with which clients end what does not end with its stdin.
+async fn told_to_end() {
+    #[cfg(unix)]
+    if let Ok(mut terminations) = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()) {
+        terminations.recv().await;
+        return;
+    }
+    std::future::pending().await
 }

@@ -140,8 +140,13 @@ pub(crate) enum Failure {
         source: io::Error,
     },
     /// No provider of that name.
-    #[error("there is no provider {0}")]
-    NoProvider(String),
+    #[error("there is no provider {name}")]
+    NoProvider {
+        /// The name that was given.
+        name: String,
+        /// The provider that may have been meant.
+        meant: Option<String>,
+    },
     /// `login --client-id`: the provider has another client already.
     #[error("{provider} has another client id, with which its grants were made")]
     OtherClientId {
@@ -198,6 +203,7 @@ impl Failure {
         match self {
             Self::Usage { hint, .. } => Some(hint.clone()),
             Self::Client(ClientError::NotRunning { .. }) => Some(start_hint()),
+            Self::Gone(_) => Some(format!("the same command again; if it does not run, {}", start_hint())),
             Self::Service(error) => error.hint(),
             Self::Demo(error) => Some(error.hint()),
             Self::Client(ClientError::NotOurDaemon { path, .. }) => {
@@ -222,7 +228,8 @@ impl Failure {
             Self::BareNameTaken(grant) => Some(format!("mcp-authctl logout {grant}, then mcp-authctl login {grant}:LABEL")),
             Self::NobodyToAsk(command) => Some(command.clone()),
             Self::Empty(_) => Some("type it at the prompt, or pipe it in".into()),
-            Self::NoProvider(_) => Some("mcp-authctl provider list".into()),
+            Self::NoProvider { meant: Some(meant), .. } => Some(format!("did you mean `{meant}`? else mcp-authctl provider list")),
+            Self::NoProvider { .. } => Some("mcp-authctl provider list".into()),
             Self::NoProgram { .. } => Some("name the file itself, such as the path that `command -v NAME` prints".into()),
             Self::NoKeychain { credential: true, .. } => Some("mcp-authctl setup --key-source systemd-credential".into()),
             Self::NoKeychain { .. } => Some(
@@ -256,7 +263,7 @@ impl Failure {
             Self::NotLoggedIn { .. } => "login_required",
             Self::NotRefreshed(_) => "provider_unreachable",
             Self::NotAllowed(_) => "access_denied",
-            Self::NoProvider(_) => "not_found",
+            Self::NoProvider { .. } => "not_found",
             Self::WouldReplaceLogin(_) | Self::OtherClientId { .. } | Self::BareNameTaken(_) => "conflict",
             Self::BadConfig(_) => "bad_config",
             Self::Cancelled => "cancelled",

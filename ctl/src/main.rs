@@ -18,7 +18,7 @@ use mcp_auth_proto::{Client, socket_path};
 
 use crate::commands::{
     add_token, approve, audit, bridge as bridge_verb, completions, demo, doctor, env, events, exec, git_credential, headers, lock, login,
-    logout, man, pkce, policy, provider, refresh, reload, service, setup, status, token, unlock, use_grant, vault,
+    logout, man, pkce, policy, provider, refresh, relay, reload, service, setup, status, token, unlock, use_grant, vault,
 };
 use crate::failure::Failure;
 
@@ -48,6 +48,7 @@ enum Verb {
     Headers(headers::Args),
     Bridge(bridge_verb::Args),
     GitCredential(git_credential::Args),
+    Relay(relay::Args),
     Policy(policy::Args),
     Approve(approve::Args),
     Audit(audit::Args),
@@ -79,25 +80,50 @@ Exit codes: 0 ok, 1 refused or failed, 2 wrong usage, 3 login needed, 4 daemon n
 
 fn main() -> ExitCode {
     let words: Option<Vec<String>> = std::env::args_os().skip(1).map(|word| word.into_string().ok()).collect();
-    if let Some((verb, json)) = words.as_deref().and_then(plain) {
-        return finish(dispatch(verb, json), json);
-    }
-    match Cli::try_parse() {
-        Ok(cli) => finish(dispatch(cli.verb, cli.json), cli.json),
-        Err(error) => usage(&error),
+    match words.as_deref().and_then(plain) {
+        Some((quick, json)) => finish(quick.run(json), json),
+        None => parsed(),
     }
 }
 
-/// The verbs that MCP clients, MCP servers and git run in their request path, in the forms that those use: they cost no
-/// argument parser. Everything else is clap's, every mistake too.
-fn plain(words: &[String]) -> Option<(Verb, bool)> {
+/// The verbs that MCP clients, MCP servers and git run in their request path: in the forms that those use they cost no argument
+/// parser, nor anything else of the other verbs.
+#[derive(Debug)]
+enum Quick {
+    Token(token::Args),
+    Headers(headers::Args),
+    GitCredential(git_credential::Args),
+}
+
+impl Quick {
+    fn run(self, json: bool) -> Result<(), Failure> {
+        surroundings::leave_no_core();
+        match self {
+            Self::Token(args) => token::run(args, &connect()?, json),
+            Self::Headers(args) => headers::run(&args, &connect()?.with_patience(headers::PATIENCE)),
+            Self::GitCredential(args) => git_credential::run(&args, &connect()?),
+        }
+    }
+}
+
+/// The forms that cost no argument parser. Everything else is clap's, every mistake too.
+fn plain(words: &[String]) -> Option<(Quick, bool)> {
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
     match words.as_slice() {
-        ["token", target] => Some((Verb::Token(token::Args::plain(target)?), false)),
-        ["token", target, "--json"] | ["token", "--json", target] => Some((Verb::Token(token::Args::plain(target)?), true)),
-        ["headers", rest @ ..] => Some((Verb::Headers(headers::Args::plain(rest)?), false)),
-        ["git-credential", rest @ ..] => Some((Verb::GitCredential(git_credential::Args::plain(rest)?), false)),
+        ["token", target] => Some((Quick::Token(token::Args::plain(target)?), false)),
+        ["token", target, "--json"] | ["token", "--json", target] => Some((Quick::Token(token::Args::plain(target)?), true)),
+        ["headers", rest @ ..] => Some((Quick::Headers(headers::Args::plain(rest)?), false)),
+        ["git-credential", rest @ ..] => Some((Quick::GitCredential(git_credential::Args::plain(rest)?), false)),
         _ => None,
+    }
+}
+
+/// Not inlined: the frame of whoever calls it would have room for every verb, and each of its pages costs a fault.
+#[inline(never)]
+fn parsed() -> ExitCode {
+    match Cli::try_parse() {
+        Ok(cli) => finish(dispatch(cli.verb, cli.json), cli.json),
+        Err(error) => usage(&error),
     }
 }
 
@@ -130,23 +156,21 @@ fn usage(error: &clap::Error) -> ExitCode {
 }
 
 fn dispatch(verb: Verb, json: bool) -> Result<(), Failure> {
-    if matches!(verb, Verb::Token(_) | Verb::Headers(_) | Verb::GitCredential(_)) {
-        surroundings::leave_no_core();
-    }
     match verb {
         Verb::Demo(args) => demo::run(&args, json),
         Verb::Login(args) => login::run(args, connect()?, json),
         Verb::Use(args) => use_grant::run(&args, &connect()?, json),
         Verb::Logout(args) => logout::run(&args, &connect()?, json),
         Verb::Status(args) => status::run(&args, &connect()?, json),
-        Verb::Token(args) => token::run(args, &connect()?, json),
+        Verb::Token(args) => Quick::Token(args).run(json),
         Verb::Refresh(args) => refresh::run(&args, &connect()?, json),
         Verb::AddToken(args) => add_token::run(args, &connect()?, json),
         Verb::Env(args) => env::run(&args, &connect()?, json),
         Verb::Exec(args) => exec::run(&args, &connect()?),
-        Verb::Headers(args) => headers::run(&args, &connect()?.with_patience(headers::PATIENCE)),
+        Verb::Headers(args) => Quick::Headers(args).run(json),
         Verb::Bridge(args) => bridge_verb::run(&args),
-        Verb::GitCredential(args) => git_credential::run(&args, &connect()?),
+        Verb::GitCredential(args) => Quick::GitCredential(args).run(json),
+        Verb::Relay(args) => relay::run(args, &connect()?, json),
         Verb::Policy(args) => policy::run(args, &connect()?, json),
         Verb::Approve(args) => approve::run(&args, &connect()?, json),
         Verb::Audit(args) => audit::run(args, &connect()?, json),
@@ -195,11 +219,24 @@ mod tests {
         }
     }
 
+    /// Whatever is longer is broken within a command or a word's column.
+    #[test]
+    fn no_line_of_help_that_we_have_laid_out_is_wider_than_the_help() {
+        fn check(command: &clap::Command) {
+            let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+            for line in help.lines() {
+                assert!(line.chars().count() <= 100, "{}: {line}", command.get_name());
+            }
+            command.get_subcommands().for_each(check);
+        }
+        check(&Cli::command());
+    }
+
     #[test]
     fn the_short_way_reads_plain_forms_as_the_argument_parser_does_and_leaves_the_rest_to_it() {
         let short = |line: &str| {
             let words: Vec<String> = line.split(' ').map(str::to_owned).collect();
-            plain(&words).map(|(verb, json)| format!("{verb:?} {json}"))
+            plain(&words).map(|(quick, json)| format!("{quick:?} {json}"))
         };
         let parsed = |line: &str| {
             Cli::try_parse_from(["mcp-authctl"].into_iter().chain(line.split(' '))).map(|cli| format!("{:?} {}", cli.verb, cli.json))

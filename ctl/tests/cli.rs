@@ -193,6 +193,31 @@ github  octocat  5 h      -        -       ok
 }
 
 #[test]
+fn status_marks_what_rules_close() {
+    const CLOSED: &str = r#"[
+        {"name":"github","provider":"github","account":"octocat","closed":true,"scopes":[],"state":"ok","refreshable":true},
+        {"name":"linear","provider":"linear","scopes":[],"state":"ok","refreshable":true}]"#;
+    let expected = "\
+GRANT   ACCOUNT  EXPIRES  REFRESH  SCOPES  STATE
+github  octocat  unknown  -        -       ok, closed
+linear  -        unknown  -        -       ok
+";
+    assert_eq!(overview(UNLOCKED, CLOSED).run(&["status"]), ran(0, expected, ""));
+    let long = overview(UNLOCKED, CLOSED).run(&["status", "--long"]).stdout;
+    assert!(long.contains("\nclosed: to all but the programs that `mcp-authctl policy list` names\n"), "{long}");
+    assert_eq!(overview(UNLOCKED, CLOSED).run(&["status", "--json"]).stdout.matches("\"closed\":true").count(), 1);
+}
+
+#[test]
+fn a_mistyped_provider_is_told_the_one_that_was_meant() {
+    let daemon = Daemon::saying(200, r#"[{"name":"github","configured":true,"has_client_secret":true,"scopes":[],"redirect_uri":"x"}]"#);
+    for (typed, hint) in [("githbu", "did you mean `github`? else mcp-authctl provider list"), ("slack", "mcp-authctl provider list")] {
+        let expected = format!("error: there is no provider {typed}\nhint: {hint}\n");
+        assert_eq!(daemon.run(&["provider", "show", typed]), ran(1, "", &expected));
+    }
+}
+
+#[test]
 fn the_long_form_tells_everything_about_each_grant() {
     let grants = r#"[{"name":"linear","provider":"linear","scopes":["read","write"],"state":"retrying","refreshable":true,"expires_in":90,
         "expires_at":"2026-12-01T10:00:00Z","next_refresh_in":12,"refreshed_at":"2026-12-01T09:00:00Z","last_error":"no route"},
@@ -568,6 +593,9 @@ fn what_needs_no_daemon_works_without_one() {
     let pages = folder.path().join("man/man1");
     assert_eq!(finish(ctl(&["man", pages.to_str().unwrap()])).code, Some(0));
     assert!(pages.join("mcp-authctl-login.1").exists());
+    let daemon = std::fs::read_to_string(pages.join("mcp-authd.1")).unwrap();
+    assert!(daemon.contains("mcp\\-authd \\- the daemon that owns your OAuth grants"), "{daemon}");
+    assert!(daemon.contains("\\-\\-ephemeral") && daemon.contains("MCP_AUTHD_LOG"), "{daemon}");
     let pkce = finish(ctl(&["pkce", "--json"]));
     let value: serde_json::Value = serde_json::from_str(&pkce.stdout).unwrap();
     assert_eq!((value["code_verifier"].as_str().unwrap().len(), value["code_challenge"].as_str().unwrap().len()), (43, 43));

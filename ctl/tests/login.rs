@@ -103,7 +103,12 @@ fn a_client_logs_itself_in_and_no_other_flow_goes_with_that() {
 fn a_login_that_fails_or_breaks_off_says_so() {
     for (event, code, sentence) in [
         (Some(format!(r#"{{"event":"failed","error":{}}}"#, error("access_denied", ""))), 6, "error: it did not work\n"),
-        (None, 4, "error: mcp-authd went away before the login was done\n"),
+        (
+            None,
+            4,
+            "error: mcp-authd went away before the login was done\n\
+             hint: the same command again; if it does not run, start it with `mcp-authd &`\n",
+        ),
     ] {
         let (daemon, events) = Daemon::with_login(nothing_else);
         if let Some(event) = event {

@@ -1,6 +1,7 @@
 //! The audit: who got what, when and how often, as JSON lines beside the vault. This file owns the handle that notes take,
-//! and the order of things: an answer is never kept waiting, and who asked is looked up after it has been given. A thread of
-//! its own writes and reads the files (`clerk`); what belongs into one line decides `ledger`.
+//! and the order of things: an answer is never kept waiting. What the system shows at once of whoever asked is looked at before
+//! the answer goes, the rest beside it, and once for all connections of a process. A thread of its own writes and reads the
+//! files (`clerk`); what belongs into one line decides `ledger`.
 //!
 //! It never holds a token, the name of a person's account, or a URL: notes are made of names that the config or a grant has,
 //! and of words of our own.
@@ -26,7 +27,7 @@ use self::clerk::{Clerk, Job};
 use self::file::Files;
 use self::ledger::Entry;
 use self::uses::Counter;
-use crate::caller::Caller;
+use crate::caller::{Caller, Known};
 use crate::clock::Clock;
 use crate::oauth::text::clean;
 
@@ -75,6 +76,7 @@ struct Desk {
     clerk: SyncSender<Job>,
     condition: Arc<Condition>,
     lookups: Arc<Semaphore>,
+    known: Known,
 }
 
 /// How the thread is.
@@ -97,7 +99,7 @@ impl Audit {
         let clerk = Clerk::new(Files::in_folder(folder), clock, condition.clone());
         std::thread::Builder::new().name("audit".into()).spawn(|| clerk.run(inbox))?;
         let lookups = Arc::new(Semaphore::new(LOOKUPS as usize));
-        let audit = Self(Some(Arc::new(Desk { clerk: sender, condition, lookups })));
+        let audit = Self(Some(Arc::new(Desk { clerk: sender, condition, lookups, known: Known::default() })));
         audit.note(Note::of(event::STARTED).about(concat!("mcp-authd ", env!("CARGO_PKG_VERSION"))));
         Ok(audit)
     }
@@ -114,19 +116,38 @@ impl Audit {
         }
     }
 
-    /// Notes what was done for a caller. Must be called on the runtime; who it is, is looked up later.
+    /// Notes what a process has done of which nothing is left to look up.
+    pub fn note_of(&self, process: u32, note: Note) {
+        if let Some(desk) = &self.0 {
+            desk.keep(note, Some(Program { pid: Some(process), ..Program::default() }), None);
+        }
+    }
+
+    /// Notes what was done for a caller. Must be called on the runtime, before the caller has its answer; the rest of the look at
+    /// who it is comes later.
     pub fn note_by(&self, caller: &Arc<Caller>, note: Note) {
         if let Some(desk) = &self.0 {
             Desk::look_up(desk, caller, note, None);
         }
     }
 
-    /// Notes that a caller was given a token of a grant. Only the first of a connection costs more than a count.
+    /// Notes that a caller was given a token of a grant, as [`Self::note_by`]. Only the first of a process costs more than a
+    /// count.
     pub fn served(&self, caller: &Arc<Caller>, grant: &GrantName) {
-        if let Some(desk) = &self.0
-            && let Some(counter) = caller.uses.another(grant)
-        {
-            Desk::look_up(desk, caller, Note::of(event::TOKEN).grant(grant), Some(counter));
+        let Some(desk) = self.0.as_ref().filter(|_| !caller.uses.count(grant)) else { return };
+        let note = || Note::of(event::TOKEN).grant(grant);
+        match desk.known.of(caller) {
+            Some(known) => {
+                let (counter, is_first) = known.uses.another(grant);
+                caller.uses.share(grant, &counter);
+                if is_first {
+                    desk.keep(note(), Some(known.who(caller).shown()), Some(counter));
+                }
+            }
+            None => {
+                let (counter, _) = caller.uses.another(grant);
+                Desk::look_up(desk, caller, note(), Some(counter));
+            }
         }
     }
 
@@ -179,10 +200,13 @@ impl Desk {
         let Ok(permit) = desk.lookups.clone().try_acquire_owned() else {
             return desk.keep(note, Some(Program { pid: caller.peer().pid, ..Program::default() }), counter);
         };
-        let (desk, caller) = (desk.clone(), caller.clone());
+        let (desk, caller, who) = (desk.clone(), caller.clone(), caller.who_it_was());
         // Its turn comes after that of the connection, which has the answer to write.
         tokio::spawn(async move {
-            let program = caller.who_it_was().await.shown();
+            let program = who.await.shown();
+            if let (Some(counter), Some(grant), Some(known)) = (&counter, &note.grant, desk.known.remember(&caller)) {
+                known.uses.share(grant, counter);
+            }
             desk.keep(note, Some(program), counter);
             drop(permit);
         });
@@ -191,7 +215,7 @@ impl Desk {
     fn keep(&self, note: Note, program: Option<Program>, counter: Option<Arc<Counter>>) {
         let entry = Entry { note, program, counter: counter.clone() };
         if self.clerk.try_send(Job::Keep(entry)).is_err() {
-            // Nobody looks at the counter: the next use of the connection is a first one again.
+            // Nobody looks at the counter: the next use is a first one again.
             let counted = counter.map_or(0, |counter| counter.abandon());
             self.condition.lost.fetch_add(1 + counted, Ordering::Relaxed);
         }

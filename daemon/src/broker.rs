@@ -7,6 +7,7 @@
 mod accounts;
 mod aside;
 mod attempt;
+mod bearers;
 mod capabilities;
 mod consents;
 mod core;
@@ -21,7 +22,9 @@ mod notices;
 mod policy;
 mod providers;
 mod relay;
+mod relay_clients;
 mod remote;
+mod served;
 mod step_up;
 mod telling;
 #[cfg(test)]
@@ -39,6 +42,8 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use self::core::Core;
 pub use self::relay::Destination;
+use self::served::Purpose;
+pub use self::served::Served;
 use crate::audit::Audit;
 use crate::caller::Caller;
 use crate::clock::Clock;
@@ -49,6 +54,7 @@ use crate::issuer::clients::Settings;
 use crate::notify::Desktop;
 use crate::oauth::challenge::Challenge;
 use crate::platform::Alarm;
+use crate::relay::door::Feed as RelayFeed;
 use crate::transport::Transport;
 use crate::vault::{Record, Vault};
 
@@ -73,15 +79,21 @@ impl std::fmt::Debug for Edges {
     }
 }
 
-/// How the routes reach the broker. Cheap to clone. Every answer is an [`ErrorBody`] or what the wire says.
+/// How the routes reach the broker. Every answer is an [`ErrorBody`] or what the wire says. Cloned for each request, so that a
+/// clone is one count.
 #[derive(Clone, Debug)]
-pub struct Broker {
+pub struct Broker(Arc<Ways>);
+
+/// The ways to the core, and past it.
+#[derive(Debug)]
+struct Ways {
     mailbox: mpsc::UnboundedSender<Message>,
-    askers: Arc<AtomicU64>,
+    askers: AtomicU64,
     edges: Edges,
     issuer_settings: watch::Receiver<Option<Settings>>,
     issuer_records: watch::Receiver<Option<Arc<Vec<Record>>>>,
     capabilities: watch::Receiver<Arc<Vec<Record>>>,
+    relay: RelayFeed,
 }
 
 /// One thing for the core to do.
@@ -97,23 +109,33 @@ impl Broker {
         let core = Core::new(edges.clone(), config, config_path, mailbox.clone());
         let (issuer_settings, issuer_records) = core.issuer.subscribe();
         let capabilities = core.capabilities.subscribe();
+        let relay = core.relay.subscribe();
         tokio::spawn(run(core, messages, Alarm::new()?));
-        Ok(Self { mailbox, askers: Arc::default(), edges, issuer_settings, issuer_records, capabilities })
+        Ok(Self(Arc::new(Ways { mailbox, askers: AtomicU64::default(), edges, issuer_settings, issuer_records, capabilities, relay })))
     }
 
     /// `POST /v1/token` of `caller`, kept in the audit. Dropping the future withdraws the question; a refresh that it started
     /// goes on.
     pub async fn token(&self, request: wire::TokenRequest, caller: Arc<Caller>) -> Result<wire::TokenAnswer, ErrorBody> {
-        let mut asking = Asking { broker: self, asker: self.askers.fetch_add(1, Ordering::Relaxed), answered: false };
+        self.asked(request, (caller, Purpose::Token)).await.map(|served| served.answer)
+    }
+
+    /// The same for a request of `caller` that the relay sends: of a grant whose tokens are bound to a key, too.
+    pub async fn relayed(&self, request: wire::TokenRequest, caller: Arc<Caller>) -> Result<Served, ErrorBody> {
+        self.asked(request, (caller, Purpose::Relay)).await
+    }
+
+    async fn asked(&self, request: wire::TokenRequest, (caller, purpose): (Arc<Caller>, Purpose)) -> Result<Served, ErrorBody> {
+        let mut asking = Asking { broker: self, asker: self.0.askers.fetch_add(1, Ordering::Relaxed), answered: false };
         let (asker, by) = (asking.asker, caller.clone());
         let asked = wire::TokenRequest { grant: request.grant.clone(), resource: request.resource.clone(), ..Default::default() };
         let answer = match caller.only() {
-            None => self.ask(move |core, reply| core.token(asker, request, caller, reply)).await,
-            Some(_) => self.ask(move |core, reply| core.confined_token(asker, request, caller, reply)).await,
+            None => self.ask(move |core, reply| core.token(asker, request, (caller, purpose), reply)).await,
+            Some(_) => self.ask(move |core, reply| core.confined_token(asker, request, (caller, purpose), reply)).await,
         };
         asking.answered = true;
         match &answer {
-            Ok(token) => self.edges.audit.served(&by, &token.grant),
+            Ok(served) => self.0.edges.audit.served(&by, &served.answer.grant),
             // Of the rates that a rule gives, too; a question to a person is noted where it is asked.
             Err(error) if matches!(error.error, ErrorCode::AccessDenied | ErrorCode::TooManyRequests) => {
                 self.denied(by, None, Some(asked), error.to_string());
@@ -125,19 +147,19 @@ impl Broker {
 
     /// The audit, for whoever knows who asked.
     pub fn audit(&self) -> &Audit {
-        &self.edges.audit
+        &self.0.edges.audit
     }
 
     /// A caller was refused the grant that it asked for, or the request that `route` names, with this sentence.
     pub fn denied(&self, caller: Arc<Caller>, route: Option<String>, asked: Option<wire::TokenRequest>, why: String) {
         // A core that has gone tells nobody.
-        let _ = self.mailbox.send(Box::new(move |core| core.denied(&caller, route.as_deref(), asked.as_ref(), &why)));
+        let _ = self.0.mailbox.send(Box::new(move |core| core.denied(&caller, route.as_deref(), asked.as_ref(), &why)));
     }
 
     /// Tells whoever follows `GET /v1/events`.
     pub fn tell(&self, event: &'static str, detail: String) {
         // As above.
-        let _ = self.mailbox.send(Box::new(move |core| core.announce(event, None, Some(detail))));
+        let _ = self.0.mailbox.send(Box::new(move |core| core.announce(event, None, Some(detail))));
     }
 
     /// `GET /metrics`, without what only the listener knows.
@@ -167,7 +189,7 @@ impl Broker {
 
     /// `POST /v1/grants/NAME/refresh`. `force` is for grants whose refresh would kill a token that a program holds.
     pub async fn refresh(&self, name: GrantName, request: wire::RefreshRequest) -> Result<wire::GrantSummary, ErrorBody> {
-        let mut asking = Asking { broker: self, asker: self.askers.fetch_add(1, Ordering::Relaxed), answered: false };
+        let mut asking = Asking { broker: self, asker: self.0.askers.fetch_add(1, Ordering::Relaxed), answered: false };
         let (asker, of) = (asking.asker, name.clone());
         let answer = self.ask(move |core, reply| core.refresh(asker, of, request.force, reply)).await;
         asking.answered = true;
@@ -187,7 +209,7 @@ impl Broker {
     /// A server has answered 401 to a relayed request: a login that a bridge asks for because of it goes by these challenges.
     pub fn heard(&self, server: String, challenges: Vec<String>) {
         // A core that has gone logs nobody in.
-        let _ = self.mailbox.send(Box::new(move |core| {
+        let _ = self.0.mailbox.send(Box::new(move |core| {
             let now = core.now().boot;
             core.remote.hear(server, challenges, now);
         }));
@@ -327,8 +349,8 @@ impl Broker {
 
     /// What the issuer stands on. Its records are the broker's to read, since it opens the vault, and the issuer's to write.
     pub fn issuer_feed(&self) -> Feed {
-        let Edges { clock, vault, .. } = self.edges.clone();
-        Feed { settings: self.issuer_settings.clone(), records: self.issuer_records.clone(), vault, clock }
+        let Edges { clock, vault, .. } = self.0.edges.clone();
+        Feed { settings: self.0.issuer_settings.clone(), records: self.0.issuer_records.clone(), vault, clock }
     }
 
     /// Waits for a vault that is being opened, as every question about grants does.
@@ -339,7 +361,7 @@ impl Broker {
     /// How the issuer is, for `GET /v1/status`; `None`: switched off.
     pub fn issuer_is(&self, status: Option<wire::IssuerStatus>) {
         // A core that has gone tells nobody.
-        let _ = self.mailbox.send(Box::new(move |core| core.issuer.is(status)));
+        let _ = self.0.mailbox.send(Box::new(move |core| core.issuer.is(status)));
     }
 
     /// SIGTERM: lets refreshes in flight finish and be saved, at most 10 s. Returns when nothing is left to do.
@@ -351,7 +373,7 @@ impl Broker {
     async fn ask<T: Send + 'static>(&self, question: impl FnOnce(&mut Core, Reply<T>) + Send + 'static) -> Result<T, ErrorBody> {
         let (reply, answer) = oneshot::channel();
         let stopping = || ErrorBody::new(ErrorCode::InternalError, "the daemon is stopping").hint("try again in a moment");
-        self.mailbox.send(Box::new(move |core| question(core, reply))).map_err(|_| stopping())?;
+        self.0.mailbox.send(Box::new(move |core| question(core, reply))).map_err(|_| stopping())?;
         answer.await.unwrap_or_else(|_| Err(stopping()))
     }
 }
@@ -368,7 +390,7 @@ impl Drop for Asking<'_> {
         if !self.answered {
             let asker = self.asker;
             // A core that has gone has no askers.
-            let _ = self.broker.mailbox.send(Box::new(move |core| core.cancelled(asker)));
+            let _ = self.broker.0.mailbox.send(Box::new(move |core| core.cancelled(asker)));
         }
     }
 }

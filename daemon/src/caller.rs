@@ -1,7 +1,8 @@
 //! One connection's other end, for as long as the connection lasts: whoever asks on it, and what program that is, which is
 //! looked up only when somebody wants to know. What it may have is the policy's business.
 
-#[cfg(target_os = "linux")]
+mod known;
+#[cfg_attr(not(target_os = "linux"), path = "caller/untold.rs")]
 mod looking;
 #[cfg(test)]
 #[cfg(target_os = "linux")]
@@ -9,11 +10,16 @@ mod tests;
 #[cfg(target_os = "linux")]
 mod unit;
 
+use std::path::Path;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak as WeakArc};
 
+use self::looking::{Glance, Seen};
 use crate::audit::Uses;
 use crate::platform::{Process, Stream};
+use crate::policy::rule::runs_others;
 use crate::policy::{Only, Peer, Program, Weak, Who};
+
+pub(crate) use self::known::Known;
 
 /// The other end of one connection.
 #[derive(Debug)]
@@ -23,8 +29,7 @@ pub struct Caller {
     /// The connection: it holds on to the process, and to nothing else of ours.
     stream: WeakArc<Mutex<Stream>>,
     process: OnceLock<Arc<Process>>,
-    #[cfg(target_os = "linux")]
-    seen: tokio::sync::OnceCell<looking::Seen>,
+    seen: tokio::sync::OnceCell<Arc<Seen>>,
     /// What it was given, as the audit counts it.
     pub(crate) uses: Uses,
 }
@@ -35,21 +40,19 @@ impl Caller {
         Self::with(WeakArc::new(), peer, None)
     }
 
+    /// A client of the relay's port, which may have this.
+    pub fn of_client(only: Only) -> Arc<Self> {
+        Self::with(WeakArc::new(), Peer { uid: crate::platform::own_uid(), pid: None }, Some(only))
+    }
+
     /// Whoever made this connection, through a capability socket for `only`.
     pub fn of(stream: &Arc<Mutex<Stream>>, peer: Peer, only: Option<Only>) -> Arc<Self> {
         Self::with(Arc::downgrade(stream), peer, only)
     }
 
     fn with(stream: WeakArc<Mutex<Stream>>, peer: Peer, only: Option<Only>) -> Arc<Self> {
-        Arc::new(Self {
-            peer,
-            only,
-            stream,
-            uses: Uses::default(),
-            process: OnceLock::new(),
-            #[cfg(target_os = "linux")]
-            seen: tokio::sync::OnceCell::new(),
-        })
+        let (process, seen) = (OnceLock::new(), tokio::sync::OnceCell::new());
+        Arc::new(Self { peer, only, stream, process, seen, uses: Uses::default() })
     }
 
     /// Its user and process.
@@ -76,43 +79,77 @@ impl Caller {
     /// What is known of it now. Looked up at the first question, which takes up to a second; later ones only see whether
     /// it still holds.
     pub async fn who(&self) -> Who {
-        let (program, weak) = match self.program().await {
-            Ok((program, weak)) => (Some(program), weak),
+        let found = self.found(|| self.glance()).await;
+        self.told(found)
+    }
+
+    /// The same where it was looked up before. Never waits.
+    pub fn who_now(&self) -> Option<Who> {
+        let seen = self.seen.get()?;
+        Some(self.told(self.holding(seen)))
+    }
+
+    /// The same for a record of what it did: of a process that is ending by now, what it was when it was looked at. That is not
+    /// to be judged by. What the system shows at once is looked at before this returns: whoever waits for an answer is still
+    /// there.
+    pub fn who_it_was(self: &Arc<Self>) -> impl Future<Output = Who> + Send + use<> {
+        let caller = self.clone();
+        let glance = self.seen.get().is_none().then(|| self.glance());
+        async move {
+            let glimpsed = glance.as_ref().and_then(|glance| Some(glance.as_ref().ok()?.executable().to_owned()));
+            let weak = match caller.found(|| glance.unwrap_or_else(|| caller.glance())).await {
+                Err(weak @ (Weak::Gone | Weak::Hidden | Weak::Slow)) => weak,
+                found => return caller.told(found),
+            };
+            match (caller.seen.get(), glimpsed) {
+                (Some(seen), _) => caller.told(Ok(seen)),
+                (None, Some(path)) => {
+                    let (program, weak) = (Some(Arc::new(glimpse(&path))), vec![Weak::Glimpsed]);
+                    Who { program, weak, ..caller.told(Err(Weak::Glimpsed)) }
+                }
+                (None, None) => caller.told(Err(weak)),
+            }
+        }
+    }
+
+    /// What the system shows of its process at once.
+    fn glance(&self) -> Result<Glance, Weak> {
+        looking::glance(self.connected()?)
+    }
+
+    async fn found(&self, glance: impl FnOnce() -> Result<Glance, Weak> + Send) -> Result<&Seen, Weak> {
+        let process = self.connected()?;
+        // What was not found is looked for again.
+        let look = || async move { looking::look(process.clone(), glance()?).await.map(Arc::new) };
+        let seen = self.seen.get_or_try_init(look).await?;
+        self.holding(seen)
+    }
+
+    fn holding<'a>(&self, seen: &'a Seen) -> Result<&'a Seen, Weak> {
+        seen.holds(self.connected()?).map(|()| seen)
+    }
+
+    fn connected(&self) -> Result<&Arc<Process>, Weak> {
+        match self.peer.pid {
+            _ if self.only.as_ref().is_some_and(|only| only.client().is_some()) => Err(Weak::Port),
+            _ if !cfg!(target_os = "linux") => Err(Weak::Untold),
+            None => Err(Weak::Elsewhere),
+            Some(_) => self.process().ok_or(Weak::Gone),
+        }
+    }
+
+    fn told(&self, found: Result<&Seen, Weak>) -> Who {
+        let (program, weak) = match found {
+            Ok(seen) => (Some(seen.program().clone()), seen.weak().to_vec()),
             Err(weak) => (None, vec![weak]),
         };
         let who = Who { peer: self.peer, program, only: self.only.clone(), weak };
         tracing::debug!(pid = self.peer.pid, who = ?who.shown(), "looked who asks");
         who
     }
+}
 
-    /// The same for a record of what it did: of a process that is ending by now, what it was when it was looked at. That is not
-    /// to be judged by.
-    pub async fn who_it_was(&self) -> Who {
-        let who = self.who().await;
-        #[cfg(target_os = "linux")]
-        if who.program.is_none()
-            && who.weak.iter().all(|weak| matches!(weak, Weak::Gone | Weak::Hidden))
-            && let Some(seen) = self.seen.get()
-        {
-            return Who { program: Some(seen.program.clone()), weak: seen.weak.clone(), ..who };
-        }
-        who
-    }
-
-    #[cfg(target_os = "linux")]
-    async fn program(&self) -> Result<(Program, Vec<Weak>), Weak> {
-        if self.peer.pid.is_none() {
-            return Err(Weak::Elsewhere);
-        }
-        let process = self.process().ok_or(Weak::Gone)?;
-        // What was not found is looked for again.
-        let seen = self.seen.get_or_try_init(|| looking::look(process.clone())).await?;
-        seen.holds(process)?;
-        Ok((seen.program.clone(), seen.weak.clone()))
-    }
-
-    #[cfg(not(target_os = "linux"))]
-    async fn program(&self) -> Result<(Program, Vec<Weak>), Weak> {
-        Err(Weak::Untold)
-    }
+/// A program of which nothing but its path was seen.
+fn glimpse(executable: &Path) -> Program {
+    Program { executable: executable.to_owned(), interpreter: runs_others(executable), ..Program::default() }
 }

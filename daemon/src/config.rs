@@ -6,9 +6,11 @@
 mod edit;
 mod file;
 mod issuer;
+mod relay;
 mod syntax;
 
 use std::collections::{BTreeMap, HashSet};
+use std::net::SocketAddr;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
@@ -30,6 +32,8 @@ pub struct Config {
     pub network: Network,
     /// `[issuer]`; `None`: it is switched off.
     pub issuer: Option<Settings>,
+    /// `listen` of `[relay]`: the relay's port on loopback; `None`: there is none.
+    pub relay: Option<SocketAddr>,
     /// `[notifications]`: whether the desktop is told anything.
     pub notifications: bool,
     providers: Vec<Provider>,
@@ -37,7 +41,7 @@ pub struct Config {
 
 impl Default for Config {
     fn default() -> Self {
-        Self { network: Network::default(), issuer: None, notifications: true, providers: Vec::new() }
+        Self { network: Network::default(), issuer: None, relay: None, notifications: true, providers: Vec::new() }
     }
 }
 
@@ -89,8 +93,9 @@ impl Config {
         let tables: Tables = syntax::parse(text).map_err(wrong)?;
         let network = tables.network.check().map_err(wrong)?;
         let issuer = tables.issuer.check().map_err(wrong)?;
+        let relay = tables.relay.check(issuer.as_ref().map(|issuer| issuer.listen)).map_err(wrong)?;
         let providers = tables.providers.into_iter().map(|(name, table)| provider(&name, table)).collect::<Result<_, _>>();
-        Ok(Self { network, issuer, notifications: tables.notifications.enabled, providers: providers.map_err(wrong)? })
+        Ok(Self { network, issuer, relay, notifications: tables.notifications.enabled, providers: providers.map_err(wrong)? })
     }
 
     /// The provider of this name: the configured one, else the bare preset.
@@ -164,6 +169,7 @@ struct Tables {
     providers: BTreeMap<Spanned<String>, Table>,
     network: NetworkTable,
     issuer: issuer::IssuerTable,
+    relay: relay::RelayTable,
     notifications: NotificationsTable,
 }
 

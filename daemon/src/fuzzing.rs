@@ -154,7 +154,15 @@ fn assert_printable(text: &str) {
 }
 
 fn answer(status: u16, content_type: Option<String>, body: &[u8]) -> Response {
-    Response { status, content_type, retry_after: None, challenges: Vec::new(), body: Zeroizing::new(body.to_vec()) }
+    Response {
+        status,
+        content_type,
+        retry_after: None,
+        challenges: Vec::new(),
+        dpop_nonce: None,
+        date: None,
+        body: Zeroizing::new(body.to_vec()),
+    }
 }
 
 fn preset_quirks(name: &str) -> Option<Quirks> {

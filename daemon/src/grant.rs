@@ -23,7 +23,8 @@ use mcp_auth_proto::{ErrorBody, TokenAnswer};
 
 use crate::clock::{Boot, Now};
 use crate::oauth::token::{TokenError, TokenResponse};
-use crate::secret::{AccessToken, RefreshToken};
+use crate::secret::{AccessToken, ProofKey, RefreshToken};
+pub(crate) use answer::shown;
 use ending::Ending;
 use record::{Definition, GrantRecord, Token};
 
@@ -40,6 +41,8 @@ const NOT_SENT_CAP: Duration = Duration::from_secs(15);
 const REFUSED_RETRY: Duration = Duration::from_secs(3600);
 /// So often in a row a refresh token that has outlived its time may be answered without a clear word, hour by hour.
 const OVERDUE_TRIES: u32 = 24;
+/// An assertion that was refused is tried again so soon: its file may have a new one by now.
+const ASSERTION_RETRY: Duration = Duration::from_secs(60);
 /// Between two refreshes that a person asked for.
 const MANUAL_GAP: Duration = Duration::from_secs(10);
 /// Between two refreshes that a rejection caused, and after the token's issue.
@@ -118,6 +121,8 @@ pub struct Login {
     pub terms: Terms,
     /// The tokens.
     pub response: TokenResponse,
+    /// The key that they are bound to (RFC 9449).
+    pub proof_key: Option<ProofKey>,
     /// When the token request was sent.
     pub sent_at: Now,
     /// Who logged in, for people and for the provider.
@@ -137,8 +142,8 @@ pub enum AttemptError {
     Provider(TokenError),
     /// The intent could not be written, so nothing was sent.
     NotDurable(String),
-    /// The client secret is not to be had, so nothing was sent.
-    NoClientSecret(String),
+    /// The client secret, or the assertion, is not to be had, so the provider was not asked.
+    NoCredentials(String),
 }
 
 /// What a resource server says about a token.
@@ -212,7 +217,7 @@ pub enum Effect {
 pub struct Attempt {
     /// Its name.
     pub ticket: Ticket,
-    /// What is sent. `None`: a new token is asked for with the client's own credentials, and nothing is used up.
+    /// What is sent. `None`: a new token is asked for as the first was, without a refresh token, and nothing is used up.
     pub refresh_token: Option<RefreshToken>,
     /// The generation of the record that holds it.
     pub generation: u64,
@@ -407,6 +412,8 @@ impl Grant {
             },
             refresh_token: None,
             refresh_token_life: None,
+            proof_key: None,
+            id_token: None,
             ended: None,
             logged_in_at: now.wall,
             refreshed_at: None,
@@ -573,7 +580,7 @@ impl Grant {
             return None;
         }
         // A refresh token that may be used up is worth a question of its own; the client's credentials are not.
-        let by_itself = terms.refresh_ahead || (self.trouble.ambiguous && self.record.refresh_token.is_some());
+        let by_itself = self.record.refresh_token.is_some() && (terms.refresh_ahead || self.trouble.ambiguous);
         let keep_alive = self.ending.as_ref().and_then(|ending| ending.keep_alive);
         let at = match &self.phase {
             Phase::Running(_) | Phase::Saving { .. } => return None,

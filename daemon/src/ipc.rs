@@ -1,4 +1,4 @@
-//! The socket's side of the daemon: HTTP/1.1 on a Unix socket or a named pipe. This room accepts, checks who asks, keeps
+//! The socket's side of the daemon: HTTP/1.1 on a Unix socket or a named pipe, and on the relay's port. This room accepts, checks who asks, keeps
 //! the limits, and turns requests into calls of the broker; it knows nothing of grants.
 
 mod body;
@@ -11,6 +11,7 @@ mod guard;
 mod io;
 pub mod listener;
 pub mod peer;
+pub mod port;
 pub mod routes;
 mod stream;
 

@@ -17,7 +17,6 @@ mod keys;
 mod metadata;
 mod page;
 mod params;
-mod peer;
 mod reply;
 #[cfg(test)]
 mod testing;
@@ -42,6 +41,7 @@ use self::keys::SigningKey;
 use self::reply::Reply;
 use crate::broker::Broker;
 use crate::clock::Clock;
+use crate::loopback;
 use crate::vault::{Done, Record, RecordId, RecordKind, Vault};
 
 /// Where random bytes come from: the system, or a test.
@@ -82,14 +82,12 @@ enum Message {
 
 /// How long the vault may take to save a change.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// Between two tries to get the port: doubling.
-const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
 /// The name of the record with the signing key.
 const KEY: &str = "key";
 
 impl Issuer {
     /// Starts the issuer's tasks. They do nothing while it is switched off. `ports` are those that a service manager holds.
-    pub fn start(broker: &Broker, ports: Vec<std::net::TcpListener>) -> Self {
+    pub fn start(broker: &Broker, ports: Arc<[std::net::TcpListener]>) -> Self {
         let feed = broker.issuer_feed();
         let (mailbox, inbox) = mpsc::unbounded_channel();
         let (decided, decisions) = watch::channel(0);
@@ -289,7 +287,7 @@ impl Task {
 }
 
 /// Holds the port as the config says, and tries again when somebody else has it.
-async fn keep_door(mut settings: watch::Receiver<Option<Settings>>, issuer: Issuer, broker: Broker, ports: Vec<std::net::TcpListener>) {
+async fn keep_door(mut settings: watch::Receiver<Option<Settings>>, issuer: Issuer, broker: Broker, ports: Arc<[std::net::TcpListener]>) {
     loop {
         let current = settings.borrow_and_update().clone();
         let changed = match current {
@@ -311,25 +309,9 @@ async fn keep_door(mut settings: watch::Receiver<Option<Settings>>, issuer: Issu
 async fn serve(settings: Settings, issuer: &Issuer, broker: &Broker, ports: &[std::net::TcpListener]) -> std::convert::Infallible {
     let url = settings.issuer();
     let status = |error| broker.issuer_is(Some(IssuerStatus { issuer: url.clone(), error }));
-    let mut rest = RETRY.0;
-    loop {
-        match door::listen(settings.listen, ports).await {
-            Ok(listener) => {
-                tracing::info!(issuer = url, "the issuer is ready");
-                status(peer::blindness());
-                door::serve(listener, settings.clone(), issuer.clone()).await;
-            }
-            Err(error) => {
-                let sentence = format!("the issuer cannot listen on {}: {error}", settings.listen);
-                if rest == RETRY.0 {
-                    tracing::error!("{sentence}");
-                }
-                status(Some(sentence));
-                tokio::time::sleep(rest).await;
-                rest = (rest * 2).min(RETRY.1);
-            }
-        }
-    }
+    let listener = loopback::listen_at_last("the issuer", settings.listen, ports, status).await;
+    tracing::info!(issuer = url, "the issuer is ready");
+    door::serve(listener, settings, issuer.clone()).await
 }
 
 fn key_id() -> RecordId {

@@ -1,7 +1,8 @@
 //! The map of the crate.
 //!
 //! A token request goes `ipc::listener` (accepts) -> `ipc::peer` (same user, else closed) -> `ipc::routes` -> `policy` ->
-//! `broker` (owns every grant) -> `grant` (decides), and back. `relay` forwards MCP requests to remote servers, with a token.
+//! `broker` (owns every grant) -> `grant` (decides), and back. `relay` forwards MCP requests to remote servers, with a token, from the
+//! socket and, for clients with a secret, from a port on loopback.
 //! `issuer` is an authorization server of our own, with a port of its own, for MCP servers on this machine. Everything that
 //! touches the world lies at the edges:
 //! `platform`, `transport`, `vault`, `audit` (who got what), `clock`, `notify`. What a person is told by a notification
@@ -21,6 +22,7 @@ pub mod ipc;
 pub mod issuer;
 pub mod logging;
 pub mod login;
+mod loopback;
 mod metrics;
 pub mod notices;
 pub mod notify;
@@ -28,6 +30,7 @@ pub mod oauth;
 pub mod places;
 pub mod platform;
 pub mod policy;
+pub mod proofs;
 pub mod provider;
 pub mod registration;
 pub mod relay;
@@ -91,8 +94,12 @@ pub async fn run(
     let doors = Doors { main: listener, private: path.map(|path| (wishes, broker.capability_memory(), path)) };
     let limits = Limits::default();
     // It serves until the last refresh has ended: some of them may be its own clients.
-    let answerer = ipc::routes::answerer(broker.clone(), Issuer::start(&broker, ports), capabilities, limits.occupied.clone());
-    let mut serving = tokio::spawn(ipc::listener::serve(doors, answerer, limits, stages));
+    let ports: Arc<[TcpListener]> = ports.into();
+    let issuer = Issuer::start(&broker, Arc::clone(&ports));
+    let answerer = ipc::routes::answerer(broker.clone(), issuer, capabilities, limits.occupied.clone());
+    let port = relay::door::keep(broker.clone(), ports, stages.clone());
+    let socket = ipc::listener::serve(doors, answerer, limits, stages);
+    let mut serving = tokio::spawn(async move { tokio::join!(socket, port) });
     shutdown.await;
     stage.send_replace(Stage::Draining);
     // What is on its way still comes to a broker that answers, and the answer is none about our end.

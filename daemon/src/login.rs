@@ -1,5 +1,6 @@
 //! One login, read top to bottom: metadata, listener, authorization URL, redirect, code exchange, identity.
 
+pub mod bearer;
 pub(crate) mod by_client;
 mod device;
 mod discovery;
@@ -22,11 +23,13 @@ use crate::clock::{Clock, Now};
 use crate::grant::record::Definition;
 use crate::oauth::authorize::{self, Ask, Code, CodeVerifier, Expected, RedirectError, check_redirect};
 use crate::oauth::identity::{self, Audience, Identity};
+use crate::oauth::metadata::AuthorizationServerMetadata;
 use crate::oauth::token::{self, TokenError, TokenResponse};
-use crate::oauth::{Sent, assertion};
+use crate::oauth::{assertion, dpop};
+use crate::proofs::Proofs;
 use crate::provider::{Flow, Pkce, Provider};
 use crate::registration::Registration;
-use crate::secret::ClientSecret;
+use crate::secret::{ClientSecret, ProofKey};
 use crate::transport::{Request, Transport};
 
 /// What a login needs to know.
@@ -54,6 +57,8 @@ pub struct Plan {
     pub headless: bool,
     /// How long the person has to come back with a redirect. A device code has its own end.
     pub patience: Duration,
+    /// What its token requests are proved with: a key once it is known that there shall be one.
+    pub proofs: Proofs,
     /// The remote MCP server that it is for. Then the provider is only what the config says of it, and the rest is discovered.
     pub remote: Option<Remote>,
 }
@@ -126,6 +131,8 @@ pub struct Outcome {
     pub definition: Definition,
     /// The tokens.
     pub response: TokenResponse,
+    /// The key that they are bound to (RFC 9449).
+    pub proof_key: Option<ProofKey>,
     /// When the token request was sent.
     pub sent_at: crate::clock::Now,
     /// Who logged in, for people.
@@ -149,6 +156,9 @@ pub async fn run(
 ) -> Result<Outcome, ErrorBody> {
     if let Some(remote) = plan.remote.take() {
         return remote::run(plan, remote, (&*transport, &*clock), progress, pasted).await;
+    }
+    if plan.provider.quirks.dpop == Some(true) {
+        plan.bind(None)?;
     }
     let grant = &plan.grant;
     let given = plan.provider.client_id.as_deref().filter(|id| !id.is_empty());
@@ -186,15 +196,20 @@ pub async fn run(
 /// Asks whose login it is, where that can be asked.
 async fn finish(
     plan: &Plan,
-    definition: Definition,
+    mut definition: Definition,
     (response, sent_at): (TokenResponse, Now),
     (transport, clock): (&dyn Transport, &dyn Clock),
 ) -> Outcome {
+    let proof_key = plan.proofs.key.clone();
+    if proof_key.is_some() {
+        // It is asked with bearer tokens; what it says of any other means nothing.
+        definition.userinfo_endpoint = None;
+    }
     let wanted = Wanted { plan, definition: &definition, transport, clock };
     let Identity { account, subject } = wanted.identity(&response).await;
     let account = account.or_else(|| subject.clone());
     let (resource, requested_scopes) = (plan.resource.clone(), plan.scopes.clone());
-    Outcome { definition, response, sent_at, account, subject, resource, requested_scopes }
+    Outcome { definition, response, proof_key, sent_at, account, subject, resource, requested_scopes }
 }
 
 /// Where the device flow starts, if it is the one to take: asked for, or the provider's usual one, or better for this person, or
@@ -207,9 +222,27 @@ fn device_endpoint<'a>(plan: &Plan, server: &'a Server) -> Result<Option<&'a str
         Some(LoginFlow::Device) => endpoint.map(Some).ok_or_else(|| failure::no_device(&plan.grant)),
         None => match plan.provider.quirks.flow {
             Some(Flow::DeviceCode) => endpoint.map(Some).ok_or_else(|| failure::no_device(&plan.grant)),
-            Some(Flow::AuthorizationCode | Flow::ClientCredentials) => Ok(None),
+            Some(Flow::AuthorizationCode | Flow::ClientCredentials | Flow::JwtBearer | Flow::Enterprise) => Ok(None),
             None => Ok(endpoint.filter(|_| plan.headless || lacks_secret(plan)).filter(|_| !device_lacks_secret(plan))),
         },
+    }
+}
+
+impl Plan {
+    /// Makes the key that the tokens will be bound to, and names it to a server that knows keys with the authorization request:
+    /// then the code is bound to it, too (RFC 9449 section 10).
+    fn bind(&mut self, server: Option<&AuthorizationServerMetadata>) -> Result<(), ErrorBody> {
+        let listed = server.map(|server| server.dpop_signing_alg_values_supported.as_deref());
+        if !dpop::takes_ours(listed.flatten()) {
+            return Err(failure::no_algorithm(&self.grant));
+        }
+        let made = dpop::generate().and_then(|key| Ok((dpop::thumbprint(&key)?, key)));
+        let (thumbprint, key) = made.map_err(|error| failure::no_key(&self.grant, error))?;
+        if listed.is_none_or(|listed| listed.is_some()) {
+            self.provider.quirks.authorization_params.push(("dpop_jkt".to_owned(), thumbprint));
+        }
+        self.proofs.key = Some(key);
+        Ok(())
     }
 }
 
@@ -328,6 +361,7 @@ fn define(plan: &Plan, server: &Server, client_id: &str, redirect_uri: Option<&s
         client_auth: found.map(|listed| token::client_auth(&plan.provider.quirks, Some(listed), true)),
         server: plan.provider.server.clone(),
         client_credentials: false,
+        assertion: None,
     }
 }
 
@@ -409,31 +443,37 @@ struct Wanted<'a> {
 
 impl Wanted<'_> {
     async fn exchange(&self, proof: (&Code, &CodeVerifier)) -> Result<(TokenResponse, Now), TokenError> {
+        let (quirks, secret) = (&self.plan.provider.quirks, self.plan.client_secret.as_ref());
+        let make = || {
+            token::exchange_code(self.definition, quirks, secret, proof, self.plan.resource.as_deref())
+                .expect("a login's definition has a token endpoint, a client and a redirect URI")
+        };
+        self.ask(make, |error| matches!(error, TokenError::NotSent(_))).await
+    }
+
+    /// Sends a token request, and after a pause again where `harmless` says of the failure that nothing was used up. With the time
+    /// at which it was sent.
+    async fn ask(
+        &self,
+        make: impl Fn() -> Request + Send + Sync,
+        harmless: fn(&TokenError) -> bool,
+    ) -> Result<(TokenResponse, Now), TokenError> {
         let mut pauses = EXCHANGE_PAUSES.iter();
         loop {
             let sent_at = self.clock.now();
-            match (self.exchange_once(proof).await, pauses.next()) {
-                (Err(TokenError::NotSent(_)), Some(pause)) => tokio::time::sleep(*pause).await,
+            match (self.send(&make).await, pauses.next()) {
+                (Err(error), Some(pause)) if harmless(&error) => tokio::time::sleep(*pause).await,
                 (result, _) => return Ok((result?, sent_at)),
             }
         }
     }
 
-    async fn exchange_once(&self, proof: (&Code, &CodeVerifier)) -> Result<TokenResponse, TokenError> {
+    /// Sends a token request with the client's proof and the key's, and checks that its answer can be used.
+    async fn send(&self, make: impl Fn() -> Request + Send + Sync) -> Result<TokenResponse, TokenError> {
         let (quirks, secret) = (&self.plan.provider.quirks, self.plan.client_secret.as_ref());
-        let request = token::exchange_code(self.definition, quirks, secret, proof, self.plan.resource.as_deref())
-            .expect("a login's definition has a token endpoint, a client and a redirect URI");
-        self.send(request).await
-    }
-
-    /// Sends a token request with the client's proof, and checks that its answer can be used.
-    async fn send(&self, request: Request) -> Result<TokenResponse, TokenError> {
-        let (quirks, secret) = (&self.plan.provider.quirks, self.plan.client_secret.as_ref());
-        let proved = assertion::prove(request, (self.definition, quirks), secret, self.clock.now().wall);
-        let request = proved.map_err(|error| TokenError::NotSent(error.to_string()))?;
-        let sent = Sent::of(&request);
-        let response = self.transport.send(request).await.map_err(token::from_transport)?;
-        let response = token::check(&response, quirks).map_err(|error| error.without(&sent))?;
+        let make = || assertion::prove(make(), (self.definition, quirks), secret, self.clock.now().wall);
+        let answered = self.plan.proofs.send((self.transport, self.clock), make).await?;
+        let response = self.plan.proofs.check(&answered, quirks, self.clock.now().wall)?;
         match response.unusable {
             Some(fault) => Err(TokenError::Unusable(fault)),
             None => Ok(response),

@@ -46,33 +46,8 @@ fn end(outcome: Result<(), StartError>) -> ExitCode {
     }
 }
 
-const HELP: &str = "\
-mcp-authd: the daemon that owns your OAuth grants and serves fresh access tokens on a local socket
-
-Usage: mcp-authd [--check | --ephemeral | --help | --version]
-
-  --check       read the config and say where everything is, without starting
-  --ephemeral   for demos and tests: keep everything in a new temporary folder, which is printed
-                once the socket mcp-authd.sock in it answers; end with standard input, and
-                leave nothing
-
-It runs in the foreground and logs to standard error. Log in and ask with mcp-authctl:
-  mcp-authctl setup            choose once where the vault's key lies
-  mcp-authctl login github     log in once
-  mcp-authctl token github     print a fresh access token
-
-Environment:
-  MCP_AUTHD_SOCKET      the socket [$XDG_RUNTIME_DIR/mcp-authd/mcp-authd.sock]
-  MCP_AUTHD_CONFIG      the config file [~/.config/mcp-authd/config.toml]; it need not exist
-  MCP_AUTHD_STATE_DIR   one folder for vault and state
-                        [~/.local/share/mcp-authd and ~/.local/state/mcp-authd]
-  MCP_AUTHD_KEY_SOURCE  keychain, systemd-credential, passphrase or key-file
-  MCP_AUTHD_LOG         error, warn, info, debug or trace [info]
-
-Signals: SIGHUP reads the config again; SIGTERM and SIGINT end the daemon in order.
-
-Exit codes: 0 ended in order, 1 failed, 2 usage, 75 already running, 78 the config does not parse
-";
+/// The manual page is made of it too, by `mcp-authctl man`.
+const HELP: &str = include_str!("help.txt");
 
 /// Why the daemon does not start.
 #[derive(Debug, thiserror::Error)]

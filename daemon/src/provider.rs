@@ -19,7 +19,7 @@ use std::path::PathBuf;
 use mcp_auth_proto::ProviderSummary;
 
 use self::preset::Preset;
-use crate::grant::record::Definition;
+use crate::grant::record::{AssertionSource, Definition, TokenSource};
 use crate::transport::Proxy;
 
 pub use quirks::{
@@ -60,6 +60,8 @@ pub struct Provider {
     pub default_account: Option<String>,
     /// How it is reached, where that differs from `[network]`.
     pub network: OwnNetwork,
+    /// What proves who we are, where nobody logs in.
+    pub identity: OwnIdentity,
     /// Where to register a client.
     pub registration_url: Option<String>,
     /// How to register a client, step by step.
@@ -85,6 +87,7 @@ impl Provider {
             quirks: Quirks::default(),
             default_account: None,
             network: OwnNetwork::default(),
+            identity: OwnIdentity::default(),
             registration_url: None,
             registration_steps: Vec::new(),
         }
@@ -127,7 +130,8 @@ impl Provider {
     /// has the device flow can log in without its secret. `has_secret`: the vault holds a client secret for it.
     pub fn missing(&self, has_secret: bool) -> Vec<String> {
         let mut missing = Vec::new();
-        if self.server.is_some() {
+        // There a client registers itself, unless it asks for itself.
+        if self.server.is_some() && self.quirks.flow != Some(Flow::ClientCredentials) {
             return missing;
         }
         if self.lacks_server() {
@@ -196,6 +200,10 @@ impl Provider {
         let mut flows = Vec::from_iter(code.then_some((Flow::AuthorizationCode, "code")));
         flows.extend(device.then_some((Flow::DeviceCode, "device")));
         flows.extend((self.quirks.flow == Some(Flow::ClientCredentials)).then_some((Flow::ClientCredentials, "client_credentials")));
+        flows.extend(self.quirks.flow.filter(|flow| flow.is_by_assertion()).map(|flow| match flow {
+            Flow::Enterprise => (flow, "enterprise"),
+            _ => (flow, "jwt_bearer"),
+        }));
         flows.sort_by_key(|(flow, _)| Some(*flow) != self.quirks.flow);
         flows.into_iter().map(|(_, word)| word.to_owned()).collect()
     }
@@ -253,6 +261,33 @@ pub struct OwnNetwork {
     pub proxy: Option<Proxy>,
     /// A PEM file of certificate authorities that are trusted besides the platform's; absolute.
     pub ca_file: Option<PathBuf>,
+}
+
+/// What takes the place of a login at a remote server. Files are absolute, and read again for every token.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct OwnIdentity {
+    /// A file with a JWT for the authorization server, which the platform keeps fresh.
+    pub assertion_file: Option<PathBuf>,
+    /// The provider that vouches for a person.
+    pub provider: Option<String>,
+    /// A file with the person's ID token; `None`: the grant of that provider has it.
+    pub token_file: Option<PathBuf>,
+}
+
+impl OwnIdentity {
+    /// Whether a grant that was made with `definition` is still what the config means.
+    pub fn accepts(&self, definition: &Definition) -> bool {
+        let Some(source) = definition.assertion.as_deref() else { return true };
+        let file = match source {
+            AssertionSource::Workload(_) => &self.assertion_file,
+            AssertionSource::IdentityProvider { .. } => &self.token_file,
+        };
+        let same_file = file.as_ref().is_none_or(|path| *source.token() == TokenSource::File(path.clone()));
+        match source {
+            AssertionSource::IdentityProvider { provider, .. } if self.provider.is_some() => same_file && *provider == self.provider,
+            _ => same_file,
+        }
+    }
 }
 
 #[cfg(test)]

@@ -2,35 +2,41 @@
 //! as it comes. A server at whose URL nobody has logged in is asked without one; it says itself whether that will do. What the
 //! messages mean is not known here, but for the ids that our own errors answer.
 //!
-//! A server that wants another token gets it, once for each reason, if the request was small enough to be kept. The client
-//! sees neither the token nor a 401 or 403: it would begin a login of its own at our socket.
+//! A server that wants another token, or another proof, gets it, once for each reason, if the request was small enough to be
+//! kept. The client sees neither the token nor a 401 or 403: it would begin a login of its own at our socket.
 
+pub mod clients;
+pub mod door;
 mod headers;
 mod message;
 mod upload;
 
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Empty, Full};
 use hyper::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue, WWW_AUTHENTICATE};
 use hyper::{HeaderMap, Method, StatusCode};
-use mcp_auth_proto::{ErrorBody, ErrorCode, GrantName, Secret, TokenRequest};
+use mcp_auth_proto::{ErrorBody, ErrorCode, GrantName, TokenRequest};
 
 use self::message::Sent;
-use self::upload::{Held, Upload};
-use crate::broker::{Broker, Destination};
+use self::upload::{Held, LARGEST_KEPT, Upload};
+use crate::broker::{Broker, Destination, Served};
 use crate::caller::Caller;
+use crate::clock::Wall;
 use crate::grant::mcp::{AUTHENTICATION_REQUIRED, LoginKind, LoginNeeded};
 use crate::ipc::{Answer, BodyError, Call, Relayed};
+use crate::oauth::challenge::Challenge;
+use crate::oauth::dpop;
 use crate::oauth::text::clean;
-use crate::transport::{Opened, Opening, TransportError};
+use crate::transport::{Opened, Opening, Prove, TransportError, told_date};
 
 /// Forwards a call to the server of the grant that `target` names, by name or by URL.
 pub async fn forward(broker: Broker, call: Call, target: String) -> Answer {
     let Call { caller, method, headers, stream, .. } = call;
-    let mut upload = match Upload::begin(stream).await {
+    let mut upload = match Upload::begin(stream, LARGEST_KEPT).await {
         Ok(upload) => upload,
         Err(error) => return Answer::Error(Box::new(incomplete(error))),
     };
@@ -46,9 +52,21 @@ pub async fn forward(broker: Broker, call: Call, target: String) -> Answer {
 
 /// Answers a call that goes nowhere.
 pub async fn refuse(call: Call, error: ErrorBody) -> Answer {
-    match Upload::begin(call.stream).await {
+    match Upload::begin(call.stream, LARGEST_KEPT).await {
         Ok(upload) => refusal(&call.method, &upload.sent, error),
         Err(error) => Answer::Error(Box::new(incomplete(error))),
+    }
+}
+
+/// What is read of a stranger's request, for the id that its answer needs: bytes, and how long that may take.
+const OF_A_STRANGER: (usize, Duration) = (64 * 1024, Duration::from_secs(5));
+
+/// Answers a call of somebody who is not known.
+async fn turn_away(call: Call, error: ErrorBody) -> Answer {
+    let (most, patience) = OF_A_STRANGER;
+    match tokio::time::timeout(patience, Upload::begin(call.stream, most)).await {
+        Ok(Ok(upload)) => refusal(&call.method, &upload.sent, error),
+        _ => Answer::Error(Box::new(incomplete(BodyError::Broken))),
     }
 }
 
@@ -65,6 +83,10 @@ struct Trip<'a> {
 enum Verdict {
     /// Nothing: this is the answer.
     Fine(Opened),
+    /// The proof lacks the server's nonce, which it has told (RFC 9449 section 9). The token may be good.
+    WantsNonce,
+    /// It does not take the proof, and says by its own clock when that was.
+    BadProof(Option<Wall>),
     /// It is not good any more (RFC 6750 section 3.1, `invalid_token`). Scopes in that challenge are no reason to ask for more.
     Rejected(Vec<String>),
     /// It does not reach far enough (`insufficient_scope`), with the challenge.
@@ -76,15 +98,20 @@ enum Verdict {
 impl Trip<'_> {
     async fn run(&self, upload: &mut Upload) -> Result<Answer, ErrorBody> {
         let mut token = self.token(TokenRequest::default()).await?;
-        let (mut rejected, mut widened) = (false, false);
+        let (mut rejected, mut widened, mut proved_anew) = (false, false, false);
         loop {
             let (opened, held) = self.send(upload, token.as_ref()).await?;
-            let (request, again) = match judge(opened) {
+            let (request, again) = match judge(opened, token.as_ref()) {
                 Verdict::Fine(opened) => return self.pass(opened, held),
                 Verdict::Forbidden => return Err(self.forbidden()),
+                Verdict::BadProof(date) => return Err(self.bad_proof(date)),
+                Verdict::WantsNonce if std::mem::replace(&mut proved_anew, true) => return Err(self.bad_proof(None)),
+                Verdict::WantsNonce if upload.is_there() => continue,
+                Verdict::WantsNonce => return Err(self.not_kept("another proof of")),
                 Verdict::Rejected(challenges) => {
                     self.look_again(challenges).await?;
-                    let request = TokenRequest { rejected_token: token.clone(), ..TokenRequest::default() };
+                    let rejected_token = token.as_ref().map(|served| served.answer.access_token.clone());
+                    let request = TokenRequest { rejected_token, ..TokenRequest::default() };
                     (request, !std::mem::replace(&mut rejected, true))
                 }
                 Verdict::Insufficient(challenge) => {
@@ -93,11 +120,11 @@ impl Trip<'_> {
                 }
             };
             let next = self.token(request).await?;
-            if !again || next == token {
+            if !again || same(next.as_ref(), token.as_ref()) {
                 return Err(if rejected { self.rejected() } else { self.insatiable() });
             }
             if !upload.is_there() {
-                return Err(self.not_kept());
+                return Err(self.not_kept("another token of"));
             }
             token = next;
         }
@@ -113,18 +140,19 @@ impl Trip<'_> {
     }
 
     /// A token of the grant, where there is one: asked for as the client itself would.
-    async fn token(&self, request: TokenRequest) -> Result<Option<Secret>, ErrorBody> {
+    async fn token(&self, request: TokenRequest) -> Result<Option<Served>, ErrorBody> {
         let Some(grant) = &self.destination.grant else { return Ok(None) };
         let request = TokenRequest { grant: Some(grant.to_string()), ..request };
-        let answer = self.broker.token(request, self.caller.clone()).await?;
-        if answer.token_type.eq_ignore_ascii_case("bearer") { Ok(Some(answer.access_token)) } else { Err(self.odd_token()) }
+        self.broker.relayed(request, self.caller.clone()).await.map(Some)
     }
 
     /// Sends the request and waits for the head of its answer. What is returned beside it holds the request open.
-    async fn send(&self, upload: &mut Upload, token: Option<&Secret>) -> Result<(Opened, Held), ErrorBody> {
+    async fn send(&self, upload: &mut Upload, token: Option<&Served>) -> Result<(Opened, Held), ErrorBody> {
         let (body, remainder) = upload.outgoing();
-        let headers = headers::outward(self.headers, token).ok_or_else(|| self.odd_token())?;
-        let request = Opening { method: self.method.clone(), url: self.destination.url.clone(), headers, body };
+        let carried = token.map(|served| (served.answer.token_type.as_str(), &served.answer.access_token));
+        let headers = headers::outward(self.headers, carried).ok_or_else(|| self.odd_token())?;
+        let prove = token.and_then(|served| self.prove(served));
+        let request = Opening { method: self.method.clone(), url: self.destination.url.clone(), headers, prove, body };
         let mut opening = self.destination.transport.open(request);
         let held = remainder.as_ref().map(upload::Remainder::held);
         let opened = match remainder {
@@ -138,7 +166,24 @@ impl Trip<'_> {
                 }
             },
         };
-        Ok((opened.map_err(|error| self.unreachable(&error))?, held))
+        let opened = opened.map_err(|error| self.unreachable(&error))?;
+        self.learn(&opened, token);
+        Ok((opened, held))
+    }
+
+    /// What makes the proofs of a request with this token; `None`: whoever has it may use it.
+    fn prove(&self, served: &Served) -> Option<Prove> {
+        let (proofs, token) = (served.proofs.clone(), served.answer.access_token.clone());
+        let clock = self.destination.clock.clone();
+        proofs.binds().then(|| -> Prove { Box::new(move |method, url| proofs.header((method, url), token.expose(), clock.now().wall)) })
+    }
+
+    /// A server may change its nonce with any answer (RFC 9449 section 8.2).
+    fn learn(&self, opened: &Opened, token: Option<&Served>) {
+        let nonce = opened.headers.get(headers::DPOP_NONCE).and_then(|nonce| nonce.to_str().ok());
+        if let (Some(nonce), Some(served), Ok(url)) = (nonce, token, url::Url::parse(&self.destination.url)) {
+            served.proofs.learn(&url, nonce);
+        }
     }
 
     /// The server's answer as the client gets it.
@@ -209,13 +254,25 @@ impl Trip<'_> {
             .hint("ask who runs the server, or log in with another account")
     }
 
-    fn not_kept(&self) -> ErrorBody {
-        let sentence = format!("{} wanted another token of `{}`, and the request was too large to be kept", self.host(), self.name());
-        ErrorBody::new(ErrorCode::ProviderUnreachable, sentence).hint("send it again: the next one has the new token").retry_after(0)
+    fn not_kept(&self, what: &str) -> ErrorBody {
+        let sentence = format!("{} wanted {what} `{}`, and the request was too large to be kept", self.host(), self.name());
+        ErrorBody::new(ErrorCode::ProviderUnreachable, sentence).hint("send it again: the next one has what it wanted").retry_after(0)
+    }
+
+    /// The server does not believe that we have the key. Another token would not help.
+    fn bad_proof(&self, date: Option<Wall>) -> ErrorBody {
+        let apart = date.and_then(|date| dpop::apart(self.destination.clock.now().wall, date));
+        let sentence = format!("{} does not take the proof of `{}`, whose tokens are bound to a key (DPoP)", self.host(), self.name());
+        match apart {
+            Some(apart) => {
+                ErrorBody::new(ErrorCode::ProviderUnreachable, format!("{sentence}: {apart}")).hint("set the clock: timedatectl")
+            }
+            None => ErrorBody::new(ErrorCode::ProviderUnreachable, sentence).hint(format!("mcp-authctl login {}", self.name())),
+        }
     }
 
     fn odd_token(&self) -> ErrorBody {
-        ErrorBody::new(ErrorCode::ProviderUnreachable, format!("the token of `{}` is not one that a Bearer header can carry", self.name()))
+        ErrorBody::new(ErrorCode::ProviderUnreachable, format!("the token of `{}` is not one that a header can carry", self.name()))
             .hint(format!("mcp-authctl refresh {}", self.name()))
     }
 
@@ -242,7 +299,15 @@ fn incomplete(error: BodyError) -> ErrorBody {
 
 // ---- answers ----
 
-fn judge(opened: Opened) -> Verdict {
+/// Whether two answers are the same token.
+fn same(one: Option<&Served>, another: Option<&Served>) -> bool {
+    one.map(|served| &served.answer.access_token) == another.map(|served| &served.answer.access_token)
+}
+
+fn judge(opened: Opened, token: Option<&Served>) -> Verdict {
+    if let Some(verdict) = token.filter(|served| served.proofs.binds()).and_then(|_| of_the_proof(&opened)) {
+        return verdict;
+    }
     let values = opened.headers.get_all(WWW_AUTHENTICATE).iter().filter_map(|value| value.to_str().ok());
     let challenges: Vec<_> = values.map(str::to_owned).collect();
     match opened.status {
@@ -253,6 +318,17 @@ fn judge(opened: Opened) -> Verdict {
             if insufficient { Verdict::Insufficient(challenge) } else { Verdict::Forbidden }
         }
         _ => Verdict::Fine(opened),
+    }
+}
+
+/// What a server says of the proof, if anything (RFC 9449 sections 7.1 and 9).
+fn of_the_proof(opened: &Opened) -> Option<Verdict> {
+    let values = opened.headers.get_all(WWW_AUTHENTICATE).iter().filter_map(|value| value.to_str().ok());
+    let challenge = Challenge::read(values).filter(|_| opened.status == StatusCode::UNAUTHORIZED)?;
+    match challenge.dpop?.error?.as_str() {
+        "use_dpop_nonce" => Some(Verdict::WantsNonce),
+        "invalid_dpop_proof" => Some(Verdict::BadProof(told_date(&opened.headers))),
+        _ => None,
     }
 }
 

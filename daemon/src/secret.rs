@@ -1,7 +1,7 @@
 //! The secrets that the daemon holds: redacted in `Debug`, without `Display`, wiped when dropped.
 //!
-//! An access token lies in RAM as it is, since it is served thousands of times. A refresh token or client secret is
-//! sealed under a key of this process until the moment it is sent, so that a stray read of the heap does not show it.
+//! An access token lies in RAM as it is, since it is served thousands of times. A refresh token, client secret or proof key
+//! is sealed under a key of this process until the moment it is used, so that a stray read of the heap does not show it.
 
 use std::fmt;
 use std::sync::LazyLock;
@@ -94,6 +94,53 @@ impl ClientSecret {
     /// The secret itself, in a buffer that is wiped after use.
     pub fn expose(&self) -> Zeroizing<String> {
         self.0.open()
+    }
+}
+
+/// The private key that the tokens of a grant are bound to (RFC 9449), sealed in RAM: PKCS #8 in base64url. It is used to sign and
+/// never leaves the daemon.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct ProofKey(Sealed);
+
+impl ProofKey {
+    /// Takes a key as it was made.
+    pub fn new(text: String) -> Self {
+        Self(Sealed::new(text))
+    }
+
+    /// The key itself, in a buffer that is wiped after use.
+    pub fn expose(&self) -> Zeroizing<String> {
+        self.0.open()
+    }
+}
+
+impl PartialEq for ProofKey {
+    fn eq(&self, other: &Self) -> bool {
+        *self.expose() == *other.expose()
+    }
+}
+
+/// An ID token (OpenID Connect Core section 2), sealed in RAM.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct IdToken(Sealed);
+
+impl IdToken {
+    /// Takes a token as the provider sent it.
+    pub fn new(text: String) -> Self {
+        Self(Sealed::new(text))
+    }
+
+    /// The token itself, in a buffer that is wiped after use.
+    pub fn expose(&self) -> Zeroizing<String> {
+        self.0.open()
+    }
+}
+
+impl PartialEq for IdToken {
+    fn eq(&self, other: &Self) -> bool {
+        *self.expose() == *other.expose()
     }
 }
 

@@ -11,11 +11,13 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::combinators::UnsyncBoxBody;
+use hyper::header::HeaderValue;
 use hyper::{HeaderMap, StatusCode};
 use tokio::sync::mpsc;
 use zeroize::Zeroizing;
 
 use self::address::Reach;
+pub(crate) use self::network::told_date;
 use crate::clock::Wall;
 
 /// A request to a provider.
@@ -101,6 +103,10 @@ pub struct Response {
     pub retry_after: Option<Duration>,
     /// The values of `WWW-Authenticate`, as they came: at most 8.
     pub challenges: Vec<String>,
+    /// `DPoP-Nonce` (RFC 9449 section 8), as it came.
+    pub dpop_nonce: Option<String>,
+    /// `Date`: the server's clock.
+    pub date: Option<Wall>,
     /// The body, wiped when dropped. Empty for an event stream, which has no end.
     pub body: Zeroizing<Vec<u8>>,
 }
@@ -160,7 +166,6 @@ pub trait Transport: Send + Sync {
 }
 
 /// A request that passes through us: its body and its answer are taken as they come.
-#[derive(Debug)]
 pub struct Opening {
     /// The method.
     pub method: hyper::Method,
@@ -168,8 +173,19 @@ pub struct Opening {
     pub url: String,
     /// The headers; those that hold a secret are marked sensitive.
     pub headers: HeaderMap,
+    /// Makes the `DPoP` header, where there is one: anew for each request that is really sent, redirects included.
+    pub prove: Option<Prove>,
     /// The body.
     pub body: Outgoing,
+}
+
+/// A proof for a request with this method to this URL; `None`: it cannot be made, and nothing is sent.
+pub type Prove = Box<dyn Fn(&hyper::Method, &url::Url) -> Option<HeaderValue> + Send + Sync>;
+
+impl std::fmt::Debug for Opening {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Opening").field("method", &self.method).field("body", &self.body).finish_non_exhaustive()
+    }
 }
 
 /// The body of a request that passes through.

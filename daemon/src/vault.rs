@@ -65,11 +65,14 @@ pub enum RecordKind {
     Issuer,
     /// The socket of a single program.
     Capability,
+    /// A client of the relay's port.
+    RelayClient,
 }
 
 impl RecordKind {
     /// All kinds.
-    pub const ALL: [Self; 6] = [Self::Grant, Self::Registration, Self::ProviderSecret, Self::Policy, Self::Issuer, Self::Capability];
+    pub const ALL: [Self; 7] =
+        [Self::Grant, Self::Registration, Self::ProviderSecret, Self::Policy, Self::Issuer, Self::Capability, Self::RelayClient];
 
     /// The word for it inside a sealed record; never changed once released.
     pub fn as_str(self) -> &'static str {
@@ -80,6 +83,7 @@ impl RecordKind {
             Self::Policy => "policy",
             Self::Issuer => "issuer",
             Self::Capability => "capability",
+            Self::RelayClient => "relay-client",
         }
     }
 }

@@ -3,7 +3,7 @@
 
 use std::io::{self, Read};
 
-use zeroize::{Zeroize, Zeroizing};
+use zeroize::Zeroizing;
 
 use crate::{ClientError, Malformed};
 
@@ -28,8 +28,7 @@ pub(crate) struct Head {
 
 impl<S: Read> Incoming<S> {
     pub(crate) fn new(stream: S) -> Self {
-        // Room for a usual answer at once: a vector that grows leaves copies of a token behind.
-        Self { stream, buffer: Zeroizing::new(Vec::with_capacity(ROOMY_ANSWER)), taken: 0 }
+        Self { stream, buffer: Zeroizing::default(), taken: 0 }
     }
 
     pub(crate) fn stream(&mut self) -> &mut S {
@@ -74,17 +73,23 @@ impl<S: Read> Incoming<S> {
     /// At least one more byte into the buffer.
     fn fill(&mut self) -> Result<(), ClientError> {
         if self.taken == self.buffer.len() {
-            self.buffer.zeroize();
+            self.buffer.clear();
             self.taken = 0;
         }
-        let mut piece = Zeroizing::new([0; 4096]);
+        let read = self.buffer.len();
+        make_room(&mut self.buffer, PIECE);
+        self.buffer.resize(read + PIECE, 0);
+        let outcome = self.read_into(read);
+        self.buffer.truncate(read + *outcome.as_ref().unwrap_or(&0));
+        outcome.map(drop)
+    }
+
+    /// Reads once, into the buffer from `start` on.
+    fn read_into(&mut self, start: usize) -> Result<usize, ClientError> {
         loop {
-            match self.stream.read(&mut *piece) {
+            match self.stream.read(&mut self.buffer[start..]) {
                 Ok(0) => return Err(Malformed::Truncated.into()),
-                Ok(count) => {
-                    self.buffer.extend_from_slice(&piece[..count]);
-                    return Ok(());
-                }
+                Ok(count) => return Ok(count),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 // A socket's receive time-out.
                 Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => {
@@ -238,6 +243,19 @@ const MAX_HEAD: usize = 16 * 1024;
 const MAX_HEADERS: usize = 32;
 const MAX_FRAMING_LINE: usize = 256;
 const ROOMY_ANSWER: usize = 8 * 1024;
+
+/// How much is read at a time: more than a usual answer has.
+const PIECE: usize = 4096;
+
+/// Moves to a larger buffer where there is too little room, and wipes the old one: a vector that grows by itself leaves copies
+/// of a token behind.
+fn make_room(buffer: &mut Zeroizing<Vec<u8>>, room: usize) {
+    if buffer.capacity() - buffer.len() < room {
+        let mut larger = Zeroizing::new(Vec::with_capacity(2 * buffer.len() + room));
+        larger.extend_from_slice(buffer);
+        *buffer = larger;
+    }
+}
 
 /// The head and its size, or nothing while it is incomplete.
 fn parse_head(bytes: &[u8]) -> Result<Option<(Head, usize)>, Malformed> {

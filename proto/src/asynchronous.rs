@@ -2,6 +2,7 @@
 //! connections as the blocking one, on hyper. Logins and vault routes are the blocking client's; [`Client::call`] reaches
 //! every route that answers with one JSON value.
 
+use std::io::IoSlice;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -37,12 +38,17 @@ pub struct Client {
     path: PathBuf,
     patience: Duration,
     kept: Mutex<Option<Connection>>,
+    /// Those that relayed requests go on. Some of them are still busy with an answer.
+    relaying: Mutex<Vec<SendRequest<Full<Bytes>>>>,
 }
+
+/// How many connections are remembered for relayed requests; the daemon closes those that idle.
+const MOST_RELAYING: usize = 8;
 
 impl Client {
     /// A client of the daemon whose socket is at `path`, usually [`crate::socket_path`].
     pub fn new(path: impl Into<PathBuf>) -> Self {
-        Self { path: path.into(), patience: ANSWER_PATIENCE, kept: Mutex::new(None) }
+        Self { path: path.into(), patience: ANSWER_PATIENCE, kept: Mutex::default(), relaying: Mutex::default() }
     }
 
     /// Sets how long an answer may take, 40 s at first: a token can take 30 s.
@@ -81,19 +87,53 @@ impl Client {
         self.fetch(&call).await
     }
 
-    /// A request to the remote MCP server of a grant, named by `target` (its name, or the server's URL), on a connection of its
-    /// own. The answer's body comes as the server sends it. Dropping the future or the body ends the request at the server.
+    /// A request to the remote MCP server of a grant, named by `target` (its name, or the server's URL), on a connection that is
+    /// nobody else's as long as the answer lasts. The answer's body comes as the server sends it. Dropping the future or the body
+    /// ends the request at the server.
     ///
     /// # Errors
     /// [`ClientError::NotRunning`] and [`ClientError::TimedOut`] when nothing was sent; after anything else the server may have
     /// got the request. An error status is no error here.
     pub async fn relay(&self, target: &str, method: Method, headers: HeaderMap, body: Bytes) -> Result<Response<Incoming>, ClientError> {
-        let mut connection = self.connect().await?;
         let path = format!("/mcp/{}", segment(target));
         let mut request = Request::builder().method(method).uri(path).body(Full::new(body)).map_err(|_| Malformed::Content)?;
         *request.headers_mut() = headers;
         request.headers_mut().insert("host", hyper::header::HeaderValue::from_static(HOST));
-        connection.requests.send_request(request).await.map_err(from_hyper)
+        loop {
+            let idle = self.idle();
+            let is_fresh = idle.is_none();
+            let mut requests = match idle {
+                Some(requests) => requests,
+                None => self.connect().await?.requests,
+            };
+            let mut failed = match requests.try_send_request(request).await {
+                Ok(answer) => {
+                    self.remember(requests);
+                    return Ok(answer);
+                }
+                Err(failed) => failed,
+            };
+            match failed.take_message() {
+                // The daemon had closed it: nothing was sent, and there may be another.
+                Some(unsent) if !is_fresh => request = unsent,
+                _ => return Err(from_hyper(failed.into_error())),
+            }
+        }
+    }
+
+    /// A connection whose last answer has been read.
+    fn idle(&self) -> Option<SendRequest<Full<Bytes>>> {
+        let mut relaying = self.relaying.lock().unwrap_or_else(PoisonError::into_inner);
+        relaying.retain(|requests| !requests.is_closed());
+        let at = relaying.iter().position(SendRequest::is_ready)?;
+        Some(relaying.swap_remove(at))
+    }
+
+    fn remember(&self, requests: SendRequest<Full<Bytes>>) {
+        let mut relaying = self.relaying.lock().unwrap_or_else(PoisonError::into_inner);
+        if relaying.len() < MOST_RELAYING {
+            relaying.push(requests);
+        }
     }
 
     async fn fetch<T: DeserializeOwned>(&self, call: &Call) -> Result<T, ClientError> {
@@ -188,6 +228,15 @@ impl AsyncRead for Watched {
 impl AsyncWrite for Watched {
     fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<std::io::Result<usize>> {
         Pin::new(&mut self.stream).poll_write(context, bytes)
+    }
+
+    fn poll_write_vectored(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[IoSlice<'_>]) -> Poll<std::io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(context, bytes)
+    }
+
+    /// As the stream: where it is not, hyper copies every body behind its head.
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<std::io::Result<()>> {

@@ -1,6 +1,8 @@
 //! What a request is before it is sent: method, path and body, for the blocking and the asynchronous client alike.
 //! It knows nothing of sockets.
 
+use std::io::{self, Write};
+
 use serde::Serialize;
 use zeroize::Zeroizing;
 
@@ -54,7 +56,10 @@ impl Call {
     }
 
     fn with_body(method: &'static str, path: String, body: &impl Serialize) -> Result<Self, serde_json::Error> {
-        let mut bytes = Zeroizing::new(Vec::with_capacity(ROOMY_BODY));
+        // Measured first, for the same reason as above.
+        let mut length = Length(0);
+        serde_json::to_writer(&mut length, body)?;
+        let mut bytes = Zeroizing::new(Vec::with_capacity(length.0));
         serde_json::to_writer(&mut *bytes, body)?;
         Ok(Self { method, path, body: bytes })
     }
@@ -77,8 +82,19 @@ pub(crate) fn segment(text: &str) -> String {
     encoded
 }
 
-/// More than any request that holds a secret needs.
-const ROOMY_BODY: usize = 4096;
+/// How much is written to it.
+struct Length(usize);
+
+impl Write for Length {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0 += bytes.len();
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
 
 #[cfg(test)]
 mod tests {
@@ -88,6 +104,14 @@ mod tests {
     fn grant_names_stay_as_they_are_and_nothing_else_gets_out_of_its_segment() {
         assert_eq!(segment("github:work.a_b-c"), "github:work.a_b-c");
         assert_eq!(segment("a/../b c\r\nX: y?%"), "a%2F..%2Fb%20c%0D%0AX:%20y%3F%25");
+    }
+
+    #[test]
+    fn a_body_has_room_for_itself_and_no_more_so_that_it_never_moves() {
+        let rejected = "x".repeat(10_000);
+        let request = crate::TokenRequest { rejected_token: Some(crate::Secret::new(rejected)), ..crate::TokenRequest::default() };
+        let body = Call::post("/v1/token", &request).unwrap().body;
+        assert_eq!((body.len(), body.capacity()), (r#"{"rejected_token":""}"#.len() + 10_000, body.len()));
     }
 
     #[test]

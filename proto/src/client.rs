@@ -269,6 +269,21 @@ impl Client {
         self.call(&Call::get("/issuer/keys"))
     }
 
+    /// `GET /v1/relay/clients`: the clients of the relay's port.
+    pub fn relay_clients(&self) -> Result<Vec<RelayClient>, ClientError> {
+        self.call(&Call::get("/v1/relay/clients"))
+    }
+
+    /// `POST /v1/relay/clients`: a secret for one more.
+    pub fn add_relay_client(&self, client: &NewRelayClient) -> Result<AddedRelayClient, ClientError> {
+        self.call(&build(Call::post("/v1/relay/clients", client))?)
+    }
+
+    /// `DELETE /v1/relay/clients/NAME`: its secret is good no more.
+    pub fn remove_relay_client(&self, name: &str) -> Result<RelayClient, ClientError> {
+        self.call(&Call::delete(format!("/v1/relay/clients/{}", segment(name))))
+    }
+
     /// `GET /v1/status`. [`ClientError::TooOld`] when the daemon speaks a newer protocol.
     pub fn status(&self) -> Result<Status, ClientError> {
         decode_status(&self.send(&Call::get("/v1/status"))?)

@@ -42,11 +42,7 @@ pub(crate) fn check_owner(creds: &PeerCreds, path: &Path) -> Result<(), ClientEr
     let owner = creds.euid();
     let own = rustix::process::geteuid().as_raw();
     // Where our own number stands for everybody, it says nothing about the server's.
-    if owner == Some(own) && crate::nameless_uid() != Some(own) {
-        Ok(())
-    } else {
-        Err(ClientError::NotOurDaemon { path: path.to_owned(), owner })
-    }
+    if owner == Some(own) && !crate::is_nameless(own) { Ok(()) } else { Err(ClientError::NotOurDaemon { path: path.to_owned(), owner }) }
 }
 
 /// See the Unix one.

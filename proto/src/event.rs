@@ -71,6 +71,10 @@ pub const CONSENT_DECIDED: &str = "consent_decided";
 pub const CAPABILITY_OPENED: &str = "capability_opened";
 /// That socket is gone.
 pub const CAPABILITY_CLOSED: &str = "capability_closed";
+/// A client of the relay's port has a secret, for the grants that are named.
+pub const RELAY_CLIENT_ADDED: &str = "relay_client_added";
+/// That secret is good no more.
+pub const RELAY_CLIENT_REMOVED: &str = "relay_client_removed";
 /// A client of the issuer may have its tokens.
 pub const APPROVED: &str = "approved";
 /// A client of the issuer gets nothing.
@@ -114,6 +118,8 @@ pub const ALL: &[Kind] = &[
     both(CONSENT_DECIDED, "that question has its answer, or its time is up"),
     both(CAPABILITY_OPENED, "a program has got a socket of its own, for the grants that are named"),
     both(CAPABILITY_CLOSED, "that socket is gone"),
+    both(RELAY_CLIENT_ADDED, "a client of the relay's port has a secret"),
+    both(RELAY_CLIENT_REMOVED, "that secret is good no more"),
     both(APPROVED, "a client of the issuer may have its tokens"),
     both(REFUSED, "a client of the issuer gets nothing"),
     kept(STARTED, "the daemon has started; without a `stopped` before it, it had not ended in order"),

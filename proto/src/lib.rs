@@ -32,9 +32,9 @@ pub use error::{ErrorBody, ErrorCode};
 pub use name::{GrantName, NameError};
 pub use secret::Secret;
 pub use socket::{SOCKET_ENV, SocketPathError, socket_path};
-pub use text::is_hidden;
+pub use text::{is_hidden, similar};
 #[cfg(unix)]
-pub use user::nameless_uid;
+pub use user::{is_nameless, nameless_uid};
 pub use wire::*;
 
 /// The version of this protocol, raised when an old client could misread an answer. Shown by `GET /v1/status`.

@@ -55,18 +55,18 @@ pub enum SocketPathError {
 pub fn socket_path() -> Result<PathBuf, SocketPathError> {
     rule(&Surroundings {
         env: &|name| std::env::var_os(name),
-        runtime: own_runtime_folder(),
-        home: directories::BaseDirs::new().map(|base| base.home_dir().to_owned()),
+        runtime: &own_runtime_folder,
+        home: &|| directories::BaseDirs::new().map(|base| base.home_dir().to_owned()),
     })
 }
 
-/// What the rule looks at.
+/// What the rule looks at, once it gets there.
 struct Surroundings<'a> {
     env: &'a dyn Fn(&str) -> Option<OsString>,
     /// `/run/user/UID`, when it is ours and 0700.
     #[cfg_attr(windows, allow(dead_code, reason = "pipes are in no folder"))]
-    runtime: Option<PathBuf>,
-    home: Option<PathBuf>,
+    runtime: &'a dyn Fn() -> Option<PathBuf>,
+    home: &'a dyn Fn() -> Option<PathBuf>,
 }
 
 impl Surroundings<'_> {
@@ -82,7 +82,7 @@ fn rule(around: &Surroundings<'_>) -> Result<PathBuf, SocketPathError> {
         return fits(absolute(SOCKET_ENV, path)?);
     }
     // The XDG specification says that a relative path there counts as none.
-    let runtime = around.path("XDG_RUNTIME_DIR").filter(|path| path.is_absolute()).or_else(|| around.runtime.clone());
+    let runtime = around.path("XDG_RUNTIME_DIR").filter(|path| path.is_absolute()).or_else(around.runtime);
     if let Some(runtime) = runtime {
         return fits(runtime.join("mcp-authd").join("mcp-authd.sock"));
     }
@@ -96,7 +96,7 @@ fn rule(around: &Surroundings<'_>) -> Result<PathBuf, SocketPathError> {
         return if text.starts_with(r"\\.\pipe\") { fits(path) } else { Err(SocketPathError::NotAPipe { path }) };
     }
     let user = (around.env)("USERNAME").filter(|name| !name.is_empty());
-    let user = user.or_else(|| around.home.as_ref().and_then(|home| home.file_name()).map(OsString::from));
+    let user = user.or_else(|| (around.home)().and_then(|home| home.file_name().map(OsString::from)));
     let user = user.ok_or(SocketPathError::NoHome)?;
     fits(PathBuf::from(format!(r"\\.\pipe\mcp-authd-{}", user.to_string_lossy().replace('\\', "-"))))
 }
@@ -106,7 +106,7 @@ fn state_folder(around: &Surroundings<'_>) -> Result<PathBuf, SocketPathError> {
     if let Some(moved) = around.path(STATE_ENV) {
         return Ok(absolute(STATE_ENV, moved)?.join("state"));
     }
-    let home = around.home.as_ref().ok_or(SocketPathError::NoHome)?;
+    let home = (around.home)().ok_or(SocketPathError::NoHome)?;
     if cfg!(target_os = "macos") {
         return Ok(home.join("Library/Application Support/mcp-authd/state"));
     }
@@ -156,7 +156,7 @@ mod tests {
 
     fn found(env: &[(&str, &str)], runtime: Option<&str>, home: Option<&str>) -> Result<String, SocketPathError> {
         let lookup = |name: &str| env.iter().find(|(key, _)| *key == name).map(|(_, value)| OsString::from(value));
-        let around = Surroundings { env: &lookup, runtime: runtime.map(PathBuf::from), home: home.map(PathBuf::from) };
+        let around = Surroundings { env: &lookup, runtime: &|| runtime.map(PathBuf::from), home: &|| home.map(PathBuf::from) };
         rule(&around).map(|path| path.display().to_string())
     }
 

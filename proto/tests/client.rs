@@ -248,12 +248,16 @@ fn nothing_is_sent_to_a_server_of_another_user() {
 
 #[cfg(feature = "async")]
 mod asynchronous {
+    use bytes::Bytes;
+    use http_body_util::BodyExt as _;
+    use hyper::{HeaderMap, Method};
     use mcp_auth_proto::asynchronous::Client;
 
     use super::*;
 
     fn run<T>(work: impl Future<Output = T>) -> T {
-        tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(work)
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async { tokio::time::timeout(Duration::from_secs(20), work).await.expect("an end") })
     }
 
     #[test]
@@ -294,5 +298,52 @@ mod asynchronous {
         });
         let missing = run(async { Client::new("/nonexistent/sock").call::<u8>("/v1/x", None::<&()>).await });
         assert!(matches!(missing, Err(ClientError::NotRunning { .. })));
+    }
+
+    /// Asks the server `of` and reads the answer's body.
+    async fn relayed(client: &Client, of: &str) -> String {
+        let answer = client.relay(of, Method::POST, HeaderMap::new(), Bytes::from_static(b"{}")).await.unwrap();
+        String::from_utf8(answer.into_body().collect().await.unwrap().to_bytes().to_vec()).unwrap()
+    }
+
+    /// The numbers of the connections on which requests came.
+    fn connections(server: &Server, requests: usize) -> Vec<usize> {
+        server.requests.iter().take(requests).map(|(number, _)| number).collect()
+    }
+
+    #[test]
+    fn relayed_requests_one_after_the_other_share_a_connection_until_it_is_closed() {
+        let last = answer("404 X\r\nconnection: close", "b");
+        let server = Server::new(vec![vec![answer("200 OK", "a"), last], vec![answer("200 OK", "c")]]);
+        let client = Client::new(&server.path);
+        let said = run(async { [relayed(&client, "s").await, relayed(&client, "s").await, relayed(&client, "s").await] });
+        assert_eq!(said.concat(), "abc");
+        assert_eq!(connections(&server, 3), [0, 0, 1]);
+    }
+
+    #[test]
+    fn a_relayed_answer_that_is_not_read_to_its_end_holds_up_no_other_request() {
+        let endless = format!("HTTP/1.1 200 OK\r\ncontent-length: 1000\r\n\r\n{}", "x".repeat(10));
+        let server = Server::new(vec![vec![endless, String::new()], vec![answer("200 OK", "b")]]);
+        let client = Client::new(&server.path);
+        run(async {
+            let streaming = client.relay("s", Method::POST, HeaderMap::new(), Bytes::new()).await.unwrap();
+            drop(streaming);
+            // The server takes the next connection once this one is gone.
+            assert_eq!(relayed(&client, "s").await, "b");
+        });
+        assert_eq!(connections(&server, 2), [0, 1]);
+    }
+
+    #[test]
+    fn a_relayed_request_that_was_sent_is_not_sent_again() {
+        let server = Server::new(vec![vec![answer("200 OK", "a"), String::new()], vec![answer("200 OK", "b")]]);
+        let client = Client::new(&server.path);
+        let error = run(async {
+            relayed(&client, "s").await;
+            client.relay("s", Method::POST, HeaderMap::new(), Bytes::from_static(b"{}")).await.unwrap_err()
+        });
+        assert!(matches!(error, ClientError::Protocol(Malformed::Truncated)), "{error:?}");
+        assert_eq!(connections(&server, 2), [0, 0]);
     }
 }

@@ -11,6 +11,17 @@ const DOCUMENT = "https://conformance-test.local/client-metadata.json";
 export function arguments_for(scenario, context, url) {
   if (scenario.endsWith("basic-cimd")) return ["--client-metadata-url", DOCUMENT];
   if (scenario.endsWith("pre-registration")) return ["--client-id", context.client_id, "--client-secret-file", file(context.client_secret)];
+  const own = ["--client-credentials", "--client-id", context.client_id];
+  if (scenario.endsWith("client-credentials-basic")) return [...own, "--client-secret-file", file(context.client_secret)];
+  if (scenario.endsWith("client-credentials-jwt")) return [...own, "--private-key-file", file(context.private_key_pem)];
+  if (scenario.endsWith("wif-jwt-bearer")) return ["--client-id", context.client_id, "--assertion-file", file(context.valid_jwt)];
+  if (scenario.endsWith("enterprise-managed-authorization")) {
+    return [
+      ...["--client-id", context.client_id, "--client-secret-file", file(context.client_secret)],
+      ...["--identity-provider", context.idp_issuer, "--identity-client-id", context.idp_client_id],
+      ...["--identity-token-endpoint", context.idp_token_endpoint, "--identity-token-file", file(context.idp_id_token)],
+    ];
+  }
   return [];
 }
 

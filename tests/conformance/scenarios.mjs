@@ -49,13 +49,3 @@ export const NOT_FOR_A_BRIDGE = new Map(
     "what a client does with a skill's files; a bridge passes messages",
   ]),
 );
-
-/** What is not built yet. A scenario here that passes is a failure: it belongs to the others then. */
-export const MISSING = new Map([
-  ["auth/client-credentials-jwt", "a remote server's login as the client itself"],
-  ["auth/client-credentials-basic", "a remote server's login as the client itself"],
-  ["auth/enterprise-managed-authorization", "tokens of the enterprise's identity provider (RFC 8693, RFC 7523)"],
-  ["auth/dpop", "DPoP (RFC 9449)"],
-  ["auth/dpop-nonce", "DPoP (RFC 9449)"],
-  ["auth/wif-jwt-bearer", "workload identity (RFC 7523)"],
-]);

@@ -1,11 +1,12 @@
-// The official TypeScript SDK as a client of an MCP server, for tests/tests/model_server.rs.
+// The official TypeScript SDK as a client of an MCP server.
 //
 //   node client.mjs '{"command": PROGRAM, "args": [...]}'        over stdio
 //   node client.mjs '{"url": URL}'                               over HTTP, with the token on the first line of stdin
 //   node client.mjs '{"url": URL, "client_id": ID, "redirect_uri": URI}'
 //     over HTTP with a login: it prints `open AUTHORIZATION_URL` to stderr, and reads from stdin where the browser was sent
 //
-// Lists the tools, calls each of the model server's, and prints what came as one JSON object. Its "model" repeats what it is asked.
+// Lists the tools, calls each of the model server's and what `"calls": [{"name", "arguments"}]` asks for besides, and prints what
+// came as one JSON object, with the number of steps that were told on the way. Its "model" repeats what it is asked.
 import { randomUUID } from "node:crypto";
 import { createInterface } from "node:readline";
 import { UnauthorizedError } from "@modelcontextprotocol/sdk/client/auth.js";
@@ -14,7 +15,7 @@ import { StdioClientTransport } from "@modelcontextprotocol/sdk/client/stdio.js"
 import { StreamableHTTPClientTransport } from "@modelcontextprotocol/sdk/client/streamableHttp.js";
 import { CreateMessageRequestSchema } from "@modelcontextprotocol/sdk/types.js";
 
-const { url, client_id, redirect_uri, command, args = [] } = JSON.parse(process.argv[2]);
+const { url, client_id, redirect_uri, command, args = [], calls = [] } = JSON.parse(process.argv[2]);
 
 const firstLine = async () => {
   for await (const line of createInterface({ input: process.stdin })) return line;
@@ -45,8 +46,8 @@ client.setRequestHandler(CreateMessageRequestSchema, ({ params }) => ({
   content: { type: "text", text: `${params.maxTokens}: ${params.messages[0].content.text}` },
 }));
 
-const call = (name, args) =>
-  client.callTool({ name, arguments: args }).catch(({ code, message, data }) => ({ error: { code, message, data } }));
+const call = (name, args, options) =>
+  client.callTool({ name, arguments: args }, undefined, options).catch(({ code, message, data }) => ({ error: { code, message, data } }));
 
 const first = await transport();
 await client.connect(first).catch(async (error) => {
@@ -64,6 +65,10 @@ if (tools.includes("get_github_user_info")) {
 if (tools.includes("analyze_code_with_llm")) {
   answers.analysis = await call("analyze_code_with_llm", { code: "fn main() {}", analysis_type: "security", max_tokens: 77 });
 }
-console.log(JSON.stringify({ tools, ...answers }));
+const called = [];
+let steps = 0;
+const onprogress = () => (steps += 1);
+for (const { name, arguments: args } of calls) called.push(await call(name, args, { onprogress }));
+console.log(JSON.stringify({ tools, ...answers, called, steps }));
 await client.close();
 process.exit(0);

@@ -1,11 +1,12 @@
-"""The official Python SDK as a client of an MCP server, for tests/tests/model_server.rs.
+"""The official Python SDK as a client of an MCP server.
 
     python client.py '{"command": PROGRAM, "args": [...], "mode": "auto"}'    over stdio
     python client.py '{"url": URL, "mode": "legacy"}'                         over HTTP, the token on the first line of stdin
     python client.py '{"url": URL, "mode": "auto", "client_id": ID, "redirect_uri": URI}'
         over HTTP with a login: it prints `open AUTHORIZATION_URL` to stderr, and reads from stdin where the browser was sent
 
-Lists the tools, calls each of the model server's, and prints what came as one JSON object. Its "model" repeats what it is asked.
+Lists the tools, calls each of the model server's and what `"calls": [{"name", "arguments"}]` asks for besides, and prints what
+came as one JSON object, with the number of steps that were told on the way. Its "model" repeats what it is asked.
 """
 
 import asyncio
@@ -22,6 +23,7 @@ from mcp.shared.auth import AuthorizationCodeResult, OAuthClientInformationFull,
 from mcp_types import CreateMessageResult, TextContent
 
 asked = json.loads(sys.argv[1])
+steps = []
 
 
 async def model(_context, params):
@@ -29,9 +31,13 @@ async def model(_context, params):
     return CreateMessageResult(model="echo", role="assistant", content=TextContent(type="text", text=text))
 
 
-async def call(client, name, arguments):
+async def step(progress, _total, _message):
+    steps.append(progress)
+
+
+async def call(client, name, arguments, progress=None):
     try:
-        result = await client.call_tool(name, arguments)
+        result = await client.call_tool(name, arguments, progress_callback=progress)
         return result.model_dump(mode="json", by_alias=True, exclude_none=True)
     except MCPError as error:
         return {"error": {"code": error.code, "message": error.message, "data": error.data}}
@@ -46,6 +52,8 @@ async def talk(server):
         if "analyze_code_with_llm" in tools:
             arguments = {"code": "fn main() {}", "analysis_type": "security", "max_tokens": 77}
             answers["analysis"] = await call(client, "analyze_code_with_llm", arguments)
+        answers["called"] = [await call(client, each["name"], each["arguments"], step) for each in asked.get("calls", [])]
+        answers["steps"] = len(steps)
         print(json.dumps(answers))
 
 

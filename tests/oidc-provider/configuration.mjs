@@ -2,6 +2,7 @@
 // rotate always, and a used one that comes again ends its whole family.
 
 import { generateKeyPairSync, randomBytes } from "node:crypto";
+import { JWT_BEARER, TOKEN_EXCHANGE } from "./assertions.mjs";
 import { Store } from "./store.mjs";
 
 // Every secret starts and ends with a word that occurs nowhere else, so that a search through logs, environments and
@@ -33,9 +34,10 @@ function clients() {
   const loopback = {
     application_type: "native",
     redirect_uris: ["http://127.0.0.1/callback"],
-    grant_types: ["authorization_code", "refresh_token", DEVICE_CODE],
+    grant_types: ["authorization_code", "refresh_token", DEVICE_CODE, TOKEN_EXCHANGE],
     response_types: ["code"],
   };
+  const byAssertion = { redirect_uris: [], grant_types: [JWT_BEARER], response_types: [] };
   const confidential = { ...loopback, client_secret: CLIENT_SECRET };
   return [
     { ...loopback, client_id: "native", token_endpoint_auth_method: "none" },
@@ -49,6 +51,8 @@ function clients() {
       grant_types: ["client_credentials"],
       response_types: [],
     },
+    { ...byAssertion, client_id: "workload", token_endpoint_auth_method: "none" },
+    { ...byAssertion, client_id: "enterprise", client_secret: CLIENT_SECRET, token_endpoint_auth_method: "client_secret_basic" },
   ];
 }
 
@@ -61,10 +65,11 @@ function resourceIndicators(ttl) {
   };
 }
 
-function features(ttl) {
+function features(ttl, nonces) {
   return {
     clientCredentials: { enabled: true },
     deviceFlow: { enabled: true },
+    dPoP: { enabled: true, nonceSecret: randomBytes(32), requireNonce: () => nonces.wanted },
     introspection: { enabled: true, allowedPolicy: () => true },
     registration: { enabled: true },
     resourceIndicators: resourceIndicators(ttl),
@@ -77,9 +82,14 @@ function findAccount(_ctx, id) {
   return { accountId: id, claims: () => ({ sub: id, name: `Test ${id}`, preferred_username: id, email: `${id}@example.test`, email_verified: true }) };
 }
 
-// `ttl` is read at every issue, so that a test can change it while the server runs.
-export function configuration(ttl) {
+// A private JWK to sign with.
+export function signingKey() {
   const key = generateKeyPairSync("ec", { namedCurve: "P-256" }).privateKey.export({ format: "jwk" });
+  return { ...key, use: "sig", alg: "ES256", kid: "test" };
+}
+
+// `ttl` is read at every issue and `nonces` at every proof, so that a test can change them while the server runs.
+export function configuration(ttl, nonces, key) {
   return {
     adapter: Store,
     clients: clients(),
@@ -87,10 +97,10 @@ export function configuration(ttl) {
     claims: { openid: ["sub"], profile: ["name", "preferred_username"], email: ["email", "email_verified"] },
     cookies: { keys: [randomBytes(32).toString("hex")] },
     expiresWithSession: () => false,
-    features: features(ttl),
+    features: features(ttl, nonces),
     findAccount,
     issueRefreshToken: (_ctx, client) => client.grantTypeAllowed("refresh_token"),
-    jwks: { keys: [{ ...key, use: "sig", alg: "ES256", kid: "test" }] },
+    jwks: { keys: [key] },
     pkce: { required: () => true },
     rotateRefreshToken: true,
     scopes: [...SCOPES, ...RESOURCE_SCOPES],
@@ -101,7 +111,7 @@ export function configuration(ttl) {
       Grant: () => ttl.refresh,
       Session: () => ttl.refresh,
       Interaction: () => 3600,
-      IdToken: () => 3600,
+      IdToken: () => ttl.id,
     },
   };
 }

@@ -84,6 +84,8 @@ export class Observer {
     if (type === "refresh_token") this.counters.refresh_tokens_used += 1;
     const { AccessToken, ClientCredentials } = ctx.oidc.provider;
     const issued = (await AccessToken.find(ctx.body.access_token)) ?? (await ClientCredentials.find(ctx.body.access_token));
+    // An ID-JAG is no access token.
+    if (!issued) return;
     this.counters.issued.push({
       fingerprint: fingerprint(ctx.body.access_token),
       grant_type: type,

@@ -8,15 +8,19 @@
 //   GET  /_test/counters               what the server saw (observe.mjs)
 //   POST /_test/reset                  counters to zero, faults gone
 //   POST /_test/ttl {"access": 5}      lifetimes of tokens issued from now on
+//   POST /_test/nonces {"wanted": true}   proofs must carry its nonce (RFC 9449)
 //   POST /_test/delay {"token_ms": n}  every token answer comes n ms late
 //   POST /_test/down {"on": true, "mode": "503" | "reset" | "closed"}   closed: connection refused
 //   POST /_test/html {"path"?}         a captive portal's page instead of JSON
 //   POST /_test/answer-200-error {"error"?}   200 with an OAuth error in the body
+//   POST /_test/trust {"issuer", "jwks"?}  its JWTs are taken as assertions; without keys they are at its /jwks
+//   POST /_test/lie {"aud": ..., ...}  ID-JAGs say this instead
 //   POST /_test/answer {path, times, status, type, body, headers, drop}   any other canned answer
 
 import http from "node:http";
 import { Provider } from "oidc-provider";
-import { configuration, markTokens } from "./configuration.mjs";
+import { lie, teach, trust } from "./assertions.mjs";
+import { configuration, markTokens, signingKey } from "./configuration.mjs";
 import { Observer } from "./observe.mjs";
 
 const PORTAL = "<!doctype html><html><title>Welcome to the Wi-Fi</title><body>Please sign in</body></html>";
@@ -26,7 +30,8 @@ const sayReady = console.log;
 console.log = console.info = console.error;
 
 const options = { access_ttl: 300, refresh_ttl: 14 * 86400, port: 0, ...JSON.parse(process.argv[2] ?? process.env.OIDC_PROVIDER_OPTIONS ?? "{}") };
-const ttl = { access: options.access_ttl, refresh: options.refresh_ttl };
+const ttl = { access: options.access_ttl, refresh: options.refresh_ttl, id: 3600 };
+const nonces = { wanted: false };
 const observer = new Observer();
 
 const listen = (server, port) => new Promise((done, failed) => server.once("error", failed).listen(port, "127.0.0.1", () => done(server.address().port)));
@@ -35,7 +40,9 @@ const server = http.createServer();
 const port = await listen(server, options.port);
 const issuer = `http://127.0.0.1:${port}`;
 
-const provider = new Provider(issuer, configuration(ttl));
+const key = signingKey();
+const provider = new Provider(issuer, configuration(ttl, nonces, key));
+teach(provider, ttl, key);
 markTokens(provider);
 provider.on("grant.error", (_ctx, error) => observer.sawGrantError(error));
 provider.on("server_error", (_ctx, error) => console.error(error));
@@ -60,11 +67,14 @@ const commands = {
   "/_test/counters": async () => {},
   "/_test/reset": async () => observer.reset(),
   "/_test/ttl": async (wanted) => Object.assign(ttl, wanted),
+  "/_test/nonces": async ({ wanted = true }) => (nonces.wanted = wanted),
   "/_test/delay": async ({ token_ms }) => (observer.faults.token_ms = token_ms),
   "/_test/down": down,
   "/_test/html": async ({ path = "/token", times }) => observer.answer({ path, type: "text/html", body: PORTAL, ...(times && { times }) }),
   "/_test/answer-200-error": async ({ error = "bad_refresh_token", ...rest }) =>
     observer.answer({ ...rest, body: { error, error_description: "the server says so" } }),
+  "/_test/trust": async (whom) => trust(whom),
+  "/_test/lie": async (claims) => lie(claims),
   "/_test/answer": async (canned) => observer.answer(canned),
 };
 

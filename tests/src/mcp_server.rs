@@ -14,6 +14,7 @@ struct State {
     metadata: Value,
     challenge: String,
     seen: Vec<String>,
+    raw: Option<Vec<u8>>,
     accepts: Box<dyn Fn(&str) -> bool + Send>,
 }
 
@@ -41,7 +42,7 @@ impl McpServer {
         let make = |port, _| {
             let resource = format!("http://127.0.0.1:{port}/mcp");
             let metadata = json!({ "resource": resource, "authorization_servers": [issuer], "scopes_supported": ["mcp:read"] });
-            let state = State { metadata, challenge: "Bearer".into(), seen: Vec::new(), accepts: Box::new(|_| false) };
+            let state = State { metadata, challenge: "Bearer".into(), seen: Vec::new(), raw: None, accepts: Box::new(|_| false) };
             Arc::new(Shared { state: Mutex::new(state), port })
         };
         let (accepting, shared) = Accepting::start(make, Shared::serve);
@@ -73,6 +74,11 @@ impl McpServer {
         self.shared.lock().accepts = Box::new(accepts);
     }
 
+    /// Answers every request of MCP with these bytes, head and all, from now on.
+    pub fn say(&self, bytes: impl Into<Vec<u8>>) {
+        self.shared.lock().raw = Some(bytes.into());
+    }
+
     /// Every request so far: `POST /mcp`.
     pub fn seen(&self) -> Vec<String> {
         self.shared.lock().seen.clone()
@@ -89,6 +95,12 @@ impl Shared {
         let Some(asked) = Request::read(&stream) else { return };
         let mut state = self.lock();
         state.seen.push(format!("{} {}", asked.method, asked.path));
+        if let Some(raw) = state.raw.clone().filter(|_| asked.path == "/mcp") {
+            drop(state);
+            // A client that goes away has its reasons.
+            let _ = stream.write_all(&raw);
+            return;
+        }
         let token = asked.header("authorization").strip_prefix("Bearer ").unwrap_or_default();
         let (status, header, body) = match asked.path.as_str() {
             "/.well-known/oauth-protected-resource/mcp" => (200, String::new(), state.metadata.to_string()),
@@ -101,7 +113,7 @@ impl Shared {
         let answer = format!(
             "HTTP/1.1 {status} Status\r\n{header}content-type: application/json\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n{body}"
         );
-        // As above.
+        // A client that goes away has its reasons.
         let _ = stream.write_all(answer.as_bytes());
     }
 }

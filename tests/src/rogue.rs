@@ -56,6 +56,8 @@ pub struct Seen {
     pub issued: Vec<Issued>,
     /// The tokens that were revoked, in order.
     pub revoked: Vec<String>,
+    /// The code verifiers that came with codes, in order, good or not.
+    pub verifiers: Vec<String>,
 }
 
 impl Seen {

@@ -16,8 +16,8 @@ use crate::http::{HttpAnswer, get, post_form, post_json};
 /// The secret of its confidential clients (`basic`, `post`, `machine`).
 pub const CLIENT_SECRET: &str = "zQcS9qz-a-client-secret-for-tests-only-zQcS9qz";
 
-/// How often the server is started, and how long it may take to be ready.
-const STARTS: usize = 3;
+/// How often a script is started, and how long it may take to be ready.
+pub(crate) const STARTS: usize = 3;
 const START_PATIENCE: Duration = Duration::from_secs(30);
 
 /// npm `oidc-provider` in a process of its own. It ends with this value: its stdin closes.
@@ -97,34 +97,13 @@ impl Server {
 
     #[track_caller]
     fn start(options: &Value) -> Self {
-        // Node itself sometimes waits for ever while it starts on a busy machine, before it reads a line of ours.
         let started = (0..STARTS).find_map(|_| Self::start_once(options));
         started.expect("the authorization server did not start: run tests/oidc-provider/server.mjs")
     }
 
     fn start_once(options: &Value) -> Option<Self> {
-        let mut child = bare_command(&node())
-            .arg(source_folder().join("oidc-provider/server.mjs"))
-            .arg(options.to_string())
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(kept_log())
-            .spawn()
-            .unwrap();
+        let (mut child, ready) = start_node("server.mjs", options)?;
         let stdin = child.stdin.take();
-        let stdout = child.stdout.take().unwrap();
-        let (told, line) = std::sync::mpsc::channel();
-        std::thread::spawn(move || {
-            let mut line = String::new();
-            // Whoever has given up does not listen any more.
-            let _ = BufReader::new(stdout).read_line(&mut line).map(|_| told.send(line));
-        });
-        let Ok(ready) = line.recv_timeout(START_PATIENCE).map(|line| serde_json::from_str::<Value>(&line)) else {
-            child.kill().unwrap();
-            child.wait().unwrap();
-            return None;
-        };
-        let ready = ready.ok()?;
         let control = Url::parse(&format!("http://127.0.0.1:{}/", ready["control"])).unwrap();
         Some(Self { issuer: ready["issuer"].as_str().unwrap().to_owned(), control, child, stdin })
     }
@@ -168,6 +147,32 @@ impl Server {
     fn command(&self, name: &str) -> Url {
         self.control.join(&format!("_test/{name}")).unwrap()
     }
+}
+
+/// Starts a script of `tests/oidc-provider`; its first line says that it is ready. `None`: it did not say so in time. Node itself
+/// sometimes waits for ever while it starts on a busy machine, before it reads a line of ours.
+pub(crate) fn start_node(script: &str, options: &Value) -> Option<(Child, Value)> {
+    let mut child = bare_command(&node())
+        .arg(source_folder().join("oidc-provider").join(script))
+        .arg(options.to_string())
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(kept_log())
+        .spawn()
+        .unwrap();
+    let stdout = child.stdout.take().unwrap();
+    let (told, line) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        let mut line = String::new();
+        // Whoever has given up does not listen any more.
+        let _ = BufReader::new(stdout).read_line(&mut line).map(|_| told.send(line));
+    });
+    let Ok(ready) = line.recv_timeout(START_PATIENCE).map(|line| serde_json::from_str::<Value>(&line)) else {
+        child.kill().unwrap();
+        child.wait().unwrap();
+        return None;
+    };
+    Some((child, ready.ok()?))
 }
 
 /// Where the server's own remarks go: one file, appended to, not searched for tokens (they are its own).

@@ -101,6 +101,14 @@ impl StdioServer {
         status.code().unwrap_or(-1)
     }
 
+    /// Sends SIGTERM, leaves stdin open, and waits for the end: the exit code, -1 where the signal was it.
+    #[track_caller]
+    pub fn terminate(mut self) -> i32 {
+        rustix::process::kill_process(rustix::process::Pid::from_child(&self.child), rustix::process::Signal::TERM).unwrap();
+        let status = wait_until("the bridge's end", PATIENCE, || self.child.try_wait().unwrap());
+        status.code().unwrap_or(-1)
+    }
+
     /// Its process.
     pub fn pid(&self) -> u32 {
         self.child.id()

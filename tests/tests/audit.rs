@@ -7,7 +7,7 @@ use std::io::Write as _;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use mcp_auth_tests::{Daemon, Output, Room, Server, mcp_python, require_root, wait_until};
+use mcp_auth_tests::{Daemon, Output, Room, Server, SmallDisk, mcp_python, wait_until};
 use serde_json::{Value, json};
 
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -56,13 +56,14 @@ fn a_day_of_work_is_told_with_who_and_how_often_and_without_names_of_people() {
     room.ctl(&["refresh", "test"]).ok();
     room.ctl(&["logout", "test"]).ok();
     room.ctl(&["lock"]).ok();
-    // Programs that ended before they were looked up are told by their process alone, and counted all the same.
+    // Programs that ended before they were looked at closely are told by their path.
     let tokens = wait_until("every token", PATIENCE, || {
         let output = room.ctl(&["audit", "--json", "--event", "token"]).ok();
         (told(&output).iter().map(|(_, count)| count).sum::<u64>() == 25).then(|| output.json())
     });
     let lines = tokens.as_array().unwrap();
     assert!(lines.len() <= 7 && lines.iter().all(|line| line["grant"] == "test"), "five short lives are one program's: {tokens}");
+    assert!(lines.iter().all(|line| line["program"]["executable"].is_string()), "{tokens}");
     let own = std::process::id().to_string();
     tells(&room, &["--event", "token", "--peer", &own], &[("token", 1), ("token", 19)]);
     for event in ["logged_in", "refresh_asked", "logged_out", "vault_locked"] {
@@ -96,8 +97,11 @@ fn a_program_with_a_socket_of_its_own_is_told_and_so_is_what_it_was_refused() {
     assert_eq!(opened[0]["about"], "test");
     events.wait_for("denied", PATIENCE);
     assert!(metrics(&daemon).contains("\nmcp_authd_denials_total 1\n"));
-    events.wait_for("capability_closed", PATIENCE);
-    assert_eq!(tells(&room, &["--event", "capability_closed"], &[("capability_closed", 1)])[0]["about"], "test");
+    let pid = &opened[0]["program"]["pid"];
+    let heard = events.wait_for("capability_closed", PATIENCE);
+    assert_eq!(heard["detail"], format!("test (process {pid})"));
+    let closed = tells(&room, &["--event", "capability_closed"], &[("capability_closed", 1)]);
+    assert_eq!((&closed[0]["about"], &closed[0]["program"]["pid"]), (&json!("test"), pid));
     // Whoever asks again has the socket that is there.
     let ask = || assert_eq!(daemon.call("POST", "/v1/capabilities", &json!({ "grants": ["test"] })).status, 200);
     ask();
@@ -141,19 +145,13 @@ fn a_crash_costs_the_counts_alone_and_a_torn_line_nothing() {
 
 #[test]
 fn a_full_disk_stops_nothing_is_said_and_heals() {
-    require_root("mount a small disk");
     let server = Server::with_lifetime(300);
     let room = Room::at(&server);
-    let state = room.path("state/state");
-    std::fs::create_dir_all(&state).unwrap();
-    let system = |program: &str, arguments: &[&str]| assert!(Command::new(program).args(arguments).status().unwrap().success());
-    system("mount", &["-t", "tmpfs", "-o", "size=64k,mode=0700", "audit", state.to_str().unwrap()]);
+    let disk = SmallDisk::over(&room.path("state/state"), "64k");
     let daemon = room.start();
     daemon.log_in("test", "alice");
     tells(&room, &["--event", "logged_in"], &[("logged_in", 1)]);
-    let hog = state.join("hog");
-    let mut filling = std::fs::File::create(&hog).unwrap();
-    while filling.write_all(&[0; 64]).is_ok() {}
+    disk.fill();
     // Until the page that the file has begun is full too.
     let mut number = 0;
     wait_until("a disk that refuses", PATIENCE, || {
@@ -169,14 +167,12 @@ fn a_full_disk_stops_nothing_is_said_and_heals() {
     assert_eq!(told, 1, "lines in the log");
     assert!(metrics(&daemon).contains("\nmcp_authd_audit_writable 0\n"));
     let before = told_stored(&room);
-    drop(filling);
-    std::fs::remove_file(&hog).unwrap();
+    disk.free();
     assert_eq!(daemon.stop().code, 0);
     let daemon = room.start();
     assert_eq!(told_stored(&room), before, "lines that waited for the disk are lost");
     assert!(!room.ctl(&["status"]).stdout.contains("the audit cannot be written"));
     assert_eq!(daemon.stop().code, 0);
-    system("umount", &[state.to_str().unwrap()]);
 }
 
 fn told_stored(room: &Room) -> u64 {

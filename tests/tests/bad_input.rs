@@ -4,10 +4,9 @@
 
 use std::fs;
 use std::path::Path;
-use std::process::Command;
 use std::time::Duration;
 
-use mcp_auth_tests::{Room, Server, require_root, wait_until};
+use mcp_auth_tests::{Room, Server, SmallDisk, wait_until};
 use serde_json::json;
 
 const PATIENCE: Duration = Duration::from_secs(90);
@@ -91,55 +90,20 @@ fn hostile_text_of_a_provider_reaches_neither_terminal_nor_log_raw() {
     }
 }
 
-/// A small disk of its own, mounted over a folder of the room; unmounted when dropped.
-struct SmallDisk(std::path::PathBuf);
-
-impl SmallDisk {
-    fn over(folder: &Path) -> Self {
-        require_root("mount a small disk");
-        let status = Command::new("mount").args(["-t", "tmpfs", "-o", "size=256k,mode=0700", "tmpfs"]).arg(folder).status().unwrap();
-        assert!(status.success(), "cannot mount a tmpfs: this test needs CAP_SYS_ADMIN");
-        Self(folder.to_owned())
-    }
-
-    fn fill(&self) {
-        for size in [64 * 1024, 4096, 1] {
-            for number in 0.. {
-                if fs::write(self.0.join(format!("hog-{size}-{number}")), vec![0; size]).is_err() || number > 5000 {
-                    break;
-                }
-            }
-        }
-    }
-
-    fn free(&self) {
-        for entry in fs::read_dir(&self.0).unwrap().flatten() {
-            if entry.file_name().to_string_lossy().starts_with("hog-") {
-                fs::remove_file(entry.path()).unwrap();
-            }
-        }
-    }
-}
-
-impl Drop for SmallDisk {
-    fn drop(&mut self) {
-        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
-    }
-}
-
 #[test]
 fn a_full_disk_costs_no_login() {
     let server = Server::with_lifetime(5);
     let room = Room::at(&server);
-    let disk = SmallDisk::over(&room.path("state"));
+    let disk = SmallDisk::over(&room.path("state"), "256k");
     let daemon = room.start();
     daemon.log_in("test", "alice");
     wait_until("a token that is in memory only", PATIENCE, || {
-        // Again and again: the vault keeps a reserve, which is freed when the disk is full.
-        disk.fill();
-        assert!(server.is_active(&daemon.token("test")), "a served token is always good");
+        // Again and again: what the daemon puts away meanwhile makes room.
+        disk.fill_with_the_reserve();
+        daemon.token("test");
         (daemon.show("/v1/grants/test")["not_durable"] == true).then_some(())
     });
+    assert!(server.is_active(&daemon.token("test")), "what is in memory only is good too");
     let status = room.ctl(&["status"]);
     assert!(status.stdout.contains("in memory only"), "status says so: {status:?}");
     room.ctl(&["lock"]).fails_with(1).says("in memory only");
@@ -160,7 +124,7 @@ fn a_full_disk_costs_no_login() {
 fn a_login_on_a_full_disk_says_so_and_keeps_nothing_half() {
     let server = Server::with_lifetime(300);
     let room = Room::at(&server);
-    let disk = SmallDisk::over(&room.path("state"));
+    let disk = SmallDisk::over(&room.path("state"), "256k");
     let daemon = room.start();
     wait_until("the vault", PATIENCE, || (daemon.show("/v1/status")["vault"]["state"] == "unlocked").then_some(()));
     disk.fill();

@@ -43,6 +43,18 @@ fn a_conversation_of_the_older_era_keeps_its_session_and_ends_it() {
 }
 
 #[test]
+fn a_bridge_that_is_terminated_ends_its_session_as_one_whose_stdin_ends() {
+    let place = RemotePlace::new(|asked, reply| older(asked, reply, |_, _| false));
+    let _daemon = place.start();
+    let mut client = bridge(&place);
+    client.initialize();
+    client.ask(1, "tools/list", &json!({}));
+    assert_eq!(client.terminate(), 0);
+    let ends: Vec<_> = place.seen("DELETE").iter().map(|asked| asked.header("mcp-session-id").to_owned()).collect();
+    assert_eq!(ends, ["s-1"]);
+}
+
+#[test]
 fn what_the_server_says_unasked_arrives_and_a_broken_stream_goes_on_where_it_broke() {
     let place = RemotePlace::new(|asked, reply| {
         older(asked, reply, |asked, reply| {
@@ -275,4 +287,45 @@ fn headers_of_the_person_are_sent_and_bad_arguments_are_refused() {
         let output = place.room.ctl(arguments);
         assert_eq!(output.code, 2, "{arguments:?}: {output:?}");
     }
+}
+
+#[test]
+fn a_call_whose_headers_do_not_fit_the_tools_any_more_is_sent_again_once_they_are_known() {
+    let wanted = Arc::new(Mutex::new("region"));
+    let of_server = Arc::clone(&wanted);
+    let place = RemotePlace::new(move |asked, reply| {
+        let (message, header) = (asked.message(), *of_server.lock().unwrap());
+        match message["method"].as_str() {
+            Some("tools/list") if message["params"]["cursor"].is_null() => {
+                reply.message(&[], &result(asked, &json!({ "tools": [], "nextCursor": "second" })));
+            }
+            Some("tools/list") => {
+                let schema = json!({ "properties": { "p": { "type": "string", "x-mcp-header": header } } });
+                reply.events(&[]);
+                reply.event("", &result(asked, &json!({ "tools": [{ "name": "t", "inputSchema": schema }] })));
+            }
+            _ if asked.header(&format!("mcp-param-{header}")) == "eu" => reply.message(&[], &result(asked, &json!({ "done": true }))),
+            _ => {
+                let error = json!({ "jsonrpc": "2.0", "id": message["id"], "error": { "code": -32020, "message": "no header" } });
+                reply.whole(400, &[("content-type", "application/json")], &error.to_string());
+            }
+        }
+    });
+    let _daemon = place.start();
+    let mut client = bridge(&place);
+    let mut call = |id| {
+        client.send(&modern(id, "tools/call", json!({ "name": "t", "arguments": { "p": "eu" } })));
+        client.next()
+    };
+    for header in ["region", "zone"] {
+        *wanted.lock().unwrap() = header;
+        let before = place.seen("tools/call").len();
+        assert_eq!(call(1)["result"], json!({ "done": true }), "{header}");
+        assert_eq!(place.seen("tools/call").len() - before, 2, "refused, and then not");
+    }
+    assert_eq!(call(2)["result"], json!({ "done": true }));
+    assert_eq!((place.seen("tools/call").len(), place.seen("tools/list").len()), (5, 4), "what is known is not asked for again");
+    *wanted.lock().unwrap() = "a b";
+    assert_eq!(call(3)["error"]["code"], -32020, "what cannot be met is told");
+    assert_eq!(place.seen("tools/call").len(), 6);
 }

@@ -39,10 +39,16 @@ const SUITES: &[&str] = &[
     "notifications",
     "audit",
     "remote",
+    "remote_as_client",
+    "dpop",
+    "assertions",
     "relay",
     "streams",
     "bridge",
     "bridge_life",
+    "sdks",
+    "loopback",
+    "elicitation",
 ];
 
 fn report(findings: &[Finding]) -> String {

@@ -4,12 +4,11 @@
 #![allow(clippy::unwrap_used, clippy::print_stdout)]
 
 use std::path::PathBuf;
-use std::process::Command;
 use std::time::Duration;
 
 use mcp_auth_tests::rogue::{Rogue, Rules};
 use mcp_auth_tests::{
-    Answer, Asker, Cable, Daemon, Desktop, Person, Room, VirtualScreen, get, kept_folder, require, require_root, told, wait_until,
+    Answer, Asker, Cable, Daemon, Desktop, Person, Room, SmallDisk, VirtualScreen, get, kept_folder, require, told, wait_until,
 };
 use serde_json::{Value, json};
 
@@ -30,6 +29,14 @@ fn browsed(notes: &PathBuf) -> Vec<String> {
     std::fs::read_to_string(notes).unwrap_or_default().lines().map(str::to_owned).collect()
 }
 
+/// A provider whose tokens live for two seconds, a room at it, and a desktop that notes what it is asked to show.
+fn mocked() -> (Rogue, Room, Desktop) {
+    let rogue = Rogue::start(Rules::strict(2 * S));
+    let mut room = Room::at_rogue(&rogue);
+    let desktop = Desktop::mocked(&mut room);
+    (rogue, room, desktop)
+}
+
 /// Ends the login at the provider, and waits until the daemon knows.
 fn end_login(rogue: &Rogue, daemon: &Daemon<'_>) {
     rogue.revoke_family(0);
@@ -38,9 +45,7 @@ fn end_login(rogue: &Rogue, daemon: &Daemon<'_>) {
 
 #[test]
 fn a_dead_login_is_told_once_and_one_press_heals_it() {
-    let rogue = Rogue::start(Rules::strict(2 * S));
-    let mut room = Room::at_rogue(&rogue);
-    let desktop = Desktop::mocked(&mut room);
+    let (rogue, mut room, desktop) = mocked();
     let notes = note_browser(&mut room);
     let before = desktop.connections();
     let daemon = room.start();
@@ -105,9 +110,7 @@ fn a_night_without_a_network_and_then_a_dead_refresh_token_is_one_notification_a
 
 #[test]
 fn only_the_desktops_own_word_and_only_a_button_that_is_shown_do_anything() {
-    let rogue = Rogue::start(Rules::strict(2 * S));
-    let mut room = Room::at_rogue(&rogue);
-    let desktop = Desktop::mocked(&mut room);
+    let (rogue, mut room, desktop) = mocked();
     let notes = note_browser(&mut room);
     let before = desktop.connections();
     let daemon = room.start();
@@ -135,9 +138,7 @@ fn only_the_desktops_own_word_and_only_a_button_that_is_shown_do_anything() {
 
 #[test]
 fn a_notification_that_a_person_has_closed_does_not_come_back() {
-    let rogue = Rogue::start(Rules::strict(2 * S));
-    let mut room = Room::at_rogue(&rogue);
-    let desktop = Desktop::mocked(&mut room);
+    let (rogue, room, desktop) = mocked();
     let before = desktop.connections();
     let daemon = room.start();
     daemon.log_in("test", "alice");
@@ -157,9 +158,7 @@ fn a_notification_that_a_person_has_closed_does_not_come_back() {
 
 #[test]
 fn a_login_that_is_not_finished_is_told_again() {
-    let rogue = Rogue::start(Rules::strict(2 * S));
-    let mut room = Room::at_rogue(&rogue);
-    let desktop = Desktop::mocked(&mut room);
+    let (rogue, mut room, desktop) = mocked();
     let notes = note_browser(&mut room);
     let daemon = room.start();
     daemon.log_in("test", "alice");
@@ -185,9 +184,7 @@ fn refuse(url: &str) {
 
 #[test]
 fn what_is_shown_goes_with_the_daemon_and_with_the_grant() {
-    let rogue = Rogue::start(Rules::strict(2 * S));
-    let mut room = Room::at_rogue(&rogue);
-    let desktop = Desktop::mocked(&mut room);
+    let (rogue, room, desktop) = mocked();
     let daemon = room.start();
     daemon.log_in("test", "alice");
     end_login(&rogue, &daemon);
@@ -331,11 +328,10 @@ fn a_question_is_answered_by_its_two_buttons_and_by_nothing_else() {
 
 #[test]
 fn a_disk_that_stays_full_is_told_and_taken_back_when_there_is_room() {
-    require_root("mount a small disk");
     let rogue = Rogue::start(Rules::strict(300 * S));
     let mut room = Room::at_rogue(&rogue);
     let desktop = Desktop::mocked(&mut room);
-    let small = Small::at(room.path("state"));
+    let disk = SmallDisk::over(&room.path("state"), "512k");
     let daemon = room.start();
     let refresh = |grant: &str| {
         let answer = daemon.call("POST", &format!("/v1/grants/{grant}/refresh"), &json!({}));
@@ -343,11 +339,10 @@ fn a_disk_that_stays_full_is_told_and_taken_back_when_there_is_room() {
     };
     let grants = ["test:a", "test:b", "test:c", "test:d"];
     grants.iter().for_each(|grant| daemon.log_in(grant, "alice"));
-    let hog = small.fill();
-    // Some room is kept for the first of them.
+    disk.fill();
     let refused = grants.iter().find(|grant| {
         refresh(grant);
-        small.fill();
+        disk.fill();
         daemon.show("/v1/status")["not_durable"] == 1
     });
     let refused = refused.expect("a disk that is full");
@@ -356,34 +351,9 @@ fn a_disk_that_stays_full_is_told_and_taken_back_when_there_is_room() {
     let shown = wait_until("a notification", 2 * PATIENCE, || desktop.shown().into_iter().next());
     assert_eq!(shown.summary, "New tokens cannot be saved");
     assert!(shown.body.contains(&format!("those of {refused}.")) && shown.actions.is_empty(), "{shown:?}");
-    std::fs::remove_file(hog).unwrap();
+    disk.free();
     wait_until("the end of the notification", 3 * PATIENCE, || desktop.closed().contains(&shown.number).then_some(()));
     assert_eq!(desktop.shown().len(), 1);
-}
-
-/// A small disk, until it is dropped.
-struct Small(PathBuf);
-
-impl Small {
-    fn at(folder: PathBuf) -> Self {
-        let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", "size=512k,mode=0700", "small"]).arg(&folder).status().unwrap();
-        assert!(mounted.success(), "cannot mount a tmpfs: this test needs CAP_SYS_ADMIN");
-        Self(folder)
-    }
-
-    fn fill(&self) -> PathBuf {
-        use std::io::Write as _;
-        let hog = self.0.join("hog");
-        let mut file = std::fs::File::options().create(true).append(true).open(&hog).unwrap();
-        while file.write_all(&[0; 4096]).is_ok() {}
-        hog
-    }
-}
-
-impl Drop for Small {
-    fn drop(&mut self) {
-        drop(Command::new("umount").arg("--lazy").arg(&self.0).status());
-    }
 }
 
 #[test]

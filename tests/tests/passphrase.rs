@@ -122,4 +122,12 @@ fn a_backup_is_sealed_and_goes_to_a_new_folder_only() {
     let (findings, files, _) = LeakSearch::default().search_folder(&backup);
     assert!(files > 0 && findings.is_empty(), "{findings:?}");
     room.ctl(&["vault", "backup", backup.to_str().unwrap()]).fails_with(1);
+    let token = daemon.token("test");
+    assert_eq!(daemon.stop().code, 0);
+    // In the vault's place it is the vault.
+    let vault = room.path("state/vault");
+    std::fs::remove_dir_all(&vault).unwrap();
+    std::fs::rename(&backup, &vault).unwrap();
+    let daemon = room.start();
+    assert_eq!(daemon.token("test"), token);
 }

@@ -271,6 +271,21 @@ fn a_client_that_was_registered_by_hand_is_shown_and_kept_with_its_secret() {
 }
 
 #[test]
+fn the_doctor_asks_a_server_that_is_known_by_its_url_alone() {
+    let (rogue, room) = (rogue(), Room::with_config(""));
+    let (well, ill) = (McpServer::start(&rogue.issuer()), McpServer::start(&rogue.issuer()));
+    let daemon = room.start();
+    for mcp in [&well, &ill] {
+        room.log_in(&mcp.url()).ok();
+    }
+    ill.describe(|metadata| metadata["resource"] = json!("https://evil.example/mcp"));
+    let reaches = daemon.show("/v1/doctor");
+    let of = |mcp: &McpServer| reaches.as_array().unwrap().iter().find(|reach| reach["provider"] == mcp.name()).unwrap().clone();
+    assert_eq!((&of(&well)["host"], &of(&well)["error"]), (&json!("127.0.0.1"), &json!(null)), "{reaches}");
+    assert!(of(&ill)["error"].as_str().unwrap().contains("its metadata is that of https://evil.example/mcp"), "{reaches}");
+}
+
+#[test]
 fn urls_and_names_that_cannot_be_meant_are_refused_with_the_way_out() {
     let (rogue, room) = (rogue(), Room::with_config(""));
     let mcp = McpServer::start(&rogue.issuer());

@@ -99,11 +99,11 @@ fn bodies_of_every_size_pass_whole_in_both_directions() {
 
 #[test]
 fn a_long_stream_outlives_the_tokens_that_are_refreshed_meanwhile() {
-    let place = RemotePlace::with_lifetime(Duration::from_secs(4), |_, reply| {
+    let place = RemotePlace::with_lifetime(Duration::from_secs(8), |_, reply| {
         reply.events(&[]);
         let started = Instant::now();
         let mut number = 0;
-        while started.elapsed() < Duration::from_secs(14) && reply.event("", &json!({ "number": number })) {
+        while started.elapsed() < Duration::from_secs(30) && reply.event("", &json!({ "number": number })) {
             number += 1;
             std::thread::sleep(Duration::from_millis(250));
         }

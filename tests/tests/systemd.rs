@@ -89,24 +89,31 @@ fn the_next_login_brings_it_back_and_the_first_request_before_that_starts_it() {
 }
 
 #[test]
-fn a_port_that_systemd_holds_for_the_issuer_is_never_anybody_elses() {
-    let issuer = OwnIssuer::somewhere();
+fn a_port_that_systemd_holds_for_the_issuer_or_the_relay_is_never_anybody_elses() {
+    let (issuer, relay) = (OwnIssuer::somewhere(), OwnIssuer::somewhere().port());
     let room = Room::for_systemd();
-    room.write_config(&issuer.config(600));
+    room.write_config(&format!("[relay]\nlisten = \"127.0.0.1:{relay}\"\n{}", issuer.config(600)));
     let folder = units(&room).join("mcp-authd.socket.d");
     fs::create_dir_all(&folder).unwrap();
-    fs::write(folder.join("override.conf"), format!("[Socket]\nListenStream=127.0.0.1:{}\n", issuer.port())).unwrap();
+    fs::write(
+        folder.join("override.conf"),
+        format!("[Socket]\nListenStream=127.0.0.1:{}\nListenStream=127.0.0.1:{relay}\n", issuer.port()),
+    )
+    .unwrap();
     give(&room.path("home/.config"), OWNER);
     let systemd = room.start_systemd("default.target");
     installed(&systemd);
-    let answers = || systemd.ctl(&["doctor"]).stdout.contains("[ok]      issuer");
-    wait_until("the issuer", PATIENCE, || answers().then_some(()));
-    let impostor = || std::net::TcpListener::bind(("127.0.0.1", issuer.port()));
-    assert!(impostor().is_err());
+    let answers = || {
+        let told = systemd.ctl(&["doctor"]).stdout;
+        told.contains("[ok]      issuer") && told.contains("[ok]      relay")
+    };
+    wait_until("the issuer and the relay", PATIENCE, || answers().then_some(()));
+    let taken = || [issuer.port(), relay].iter().all(|port| std::net::TcpListener::bind(("127.0.0.1", *port)).is_err());
+    assert!(taken());
     systemd.ctl(&["service", "stop"]).ok();
     assert_eq!(systemd.daemon(), None);
-    assert!(impostor().is_err(), "while no daemon runs");
-    wait_until("the issuer of the next daemon", PATIENCE, || answers().then_some(()));
+    assert!(taken(), "while no daemon runs");
+    wait_until("those of the next daemon", PATIENCE, || answers().then_some(()));
 }
 
 #[test]

@@ -2,7 +2,7 @@
 //! notifications and answers keep their order.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -13,10 +13,10 @@ use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{sleep, timeout};
 
 use super::link::Link;
-use super::login::Logins;
+use super::login::{Logins, Shown};
 use super::message::{self, Kind, Message};
 use super::tools::Tools;
-use super::{exchange, listening, mirror};
+use super::{elicit, exchange, listening, mirror};
 use crate::output;
 
 /// The most exchanges at a time: the daemon gives one process 256 connections.
@@ -34,6 +34,8 @@ pub(super) struct Conversation {
     pub(super) link: Link,
     pub(super) logins: Logins,
     outlet: mpsc::Sender<Bytes>,
+    /// Itself, for tasks that outlive a request.
+    this: Weak<Self>,
     state: Mutex<State>,
     permits: Arc<Semaphore>,
 }
@@ -46,6 +48,8 @@ pub(super) struct State {
     /// The version that was agreed on, or named last.
     pub(super) version: Option<String>,
     pub(super) tools: Tools,
+    /// The client shows a person a page if it is asked to (before 2026-07-28, where every message says it itself).
+    pub(super) elicits: bool,
     under_way: HashMap<String, UnderWay>,
     listening: Option<AbortHandle>,
 }
@@ -58,16 +62,19 @@ struct UnderWay {
 
 impl Conversation {
     pub(super) fn new(link: Link, outlet: mpsc::Sender<Bytes>, logins: Logins) -> Arc<Self> {
-        Arc::new(Self { link, logins, outlet, state: Mutex::default(), permits: Arc::new(Semaphore::new(MOST_AT_ONCE)) })
+        let permits = Arc::new(Semaphore::new(MOST_AT_ONCE));
+        Arc::new_cyclic(|this| Self { link, logins, outlet, this: this.clone(), state: Mutex::default(), permits })
     }
 
-    /// Takes line after line, until there are no more or nobody reads ours.
-    pub(super) async fn run(self: Arc<Self>, mut lines: mpsc::Receiver<Bytes>) {
+    /// Takes line after line, until there are no more, nobody reads ours, or it is `ended`.
+    pub(super) async fn run(self: Arc<Self>, mut lines: mpsc::Receiver<Bytes>, ended: impl Future<Output = ()>) {
         let mut requests = JoinSet::new();
+        let mut ended = std::pin::pin!(ended);
         loop {
             let line = tokio::select! {
                 line = lines.recv() => line,
                 () = self.outlet.closed() => None,
+                () = &mut ended => None,
                 Some(_) = requests.join_next() => continue,
             };
             let Some(line) = line else { break };
@@ -85,6 +92,7 @@ impl Conversation {
         };
         if message.method == "initialize" {
             self.begin_anew();
+            self.state().elicits = message.elicits;
         } else if let Some(version) = &message.version {
             self.state().version = Some(version.clone());
         }
@@ -165,6 +173,18 @@ impl Conversation {
         let headers = self.stream_headers(None);
         // A server that does not hear of it ends the session by itself.
         let _ = timeout(LAST_WORD, self.link.send(Method::DELETE, headers, Bytes::new())).await;
+    }
+
+    /// Tells the client when the login has brought tokens whose page it shows: it may ask again then.
+    pub(super) fn tell_completion(&self, mut shown: Shown) {
+        let this = self.this.clone();
+        tokio::spawn(async move {
+            if shown.completed().await
+                && let Some(this) = this.upgrade()
+            {
+                this.write(elicit::complete(&shown.page).into_bytes()).await;
+            }
+        });
     }
 
     /// The headers of a stream that is opened without a message, or of the session's end.

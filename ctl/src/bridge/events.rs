@@ -1,10 +1,15 @@
 //! PURE: server-sent events, as the HTML standard reads them. What it says to ignore is ignored: no well-kept crate at hand does,
 //! and none has a limit.
 
+use std::borrow::Cow;
 use std::time::Duration;
+
+use memchr::{memchr, memchr2};
 
 /// The longest event that is taken in.
 const LONGEST: usize = 64 * 1024 * 1024;
+
+const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
 /// How long a stream that broke off is left alone, where the server does not say, and within which it may say.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -56,14 +61,19 @@ impl Events {
                 bytes = &bytes[1..];
                 continue;
             }
-            let Some(end) = bytes.iter().position(|byte| matches!(byte, b'\n' | b'\r')) else {
+            let Some(end) = memchr2(b'\n', b'\r', bytes) else {
                 self.line.extend_from_slice(bytes);
                 break;
             };
-            self.line.extend_from_slice(&bytes[..end]);
+            let line = if self.line.is_empty() {
+                Cow::Borrowed(&bytes[..end])
+            } else {
+                self.line.extend_from_slice(&bytes[..end]);
+                Cow::Owned(std::mem::take(&mut self.line))
+            };
+            complete.extend(self.take_line(line));
             self.after_cr = bytes[end] == b'\r';
             bytes = &bytes[end + 1..];
-            complete.extend(self.take_line());
             self.check()?;
         }
         self.check()?;
@@ -75,18 +85,15 @@ impl Events {
         if size > LONGEST { Err(TooLong) } else { Ok(()) }
     }
 
-    fn take_line(&mut self) -> Option<Event> {
-        let line = std::mem::take(&mut self.line);
-        let mut line = line.as_slice();
-        if !std::mem::replace(&mut self.begun, true) {
-            line = line.strip_prefix(b"\xef\xbb\xbf").unwrap_or(line);
-        }
-        if line.is_empty() {
+    fn take_line(&mut self, line: Cow<'_, [u8]>) -> Option<Event> {
+        let begins = !std::mem::replace(&mut self.begun, true);
+        let text = line.strip_prefix(BYTE_ORDER_MARK).filter(|_| begins).unwrap_or(&line);
+        if text.is_empty() {
             return self.dispatch();
         }
-        let (field, value) = match line.iter().position(|byte| *byte == b':') {
-            Some(colon) => (&line[..colon], &line[colon + 1..]),
-            None => (line, &[][..]),
+        let (field, value) = match memchr(b':', text) {
+            Some(colon) => (&text[..colon], &text[colon + 1..]),
+            None => (text, &[][..]),
         };
         let value = value.strip_prefix(b" ").unwrap_or(value);
         match field {
@@ -95,7 +102,11 @@ impl Events {
                     data.push(b'\n');
                     data.extend_from_slice(value);
                 }
-                None => self.data = Some(value.to_vec()),
+                // Most events are one such line, and it may be long.
+                None => {
+                    let start = line.len() - value.len();
+                    self.data = Some(end_of(line, start));
+                }
             },
             b"event" => self.kind = String::from_utf8_lossy(value).into_owned(),
             b"id" if !value.contains(&0) => self.next_id = Some(String::from_utf8_lossy(value).into_owned()),
@@ -115,6 +126,17 @@ impl Events {
         let kind = std::mem::take(&mut self.kind);
         let data = self.data.take()?;
         Some(Event { kind: if kind.is_empty() { "message".to_owned() } else { kind }, data })
+    }
+}
+
+/// What of a line begins at `start`, in the line's own memory where it has one.
+fn end_of(line: Cow<'_, [u8]>, start: usize) -> Vec<u8> {
+    match line {
+        Cow::Borrowed(line) => line[start..].to_vec(),
+        Cow::Owned(mut line) => {
+            line.drain(..start);
+            line
+        }
     }
 }
 

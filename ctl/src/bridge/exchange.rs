@@ -11,8 +11,9 @@ use tokio::time::sleep;
 
 use super::conversation::Conversation;
 use super::events::Events;
-use super::message::{self, Kind, Message};
-use super::mirror;
+use super::login::State;
+use super::message::{self, Brings, Kind, Message};
+use super::{elicit, mirror, relearn};
 use crate::failure::Failure;
 use crate::output::{self, field};
 
@@ -27,7 +28,7 @@ const MOST_RESUMPTIONS: u32 = 5;
 const MOST_LOGINS: u32 = 2;
 
 /// Why a request has no answer of the server's.
-enum Lost {
+pub(super) enum Lost {
     /// The error to answer with, as JSON.
     Error(String),
     /// The same, in words.
@@ -58,7 +59,7 @@ pub(super) async fn tell(conversation: &Conversation, message: &Message, line: B
     }
 }
 
-async fn post(conversation: &Conversation, message: &Message, line: &Bytes) -> Result<Response<Incoming>, ClientError> {
+pub(super) async fn post(conversation: &Conversation, message: &Message, line: &Bytes) -> Result<Response<Incoming>, ClientError> {
     let headers = {
         let state = conversation.state();
         let mut headers = mirror::of(message, line, state.version.as_deref(), &state.tools);
@@ -69,23 +70,70 @@ async fn post(conversation: &Conversation, message: &Message, line: &Bytes) -> R
 }
 
 async fn attempt(conversation: &Conversation, message: &Message, line: &Bytes) -> Result<(), Lost> {
-    let mut logins = 0;
+    let (mut logins, mut relearned) = (0, false);
+    let stripped = if let Brings::OurAnswer(opened) = message.brings {
+        if opened {
+            conversation.logins.ended().await;
+        }
+        // No server has asked for that.
+        logins = MOST_LOGINS;
+        message::without_our_answer(line).map(Bytes::from)
+    } else {
+        None
+    };
+    let line = stripped.as_ref().unwrap_or(line);
     loop {
         let response = post(conversation, message, line).await.map_err(lost)?;
         if !response.headers().contains_key(OUR_ERROR) {
-            return answered(conversation, message, response).await;
+            match answered(conversation, message, response).await {
+                Err(Lost::Error(error)) if !relearned && relearn::helps(conversation, message, line, &error).await => relearned = true,
+                outcome => return outcome,
+            }
+            continue;
         }
         let wants = scopes_wanted(response.headers());
         let text = whole(response.into_body()).await?;
-        if let Some(wants) = wants.filter(|_| logins < MOST_LOGINS)
-            && conversation.logins.happened(wants.then(|| scopes_of(&text)).flatten()).await
-        {
+        if let Some(wants) = wants.filter(|_| logins < MOST_LOGINS) {
             logins += 1;
-            continue;
+            match conversation.logins.end(wants.then(|| scopes_of(&text)).flatten()).await {
+                State::Done | State::Over => continue,
+                State::Failed(why) => return Err(Lost::Said(why.to_string())),
+                State::Nothing | State::Running => {}
+            }
         }
         let error = message::outcome(&text).error.map(|error| error.get().to_owned());
+        if let Some(wants) = wants
+            && let Some(asked) = shown_by_client(conversation, message, wants.then(|| scopes_of(&text)).flatten(), error.as_deref()).await
+        {
+            return asked;
+        }
         return Err(error.map_or_else(|| Lost::Said("the daemon refuses this without a reason".to_owned()), Lost::Error));
     }
+}
+
+/// Has the client show the login's page, if it can. `None`: it cannot, or has just done so.
+async fn shown_by_client(
+    conversation: &Conversation,
+    message: &Message,
+    scopes: Option<Vec<String>>,
+    ready: Option<&str>,
+) -> Option<Result<(), Lost>> {
+    let Kind::Request(id) = &message.kind else { return None };
+    if message.is_modern() {
+        if !(message.elicits && elicit::may_ask(message) && message.brings == Brings::Nothing) {
+            return None;
+        }
+        let shown = conversation.logins.page(scopes).await?;
+        conversation.write(elicit::question(id, &shown.page, ready).into_bytes()).await;
+        return Some(Ok(()));
+    }
+    if !conversation.state().elicits {
+        return None;
+    }
+    let shown = conversation.logins.page(scopes).await?;
+    let error = elicit::error(&shown.page, ready);
+    conversation.tell_completion(shown);
+    Some(Err(Lost::Error(error)))
 }
 
 /// Whether a login would help, and if so, whether it must ask for more scopes.
@@ -117,10 +165,10 @@ async fn answered(conversation: &Conversation, message: &Message, response: Resp
         return streamed(conversation, message, response.into_body()).await;
     }
     let text = whole(response.into_body()).await?;
-    if Message::read(&text).is_none() {
+    let Some(kind) = Kind::of(&text) else {
         return Err(Lost::Said(format!("the server's answer ({status}) is not a message of MCP")));
-    }
-    deliver(conversation, message, text).await;
+    };
+    deliver(conversation, message, &kind, text).await;
     Ok(())
 }
 
@@ -183,7 +231,9 @@ async fn pass(conversation: &Conversation, message: &Message, body: Incoming, ev
     while let Some(Ok(piece)) = pieces.next().await {
         let complete = events.feed(&piece).map_err(|_| too_large())?;
         for event in complete.into_iter().filter(|event| event.kind == "message") {
-            if Message::read(&event.data).is_some() && deliver(conversation, message, event.data).await {
+            if let Some(kind) = Kind::of(&event.data)
+                && deliver(conversation, message, &kind, event.data).await
+            {
                 return Ok(true);
             }
         }
@@ -192,11 +242,11 @@ async fn pass(conversation: &Conversation, message: &Message, body: Incoming, ev
 }
 
 /// Writes a message of the server; whether it is the answer to this one.
-async fn deliver(conversation: &Conversation, message: &Message, text: Vec<u8>) -> bool {
-    let answers = match Message::read(&text).map(|answer| answer.kind) {
-        Some(Kind::Response(id)) => message.owed().contains(&id),
-        Some(Kind::Batch(_)) => matches!(message.kind, Kind::Batch(_)),
-        _ => false,
+async fn deliver(conversation: &Conversation, message: &Message, kind: &Kind, text: Vec<u8>) -> bool {
+    let answers = match kind {
+        Kind::Response(id) => message.owed().contains(id),
+        Kind::Batch(_) => matches!(message.kind, Kind::Batch(_)),
+        Kind::Request(_) | Kind::Notification => false,
     };
     let changed = if answers { learn(conversation, message, &text) } else { None };
     conversation.write(changed.unwrap_or(text)).await;
@@ -248,7 +298,7 @@ impl Pieces {
     }
 }
 
-async fn whole(body: Incoming) -> Result<Vec<u8>, Lost> {
+pub(super) async fn whole(body: Incoming) -> Result<Vec<u8>, Lost> {
     let mut text = Vec::new();
     let mut pieces = pieces(body);
     while let Some(piece) = pieces.next().await {

@@ -1,5 +1,5 @@
-//! The way to the daemon's relay: one HTTP exchange for each message, each on a connection of its own. It outlasts a restart of
-//! the daemon where nothing was sent yet.
+//! The way to the daemon's relay: one HTTP exchange for each message, on a connection that is its own meanwhile. It outlasts a
+//! restart of the daemon where nothing was sent yet.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;

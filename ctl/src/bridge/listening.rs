@@ -11,7 +11,7 @@ use tokio::time::sleep;
 use super::conversation::Conversation;
 use super::events::Events;
 use super::exchange::{is_events, pieces};
-use super::message::Message;
+use super::message::Kind;
 
 /// The longest pause between two attempts: it doubles while they fail.
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
@@ -55,7 +55,7 @@ async fn listen(conversation: &Conversation, body: hyper::body::Incoming, events
         let Ok(complete) = events.feed(&piece) else { return spoke };
         spoke = true;
         for event in complete {
-            if event.kind == "message" && Message::read(&event.data).is_some() {
+            if event.kind == "message" && Kind::of(&event.data).is_some() {
                 conversation.write(event.data).await;
             }
         }

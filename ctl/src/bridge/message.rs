@@ -2,9 +2,10 @@
 //! byte for byte.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 
 use serde::Deserialize;
-use serde_json::value::RawValue;
+use serde_json::value::{RawValue, to_raw_value};
 use serde_json::{Value, json};
 
 /// What a message is.
@@ -32,7 +33,27 @@ pub(super) struct Message {
     pub(super) name: Option<String>,
     /// The request that it cancels.
     pub(super) cancels: Option<String>,
+    /// Its client shows a person a page, if it is asked to (`elicitation.url`): told once before 2026-07-28, and by every
+    /// message since.
+    pub(super) elicits: bool,
+    /// What the client brings of what it was asked for (since 2026-07-28).
+    pub(super) brings: Brings,
 }
+
+/// What a request brings because it came back with a question (since 2026-07-28).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Brings {
+    /// It was asked for nothing.
+    #[default]
+    Nothing,
+    /// The person's word on our page: whether it was opened.
+    OurAnswer(bool),
+    /// What the server has asked for.
+    Others,
+}
+
+/// What our question is called among those of a request.
+pub(super) const QUESTION: &str = "mcp-authd.login";
 
 #[derive(Deserialize)]
 struct Members<'a> {
@@ -59,25 +80,76 @@ struct Params<'a> {
     request_id: Option<&'a RawValue>,
     #[serde(borrow, default)]
     arguments: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    capabilities: Option<&'a RawValue>,
+    #[serde(borrow, default, rename = "inputResponses")]
+    input_responses: Option<&'a RawValue>,
+    #[serde(borrow, default, rename = "requestState")]
+    request_state: Option<&'a RawValue>,
+}
+
+/// What a client can do, as far as it matters here.
+#[derive(Default, Deserialize)]
+struct Capabilities<'a> {
+    #[serde(borrow, default)]
+    elicitation: Option<&'a RawValue>,
+}
+
+#[derive(Default, Deserialize)]
+struct Elicitation<'a> {
+    #[serde(borrow, default)]
+    url: Option<&'a RawValue>,
+}
+
+/// A person's word on what was shown.
+#[derive(Default, Deserialize)]
+struct Word<'a> {
+    #[serde(borrow, default)]
+    action: Option<Cow<'a, str>>,
 }
 
 #[derive(Default, Deserialize)]
 struct Meta<'a> {
     #[serde(borrow, default, rename = "io.modelcontextprotocol/protocolVersion")]
     version: Option<Cow<'a, str>>,
+    #[serde(borrow, default, rename = "io.modelcontextprotocol/clientCapabilities")]
+    capabilities: Option<&'a RawValue>,
+}
+
+impl Kind {
+    /// What a text is; `None` for what is no message. Its parts are looked at once and no more: it may be long.
+    pub(super) fn of(text: &[u8]) -> Option<Self> {
+        if is_list(text) {
+            return Self::of_batch(text);
+        }
+        Self::of_members(&serde_json::from_slice(text).ok()?)
+    }
+
+    fn of_members(members: &Members<'_>) -> Option<Self> {
+        let id = members.id.map(|id| id.get().to_owned());
+        match (id, &members.method) {
+            (Some(id), Some(_)) => Some(Self::Request(id)),
+            (None, Some(_)) => Some(Self::Notification),
+            (id, None) => Some(Self::Response(id?)),
+        }
+    }
+
+    fn of_batch(text: &[u8]) -> Option<Self> {
+        let messages: Vec<Members<'_>> = serde_json::from_slice(text).ok()?;
+        let requests = messages.iter().filter(|message| message.method.is_some());
+        Some(Self::Batch(requests.filter_map(|message| message.id).map(|id| id.get().to_owned()).collect()))
+    }
 }
 
 impl Message {
-    /// Reads a message; `None` for what is none.
+    /// Reads a message of the client; `None` for what is none.
     pub(super) fn read(text: &[u8]) -> Option<Self> {
-        if text.trim_ascii_start().first() == Some(&b'[') {
-            return Self::read_batch(text);
+        if is_list(text) {
+            return Kind::of_batch(text).map(Self::of);
         }
         let members: Members<'_> = serde_json::from_slice(text).ok()?;
-        let id = members.id.map(|id| id.get().to_owned());
-        let Some(method) = members.method.map(Cow::into_owned) else {
-            return Some(Self { kind: Kind::Response(id?), method: String::new(), version: None, name: None, cancels: None });
-        };
+        let kind = Kind::of_members(&members)?;
+        let Some(method) = members.method.map(Cow::into_owned) else { return Some(Self::of(kind)) };
         let params: Params<'_> = inner(members.params);
         let meta: Meta<'_> = inner(params.meta);
         let named = match method.as_str() {
@@ -87,20 +159,21 @@ impl Message {
             _ => None,
         };
         let cancels = params.request_id.filter(|_| method == "notifications/cancelled");
+        let capabilities = if method == "initialize" { params.capabilities } else { meta.capabilities };
         Some(Self {
-            kind: id.map_or(Kind::Notification, Kind::Request),
+            kind,
             version: meta.version.map(Cow::into_owned),
             name: named.and_then(|name| serde_json::from_str(name.get()).ok()),
             cancels: cancels.map(|id| id.get().to_owned()),
+            elicits: elicits(capabilities),
+            brings: brings(&params),
             method,
         })
     }
 
-    fn read_batch(text: &[u8]) -> Option<Self> {
-        let messages: Vec<Members<'_>> = serde_json::from_slice(text).ok()?;
-        let requests = messages.iter().filter(|message| message.method.is_some());
-        let ids = requests.filter_map(|message| message.id).map(|id| id.get().to_owned()).collect();
-        Some(Self { kind: Kind::Batch(ids), method: String::new(), version: None, name: None, cancels: None })
+    /// What has nothing else to say.
+    fn of(kind: Kind) -> Self {
+        Self { kind, method: String::new(), version: None, name: None, cancels: None, elicits: false, brings: Brings::Nothing }
     }
 
     /// The ids under which an answer is owed.
@@ -118,11 +191,55 @@ impl Message {
     }
 }
 
+fn elicits(capabilities: Option<&RawValue>) -> bool {
+    let capabilities: Capabilities<'_> = inner(capabilities);
+    let elicitation: Elicitation<'_> = inner(capabilities.elicitation);
+    elicitation.url.is_some_and(|url| url.get().starts_with('{'))
+}
+
+fn brings(params: &Params<'_>) -> Brings {
+    let responses: BTreeMap<Cow<'_, str>, &RawValue> = inner(params.input_responses);
+    match responses.get(QUESTION).copied() {
+        Some(word) => Brings::OurAnswer(inner::<Word<'_>>(Some(word)).action.as_deref() == Some("accept")),
+        None if params.input_responses.is_some() || params.request_state.is_some() => Brings::Others,
+        None => Brings::Nothing,
+    }
+}
+
+/// A request without the person's word on our page, which is not the server's business. What else is in it stays as it is.
+pub(super) fn without_our_answer(text: &[u8]) -> Option<Vec<u8>> {
+    let mut message: BTreeMap<Cow<'_, str>, &RawValue> = serde_json::from_slice(text).ok()?;
+    let mut params: BTreeMap<Cow<'_, str>, &RawValue> = serde_json::from_str(message.get("params")?.get()).ok()?;
+    let mut responses: BTreeMap<Cow<'_, str>, &RawValue> = serde_json::from_str(params.remove("inputResponses")?.get()).ok()?;
+    responses.remove(QUESTION);
+    let others = to_raw_value(&responses).ok()?;
+    if !responses.is_empty() {
+        params.insert(Cow::Borrowed("inputResponses"), &others);
+    }
+    let params = to_raw_value(&params).ok()?;
+    message.insert(Cow::Borrowed("params"), &params);
+    serde_json::to_vec(&message).ok()
+}
+
 /// The arguments of a tool's call.
 pub(super) fn arguments(text: &[u8]) -> Value {
     let members: Option<Members<'_>> = serde_json::from_slice(text).ok();
     let params: Params<'_> = inner(members.and_then(|members| members.params));
     params.arguments.and_then(|arguments| serde_json::from_str(arguments.get()).ok()).unwrap_or_default()
+}
+
+/// The question for a server's tools, as the client of this message would ask it; `cursor`: the page after that.
+pub(super) fn tools_list(text: &[u8], cursor: Option<&str>) -> Option<String> {
+    let members: Members<'_> = serde_json::from_slice(text).ok()?;
+    let params: Params<'_> = inner(members.params);
+    let mut meta: Value = serde_json::from_str(params.meta?.get()).ok()?;
+    // It belongs to the call.
+    meta.as_object_mut()?.remove("progressToken");
+    let mut params = json!({ "_meta": meta });
+    if let Some(cursor) = cursor {
+        params["cursor"] = cursor.into();
+    }
+    Some(json!({ "jsonrpc": "2.0", "id": "mcp-authctl-tools", "method": "tools/list", "params": params }).to_string())
 }
 
 /// The error that a message carries, and the result, where it is the answer to a request.
@@ -159,14 +276,19 @@ pub(super) fn unreadable() -> String {
     with_error("null", &json!({ "code": -32700, "message": "this line is not a JSON-RPC message" }).to_string())
 }
 
-/// One line of a message: JSON has line ends only between its parts, where a space does as well.
+/// A message as one line, with its end: JSON has line ends only between its parts, where a space does as well.
 pub(super) fn one_line(mut text: Vec<u8>) -> Vec<u8> {
     for byte in &mut text {
         if matches!(*byte, b'\n' | b'\r') {
             *byte = b' ';
         }
     }
+    text.push(b'\n');
     text
+}
+
+fn is_list(text: &[u8]) -> bool {
+    text.trim_ascii_start().first() == Some(&b'[')
 }
 
 fn inner<'a, T: Default + Deserialize<'a>>(raw: Option<&'a RawValue>) -> T {
@@ -178,7 +300,9 @@ mod tests {
     use super::*;
 
     fn read(text: &str) -> Message {
-        Message::read(text.as_bytes()).expect(text)
+        let message = Message::read(text.as_bytes()).expect(text);
+        assert_eq!(Kind::of(text.as_bytes()).as_ref(), Some(&message.kind), "both say what it is");
+        message
     }
 
     #[test]
@@ -205,15 +329,42 @@ mod tests {
             assert_eq!((message.kind, message.name, message.version), (Kind::Request("1".into()), None, None), "{params}");
         }
         for none in ["", "x", "{}", "3", "{\"id\":1", "[1]", "\u{1}"] {
-            assert_eq!(Message::read(none.as_bytes()), None, "{none:?}");
+            assert_eq!((Message::read(none.as_bytes()), Kind::of(none.as_bytes())), (None, None), "{none:?}");
         }
+    }
+
+    #[test]
+    fn whether_a_client_shows_pages_is_said_in_the_handshake_or_by_every_message() {
+        let shows = |text: &str| read(text).elicits;
+        assert!(shows(r#"{"id":1,"method":"initialize","params":{"capabilities":{"elicitation":{"form":{},"url":{}}}}}"#));
+        let modern = r#"{"id":1,"method":"a","params":{"_meta":{"io.modelcontextprotocol/protocolVersion":"2026-07-28","io.modelcontextprotocol/clientCapabilities":CAPABLE}}}"#;
+        assert!(shows(&modern.replace("CAPABLE", r#"{"elicitation":{"url":{}}}"#)));
+        for none in ["{}", r#"{"elicitation":{}}"#, r#"{"elicitation":{"form":{}}}"#, r#"{"elicitation":{"url":null}}"#, "[]", "3"] {
+            assert!(!shows(&modern.replace("CAPABLE", none)), "{none}");
+        }
+        assert!(!shows(r#"{"id":1,"method":"tools/call","params":{"capabilities":{"elicitation":{"url":{}}}}}"#), "a tool's own");
+    }
+
+    #[test]
+    fn the_persons_word_on_our_page_is_taken_out_and_what_the_server_asked_for_stays() {
+        let ours = r#"{"jsonrpc":"2.0","id":2,"method":"tools/call","params":{"name":"t","inputResponses":{"mcp-authd.login":{"action":"accept"}},"arguments":{"n":1.0e2}}}"#;
+        assert_eq!(read(ours).brings, Brings::OurAnswer(true));
+        assert_eq!(read(&ours.replace("accept", "cancel")).brings, Brings::OurAnswer(false));
+        let left = String::from_utf8(without_our_answer(ours.as_bytes()).unwrap()).unwrap();
+        assert_eq!(left, r#"{"id":2,"jsonrpc":"2.0","method":"tools/call","params":{"arguments":{"n":1.0e2},"name":"t"}}"#);
+        let both = ours.replace(r#""mcp-authd.login":"#, r#""a":{"x":1},"mcp-authd.login":"#);
+        let left = without_our_answer(both.as_bytes()).unwrap();
+        assert_eq!(serde_json::from_slice::<Value>(&left).unwrap()["params"]["inputResponses"], json!({ "a": { "x": 1 } }));
+        assert_eq!(read(&ours.replace("mcp-authd.login", "of-the-server")).brings, Brings::Others);
+        assert_eq!(read(r#"{"id":1,"method":"a","params":{"requestState":"s"}}"#).brings, Brings::Others);
+        assert_eq!(read(r#"{"id":1,"method":"a","params":{}}"#).brings, Brings::Nothing);
     }
 
     #[test]
     fn a_message_in_several_lines_becomes_one_and_stays_the_same() {
         let pretty = "{\n  \"id\": 1,\r\n  \"result\": \"a\\nb\"\n}";
         let line = one_line(pretty.into());
-        assert!(!line.contains(&b'\n') && !line.contains(&b'\r'));
+        assert_eq!(line.iter().position(|byte| matches!(byte, b'\n' | b'\r')), Some(line.len() - 1));
         let value = |text: &[u8]| serde_json::from_slice::<Value>(text).unwrap();
         assert_eq!(value(&line), value(pretty.as_bytes()));
     }

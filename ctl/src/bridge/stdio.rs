@@ -25,14 +25,13 @@ pub(super) fn inlet() -> mpsc::Receiver<Bytes> {
     lines
 }
 
-/// Where the lines for stdout go. It is closed when nobody reads stdout any more.
+/// Where the lines for stdout go, with their ends. It is closed when nobody reads stdout any more.
 pub(super) fn outlet() -> (mpsc::Sender<Bytes>, std::thread::JoinHandle<()>) {
     let (sender, mut lines) = mpsc::channel::<Bytes>(WAITING);
     let thread = std::thread::spawn(move || {
         let mut stdout = io::stdout().lock();
         while let Some(line) = lines.blocking_recv() {
-            let written = stdout.write_all(&line).and_then(|()| stdout.write_all(b"\n")).and_then(|()| stdout.flush());
-            if written.is_err() {
+            if stdout.write_all(&line).and_then(|()| stdout.flush()).is_err() {
                 return;
             }
         }

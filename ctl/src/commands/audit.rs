@@ -75,7 +75,11 @@ fn text(line: &AuditLine) -> String {
     let before = format!("{when} {grant}");
     let room = COLUMNS.saturating_sub(before.width()).max(2 * LEAST);
     let Some(program) = &line.program else { return format!("{before}{}", what(line, room)) };
-    let to = if matches!(line.event.as_str(), event::TOKEN | event::DENIED) { " to " } else { " by " };
+    let to = match line.event.as_str() {
+        event::TOKEN | event::DENIED => " to ",
+        event::CAPABILITY_CLOSED => " of ",
+        _ => " by ",
+    };
     // A word about a program, or a rule: that is what the line is about, and whoever gave it has what is left.
     let is_word = matches!(line.event.as_str(), event::POLICY_CHANGED | event::CONSENT_DECIDED);
     let (process, least) = if is_word { (None, LEAST_OF_A_NAME) } else { (program.pid, LEAST) };
@@ -115,6 +119,9 @@ fn since(at: &str) -> String {
 
 /// A program, by its script with or without what runs it.
 fn who(program: &Program, runner: bool, pid: Option<u32>) -> String {
+    if let Some(client) = &program.client {
+        return format!("{} (client of the relay)", field(client));
+    }
     let process = pid.map(|pid| format!(" ({pid})")).unwrap_or_default();
     let name = |path: &String| path.rsplit(['/', '\\']).next().unwrap_or_default().to_owned();
     match (&program.script, &program.executable, &program.unit) {
@@ -186,6 +193,9 @@ mod tests {
         assert_eq!(text(&line("login_required", None)), "2026-11-21T11:25:00Z github: login required");
         let gone = text(&line("logged_out", Some(Program { pid: Some(7), ..Program::default() })));
         assert_eq!(gone, "2026-11-21T11:25:00Z github: logged out by an unknown program (7)");
+        let ended = Program { pid: Some(7), ..Program::default() };
+        let closed = text(&AuditLine { grant: None, about: Some("github".into()), ..line("capability_closed", Some(ended)) });
+        assert_eq!(closed, "2026-11-21T11:25:00Z capability closed (github) of an unknown program (7)");
     }
 
     #[test]

@@ -1,11 +1,11 @@
 //! `bridge`: what an MCP client starts in place of a remote MCP server. The arguments; the work is `crate::bridge`'s.
 
-use std::path::{Path, PathBuf};
-
 use hyper::HeaderMap;
 use hyper::header::{AUTHORIZATION, COOKIE, HeaderName, HeaderValue};
-use mcp_auth_proto::{GrantName, LoginRequest, Secret, socket_path};
+use mcp_auth_proto::{GrantName, LoginFlow, LoginRequest, socket_path};
 
+use super::bearer::{BearerArgs, Stdin};
+use super::login::remote::ClientArgs;
 use super::target::Target;
 use crate::bridge::{self, Bridge};
 use crate::failure::Failure;
@@ -17,11 +17,15 @@ Examples:
   mcp-authctl bridge notion
   mcp-authctl bridge github:work
   mcp-authctl bridge https://mcp.example.com/mcp
+  mcp-authctl bridge https://a.example --client-credentials --client-id ID --client-secret-file F
+  mcp-authctl bridge https://a.example --client-id build --assertion-file /run/secrets/mcp
   claude mcp add notion -- mcp-authctl bridge notion
   {\"mcpServers\": {\"notion\": {\"command\": \"mcp-authctl\", \"args\": [\"bridge\", \"notion\"]}}}
 
-Where the login is missing or does not reach far enough, it opens the browser if there is one here, and the request
-waits up to 45 seconds; else the answer is an error that names the command. It ends when stdin does, with exit code 0.")]
+Where the login is missing or does not reach far enough, it opens the browser if there is one here,
+and the request waits up to 45 seconds; else the answer is an error that names the command. A client
+that asks for itself needs neither a browser nor a person. It ends when stdin does or at SIGTERM,
+with exit code 0.")]
 pub(crate) struct Args {
     /// The grant's name, or the URL of the MCP server
     #[arg(value_name = "NAME")]
@@ -35,15 +39,13 @@ pub(crate) struct Args {
     /// A scope that a login asks for instead of the usual ones; may be repeated, or hold several separated by spaces
     #[arg(long = "scope", value_name = "SCOPE", value_delimiter = ' ')]
     scopes: Vec<String>,
-    /// With a URL: the client id that the server's authorization server gave you; it is kept
-    #[arg(long, value_name = "ID")]
-    client_id: Option<String>,
-    /// A file with the secret of that client
-    #[arg(long, value_name = "FILE", requires = "client_id")]
-    client_secret_file: Option<PathBuf>,
-    /// With a URL: the client metadata document to show where the authorization server takes one
-    #[arg(long, value_name = "URL")]
-    client_metadata_url: Option<String>,
+    #[command(flatten)]
+    client: ClientArgs,
+    /// Log in with the client's own credentials, without a person (RFC 6749 section 4.4)
+    #[arg(long)]
+    client_credentials: bool,
+    #[command(flatten)]
+    bearer: BearerArgs,
     /// Never open a browser: answer with the error that names the command
     #[arg(long)]
     no_browser: bool,
@@ -51,24 +53,18 @@ pub(crate) struct Args {
 
 pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     let target = target(args)?;
-    let login = LoginRequest {
+    let mut login = LoginRequest {
         provider: target.clone(),
         scopes: (!args.scopes.is_empty()).then(|| args.scopes.clone()),
-        client_id: args.client_id.clone(),
-        client_secret: args.client_secret_file.as_deref().map(secret).transpose()?,
-        client_metadata_url: args.client_metadata_url.clone(),
+        flow: args.client_credentials.then_some(LoginFlow::ClientCredentials),
         unprompted: true,
         browser: true,
         ..LoginRequest::default()
     };
+    args.client.fill(Stdin::Taken, &mut login)?;
+    args.bearer.place(Stdin::Taken, &mut login)?;
     let headers: HeaderMap = args.headers.iter().cloned().collect();
     bridge::run(Bridge { socket: socket_path()?, target, headers, login, no_browser: args.no_browser })
-}
-
-/// The first line of a file.
-fn secret(path: &Path) -> Result<Secret, Failure> {
-    let text = std::fs::read_to_string(path).map_err(|source| Failure::File { path: path.to_owned(), source })?;
-    Ok(Secret::new(text.lines().next().unwrap_or_default().trim().to_owned()))
 }
 
 fn target(args: &Args) -> Result<String, Failure> {

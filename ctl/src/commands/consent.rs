@@ -62,6 +62,9 @@ fn describe(asked: &Consent) {
 
 /// A program for people: the script and what runs it, else the executable; then the unit.
 pub(super) fn program_lines(program: &Program) -> Vec<String> {
+    if let Some(client) = &program.client {
+        return vec![format!("{} (client of the relay)", field(client))];
+    }
     let mut lines = match (&program.script, &program.executable) {
         (Some(script), Some(executable)) => vec![format!("{} (run by {})", field(script), field(executable))],
         (Some(one), None) | (None, Some(one)) => vec![field(one)],

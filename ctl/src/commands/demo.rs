@@ -38,8 +38,8 @@ Examples:
   mcp-authctl demo --seconds 300          many more refreshes
   mcp-authctl demo --json | jq -c 'select(.event == \"refreshed\")'
 
-It needs no running daemon and touches none: it starts one of its own, and leaves nothing behind. It succeeds
-if there was a refresh and no call failed.")]
+It needs no running daemon and touches none: it starts one of its own, and leaves nothing behind.
+It succeeds if there was a refresh and no call failed.")]
 pub(crate) struct Args {
     /// How long the two clients call
     #[arg(long, value_name = "N", default_value_t = 60, value_parser = clap::value_parser!(u64).range(20..=86_400))]

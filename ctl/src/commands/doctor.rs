@@ -23,9 +23,10 @@ use crate::surroundings::Network;
 #[command(after_help = "\
 Examples:
   mcp-authctl doctor
-  mcp-authctl doctor --report > report.txt       for a bug report: no accounts, no hosts of yours, no user name
+  mcp-authctl doctor --report > report.txt       for a bug report: without your names and hosts
   mcp-authctl doctor --json | jq '.checks[] | select(.level == \"failed\")'
-Exit code: 0 when no check failed, else 1. The providers that are configured or logged in to are asked; nobody else is.")]
+Exit code: 0 when no check failed, else 1. The providers that are configured or logged in to are
+asked; nobody else is.")]
 pub(crate) struct Args {
     /// Leave out what tells about you: accounts, paths with your name, hosts and providers that are not built in
     #[arg(long)]
@@ -170,6 +171,7 @@ impl<'a> Found<'a> {
             checks.extend(told.providers());
             checks.extend(told.clock());
             checks.extend(self.issuer());
+            checks.extend(told.relay());
             checks.extend(told.desktop());
         }
         checks.extend(machine::other_tools());

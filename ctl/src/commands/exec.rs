@@ -23,12 +23,15 @@ Examples:
   mcp-authctl exec --only github -- my-server      asks the socket itself, for github alone
   {\"command\": \"mcp-authctl\", \"args\": [\"exec\", \"--set\", \"GITHUB_TOKEN=github\", \"--\", \"my-server\"]}
 
-With --set the program keeps the token that it got: where tokens expire, a program that asks the socket is better served. Until it
-ends `mcp-authctl status` shows what it holds, and nothing but the token's own end takes it away without need.
-With --only the program finds a socket of its own in MCP_AUTHD_SOCKET, on which it, and what it starts, gets tokens of these
-grants and nothing else. The socket is gone when the program ends (Linux). Nothing keeps a program from the daemon's own
-socket but a policy: `mcp-authctl policy --help`.
-Exit codes are the program's own; 126 and 127 when it cannot be started, and this command's before that.")]
+With --set the program keeps the token that it got: where tokens expire, a program that asks the
+socket is better served. Until it ends `mcp-authctl status` shows what it holds, and nothing but the
+token's own end takes it away without need.
+With --only the program finds a socket of its own in MCP_AUTHD_SOCKET, on which it, and what it
+starts, gets tokens of these grants and nothing else. The socket is gone when the program ends
+(Linux). Nothing keeps a program from the daemon's own socket but a policy:
+`mcp-authctl policy --help`.
+Exit codes are the program's own; 126 and 127 when it cannot be started, and this command's before
+that.")]
 pub(crate) struct Args {
     /// A variable and the grant whose token it gets; may be repeated. It replaces an inherited one
     #[arg(long = "set", value_name = "VAR=GRANT", required_unless_present = "only")]

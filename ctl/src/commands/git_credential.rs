@@ -14,12 +14,14 @@ use crate::output;
 #[command(after_help = "\
 Examples:
   git config --global --replace-all credential.https://github.com.helper ''
-  git config --global --add credential.https://github.com.helper '!mcp-authctl git-credential github'
-  git config --global credential.https://git.example.com.helper '!mcp-authctl git-credential work --host git.example.com'
+  git config --global --add \\
+    credential.https://github.com.helper '!mcp-authctl git-credential github'
+  git config --global credential.https://git.example.helper \\
+    '!mcp-authctl git-credential work --host git.example'
 
-A token goes only to the host of the grant's provider, or to a --host, over https. The first line keeps helpers that are
-set for all hosts from storing it. git 2.40 and newer honour the expiry that comes with a token; git 2.46 and newer get
-it as a bearer token where the server takes nothing else.")]
+A token goes only to the host of the grant's provider, or to a --host, over https. The first line
+keeps helpers that are set for all hosts from storing it. git 2.40 and newer honour the expiry that
+comes with a token; git 2.46 and newer get it as a bearer token where the server takes nothing else.")]
 pub(crate) struct Args {
     /// The grant whose token is the password
     #[arg(value_name = "NAME")]

@@ -21,8 +21,8 @@ Examples:
   \"headersHelper\": \"mcp-authctl headers notion\"     in the server's entry of the MCP config
   \"headersHelper\": \"mcp-authctl headers\"            the server as Claude Code names it
 
-It never opens a browser and ends within 8 seconds. Without NAME it takes CLAUDE_CODE_MCP_SERVER_URL, and where no
-grant is for that address, CLAUDE_CODE_MCP_SERVER_NAME.")]
+It never opens a browser and ends within 8 seconds. Without NAME it takes
+CLAUDE_CODE_MCP_SERVER_URL, and where no grant is for that address, CLAUDE_CODE_MCP_SERVER_NAME.")]
 pub(crate) struct Args {
     /// The grant's name, or the URL of the MCP server
     #[arg(value_name = "NAME")]

@@ -19,6 +19,7 @@ use mcp_auth_proto::{
 use self::page::Page;
 use self::remote::RemoteArgs;
 use self::wait::Wait;
+use super::bearer::{BearerArgs, Stdin};
 use super::target::Target;
 use super::{account, scopes, validity};
 use crate::failure::Failure;
@@ -33,12 +34,17 @@ Examples:
   mcp-authctl login github --client-id Ov23liabc   the first time; without it you are asked
   mcp-authctl login github:work                  a second account beside github
   mcp-authctl login github --scope repo --scope read:org
-  mcp-authctl login github --device              type a code at a page, on this machine or your phone
+  mcp-authctl login github --device              type a code at a page, here or on your phone
   mcp-authctl login internal-api --client-credentials     as the client itself, without a person
-  mcp-authctl login https://mcp.example.com/mcp  a remote MCP server: nothing has to be set up before
-  mcp-authctl login github --no-browser          over SSH: open the URL elsewhere, paste the last page's address here
-  mcp-authctl login github --callback-port 8765  over SSH too: `ssh -N -L 8765:127.0.0.1:8765 host` brings the redirect here
-  mcp-authctl login work --code - --verifier - --redirect-uri https://a.example/cb   two lines on stdin: code, verifier")]
+  mcp-authctl login https://mcp.example.com/mcp  a remote MCP server: nothing to set up before
+  mcp-authctl login https://a.example --client-credentials --client-id ID --private-key-file F
+  mcp-authctl login https://a.example --client-id build --assertion-file /run/secrets/mcp
+  mcp-authctl login github --no-browser          over SSH: open the URL elsewhere, paste the last
+                                                 page's address here
+  mcp-authctl login github --callback-port 8765  over SSH too: `ssh -N -L 8765:127.0.0.1:8765 host`
+                                                 brings the redirect here
+  mcp-authctl login work --code - --verifier - --redirect-uri https://a.example/cb
+                                                 two lines on stdin: code, verifier")]
 pub(crate) struct Args {
     /// The provider, the grant to renew (github, github:work), or the URL of a remote MCP server
     #[arg(value_name = "NAME")]
@@ -63,6 +69,8 @@ pub(crate) struct Args {
     callback_port: Option<u16>,
     #[command(flatten)]
     remote: RemoteArgs,
+    #[command(flatten)]
+    bearer: BearerArgs,
     /// Who will log in, as the provider knows them; else it is told the account that is held
     #[arg(long, value_name = "WHO")]
     login_hint: Option<String>,
@@ -87,6 +95,7 @@ pub(crate) fn run(args: Args, client: Client, json: bool) -> Result<(), Failure>
     let client = Arc::new(client);
     let mut request = request(&args)?;
     args.remote.place(&args.target, &client, &mut request)?;
+    args.bearer.place(Stdin::Ours, &mut request)?;
     if !args.scopes.is_empty() {
         tell_new_scopes(&client, &args);
     }
@@ -246,7 +255,9 @@ fn done(grant: &GrantSummary, same_account: &[GrantName], asked: &[String], json
         return output::json(grant);
     }
     output::note(&format!("logged in to {}{} (scopes: {}){}", grant.name, account(grant), scopes(&grant.scopes), validity(grant)));
-    if !grant.refreshable && grant.expires_in.is_some() {
+    if grant.assertion.is_some() && !grant.refreshable {
+        output::note("the token was given for this once: give another when it has expired");
+    } else if !grant.refreshable && grant.expires_in.is_some() {
         output::note("the provider gave no refresh token: log in again when it has expired");
     }
     if !grant.refreshable && grant.expires_in.is_none() {

@@ -18,8 +18,8 @@ Examples:
   mcp-authctl logout --all            everything
   mcp-authctl logout google --forget  here only; other logins of the person go on
 
-Where a revocation ends every login of the person with the client (Google, Discord), logout asks first; without a
-terminal it only forgets.")]
+Where a revocation ends every login of the person with the client (Google, Discord), logout asks
+first; without a terminal it only forgets.")]
 pub(crate) struct Args {
     /// The grant's name, or the URL of the MCP server
     #[arg(value_name = "NAME", required_unless_present = "all")]

@@ -5,6 +5,7 @@ pub(crate) mod add_token;
 pub(crate) mod approve;
 mod assignment;
 pub(crate) mod audit;
+pub(crate) mod bearer;
 pub(crate) mod bridge;
 pub(crate) mod completions;
 mod consent;
@@ -23,6 +24,7 @@ pub(crate) mod pkce;
 pub(crate) mod policy;
 pub(crate) mod provider;
 pub(crate) mod refresh;
+pub(crate) mod relay;
 pub(crate) mod reload;
 pub(crate) mod service;
 pub(crate) mod setup;
@@ -36,6 +38,7 @@ pub(crate) mod vault;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use mcp_auth_proto::{
     Client, ClientError, GrantName, GrantState, GrantSummary, KeySourceKind, NameError, ProviderSummary, Status, VaultState, VaultStatus,
+    similar,
 };
 
 use crate::failure::Failure;
@@ -49,7 +52,12 @@ fn provider_name(text: &str) -> Result<String, NameError> {
 
 /// What the daemon knows of a provider.
 fn provider_of(name: &str, client: &Client) -> Result<ProviderSummary, Failure> {
-    client.providers()?.into_iter().find(|provider| provider.name == name).ok_or_else(|| Failure::NoProvider(name.to_owned()))
+    let mut providers = client.providers()?;
+    let Some(found) = providers.iter().position(|provider| provider.name == name) else {
+        let meant = similar(name, providers.iter().map(|provider| provider.name.as_str())).map(str::to_owned);
+        return Err(Failure::NoProvider { name: name.to_owned(), meant });
+    };
+    Ok(providers.swap_remove(found))
 }
 
 /// `, valid until ...` as far as the expiry is known.
@@ -69,8 +77,19 @@ fn account(grant: &GrantSummary) -> String {
     grant.account.as_ref().map(|account| format!(" as {}", field(account))).unwrap_or_default()
 }
 
+/// The most characters of scopes that are shown in one place, but for the last of them: a server may name hundreds.
+const MOST_SCOPES: usize = 500;
+
 pub(crate) fn scopes(scopes: &[String]) -> String {
-    if scopes.is_empty() { "none told".to_owned() } else { scopes.iter().map(|scope| field(scope)).collect::<Vec<_>>().join(", ") }
+    let mut shown = String::new();
+    for (number, scope) in scopes.iter().enumerate() {
+        if shown.len() > MOST_SCOPES {
+            return format!("{shown} and {} more", scopes.len() - number);
+        }
+        let comma = if shown.is_empty() { "" } else { ", " };
+        shown.push_str(&format!("{comma}{}", field(scope)));
+    }
+    if shown.is_empty() { "none told".to_owned() } else { shown }
 }
 
 /// Tells how the vault is after a verb changed it.
@@ -136,4 +155,18 @@ fn vault_state(vault: &VaultStatus) -> String {
 /// A key source; help, errors and completions list them.
 fn key_source() -> impl TypedValueParser<Value = KeySourceKind> {
     PossibleValuesParser::new(KeySourceKind::ALL.map(KeySourceKind::as_str)).try_map(|word| word.parse::<KeySourceKind>())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_many_scopes_the_first_are_shown_and_the_rest_is_counted() {
+        assert_eq!(scopes(&[]), "none told");
+        assert_eq!(scopes(&["read".to_owned(), "write".to_owned()]), "read, write");
+        let many: Vec<String> = (100..600).map(|number| format!("scope-{number}")).collect();
+        let shown = scopes(&many);
+        assert!(shown.starts_with("scope-100, scope-101") && shown.ends_with(" and 454 more") && shown.len() < 600, "{shown}");
+    }
 }

@@ -43,7 +43,8 @@ enum Verb {
 Examples:
   mcp-authctl policy remove 1          a number of `policy list`
 
-Without its last rule the grant is open to every program of yours again: this asks first, --yes does not.")]
+Without its last rule the grant is open to every program of yours again: this asks first, --yes does
+not.")]
     Remove {
         /// Its number
         id: u32,
@@ -69,7 +70,9 @@ Exit codes: 0 it would get the token, or you would be asked; 6 it would not.")]
     /// Take every rule away, also where the vault's record of them is damaged
     #[command(after_help = "\
 Example:
-  mcp-authctl policy reset         opens every grant to every program of yours, and asks first; --yes does not")]
+  mcp-authctl policy reset
+
+It opens every grant to every program of yours, and asks first; --yes does not.")]
     Reset {
         /// Do not ask
         #[arg(long)]
@@ -131,8 +134,11 @@ struct Subject {
     /// What `mcp-authctl exec --only` started
     #[arg(long, conflicts_with_all = ["program", "script", "unit"])]
     capability: bool,
+    /// The client of the relay's port, by its name in `relay list`
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["program", "script", "unit", "capability"])]
+    client: Option<String>,
     /// Every program that no other rule of the grant names
-    #[arg(long, conflicts_with_all = ["program", "script", "unit", "capability"])]
+    #[arg(long, conflicts_with_all = ["program", "script", "unit", "capability", "client"])]
     anyone: bool,
 }
 
@@ -196,6 +202,7 @@ fn who(subject: &RuleSubject) -> String {
     match subject {
         RuleSubject::Anyone => "every other program".into(),
         RuleSubject::Capability => "what `exec --only` starts".into(),
+        RuleSubject::Client(name) => format!("{} (client of the relay)", field(name)),
         RuleSubject::Program(RuleProgram { executable, script, unit }) => {
             let named = [executable.as_deref(), script.as_deref(), unit.as_deref()];
             named.into_iter().flatten().map(field).collect::<Vec<_>>().join(", ")
@@ -286,6 +293,9 @@ fn warn_of_everybody(rule: &NewRule) {
         {
             output::warning(&format!("every program of yours can run mcp-authctl: this rule opens {} to all of them", rule.grant));
         }
+        RuleSubject::Client(_) => output::warning(
+            "the secret lies in the client's config, where every program of yours can read it, and each can give the name a new one",
+        ),
         RuleSubject::Capability => output::warning(
             "every program of yours can start itself by `exec --only`: with `--ask once` you are asked about each program first",
         ),
@@ -355,6 +365,9 @@ impl Subject {
         }
         if self.capability {
             return Ok(RuleSubject::Capability);
+        }
+        if let Some(name) = self.client {
+            return Ok(RuleSubject::Client(name));
         }
         let executable = self.program.map(real_path).transpose()?;
         let script = self.script.map(real_path).transpose()?;

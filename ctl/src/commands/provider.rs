@@ -40,7 +40,7 @@ enum Verb {
 Examples:
   mcp-authctl provider set-secret github         asks for the secret, without echo
   pass show github-app | mcp-authctl provider set-secret github
-  mcp-authctl provider set-secret idp < private-key.pem     for client_auth = \"private_key_jwt\": PEM or JWK")]
+  mcp-authctl provider set-secret idp < key.pem  for client_auth = \"private_key_jwt\": PEM or JWK")]
     SetSecret {
         /// The provider's name
         #[arg(value_parser = provider_name)]
@@ -57,7 +57,8 @@ Examples:
   mcp-authctl provider add github --client-id Ov23liabc
   mcp-authctl provider add work --preset gitlab --base-url https://git.example.com --client-id abc
   mcp-authctl provider add idp --issuer https://id.example.com --client-id cli --scope openid
-  mcp-authctl provider add old --authorization-endpoint https://a.example/auth --token-endpoint https://a.example/token --client-id x")]
+  mcp-authctl provider add old --client-id x \\
+    --authorization-endpoint https://a.example/auth --token-endpoint https://a.example/token")]
 struct Definition {
     /// The provider's name; where it is a preset's, or defined already, the rest need not name the server
     #[arg(value_parser = provider_name)]

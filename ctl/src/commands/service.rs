@@ -62,7 +62,7 @@ MCP_AUTHD_CONFIG, _STATE_DIR, _KEY_SOURCE, _LOG and _SOCKET go into the files as
     #[command(after_help = "\
 Examples:
   mcp-authctl service stop
-  mcp-authctl service stop --socket      nothing starts it before `service start`, or your next login")]
+  mcp-authctl service stop --socket      nothing starts it until `service start` or your next login")]
     Stop {
         /// Close the socket too, so that no request starts the daemon
         #[arg(long)]

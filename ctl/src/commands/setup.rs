@@ -21,7 +21,8 @@ Examples:
   mcp-authctl setup --key-source passphrase      asks for a new passphrase, twice
   mcp-authctl setup --key-source key-file        no safer than the disk it lies on
   pass show vault | mcp-authctl setup --key-source passphrase --yes
-Without a terminal nothing is asked: --key-source says where the key goes, --yes agrees to everything else.")]
+Without a terminal nothing is asked: --key-source says where the key goes, --yes agrees to all
+else.")]
 pub(crate) struct Args {
     /// Where the key is kept; without it the keychain, and you are asked where none answers
     #[arg(long, value_name = "KIND", value_parser = key_source())]

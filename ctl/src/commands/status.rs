@@ -20,8 +20,8 @@ Examples:
   mcp-authctl status --check github || mcp-authctl login github
   mcp-authctl status --json | jq '.grants[] | select(.state != \"ok\")'
 
---check exits with 0 when a token can be had, 3 when a login is needed, 4 when the daemon does not run,
-5 when the provider does not answer, and 7 when the vault is locked.")]
+--check exits with 0 when a token can be had, 3 when a login is needed, 4 when the daemon does not
+run, 5 when the provider does not answer, and 7 when the vault is locked.")]
 pub(crate) struct Args {
     /// Show this grant only, in full
     #[arg(value_name = "NAME", conflicts_with_all = ["check", "long"])]
@@ -143,6 +143,10 @@ fn problems(status: &Status) -> Vec<String> {
         lines.push(format!("issuer: {}", field(error)));
         lines.push("  hint: end the program that has the port, or change `listen` in [issuer], then `mcp-authctl reload`".to_owned());
     }
+    if let Some(error) = status.relay.as_ref().and_then(|relay| relay.error.as_deref()) {
+        lines.push(format!("relay: {}", field(error)));
+        lines.push("  hint: end the program that has the port, or change `listen` in [relay], then `mcp-authctl reload`".to_owned());
+    }
     lines.extend(not_durable(status).map(|told| format!("disk: {told}")));
     if let Some(told) = audit_unwritten(status) {
         lines.extend([told, format!("  hint: {MEND_AUDIT}")]);
@@ -167,6 +171,7 @@ fn to_do(grant: &GrantSummary) -> String {
         _ if grant.refresh_token_ending => ending(grant),
         _ if grant.not_durable => "not on disk yet".to_owned(),
         _ if !grant.refreshable && grant.expires_in.is_some() => format!("by then: {}", field(&grant.remedy)),
+        _ if grant.dpop => format!("no program gets its tokens: mcp-authctl bridge {}", grant.name),
         _ => String::new(),
     }
 }
@@ -194,12 +199,21 @@ fn description(grant: &GrantSummary) -> String {
     add("last error", &grant.last_error);
     add("refreshed at", &grant.refreshed_at);
     add("fingerprint", &grant.fingerprint);
+    if grant.closed {
+        lines.push(("closed", "to all but the programs that `mcp-authctl policy list` names".to_owned()));
+    }
     if grant.default {
         lines.push(("default", format!("{} stands for it", grant.name.base())));
     }
     lines.push(("scopes", scopes(&grant.scopes)));
     if grant.client_credentials {
         lines.push(("login", "none: the client's own credentials".to_owned()));
+    }
+    if grant.dpop {
+        lines.push(("tokens", format!("bound to a key of the daemon (DPoP), for mcp-authctl bridge {} alone", grant.name)));
+    }
+    if let Some(assertion) = &grant.assertion {
+        lines.push(("login", format!("none: {}", field(assertion))));
     }
     if grant.on_demand {
         lines.push(("next refresh", "on demand".to_owned()));

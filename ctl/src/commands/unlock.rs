@@ -10,7 +10,7 @@ use crate::failure::Failure;
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
-  mcp-authctl unlock                                    asks for the passphrase, without echo, if there is one
+  mcp-authctl unlock                                    asks for the passphrase, without echo
   systemd-ask-password 'vault:' | mcp-authctl unlock    from stdin")]
 pub(crate) struct Args {}
 

@@ -21,7 +21,7 @@ pub(crate) fn run(args: &Args, client: &Client, json: bool) -> Result<(), Failur
     let base = args.name.base();
     let Some(label) = args.name.label() else { return take_back(base, client, json) };
     let grant = client.grant(&args.name)?;
-    let bare: GrantName = base.parse().map_err(|_| Failure::NoProvider(base.to_owned()))?;
+    let bare: GrantName = base.parse().map_err(|_| Failure::NoProvider { name: base.to_owned(), meant: None })?;
     match client.grant(&bare) {
         Ok(held) if held.name == bare => return Err(Failure::BareNameTaken(bare.to_string())),
         // It stands for a grant with a label, for none, or for too many.

@@ -57,7 +57,7 @@ impl Filter {
 }
 
 fn is_of(program: &Program, text: &str) -> bool {
-    let names = [&program.executable, &program.script, &program.unit];
+    let names = [&program.executable, &program.script, &program.unit, &program.client];
     names.into_iter().flatten().any(|name| name.contains(text)) || program.pid.is_some_and(|pid| pid.to_string() == text)
 }
 

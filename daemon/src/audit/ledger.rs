@@ -216,7 +216,8 @@ mod tests {
                     2 => prop_assert_eq!(told + count(ledger.pending(at(clock))), used),
                     _ => {
                         used += 1;
-                        if let Some(counter) = connections[number].another(&grant) {
+                        let (counter, is_first) = connections[number].another(&grant);
+                        if is_first {
                             let line = ledger.take(entry(event::TOKEN, ["a", "b"][number / 2], Some(counter)), at(clock));
                             told += count(line.into_iter().collect());
                         }

@@ -89,6 +89,31 @@ async fn the_first_token_of_a_connection_is_a_line_at_once_and_the_others_are_a_
     }
 }
 
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn further_connections_of_a_process_are_counts_without_a_look_or_a_note_of_their_own() {
+    let folder = tempfile::tempdir().unwrap();
+    let audit = Audit::start(folder.path().join("state"), Arc::new(SystemClock)).unwrap();
+    let (desk, github) = (audit.0.as_ref().unwrap(), "github".parse().unwrap());
+    let own = Peer { uid: crate::platform::own_uid(), pid: Some(std::process::id()) };
+    for number in 0..100 {
+        let (near, _far) = tokio::net::UnixStream::pair().unwrap();
+        let near = Arc::new(Mutex::new(near));
+        let caller = Caller::of(&near, own, None);
+        (0..3).for_each(|_| audit.served(&caller, &github));
+        let looks = LOOKUPS as usize - desk.lookups.available_permits();
+        assert_eq!(looks, usize::from(number == 0), "looks for connection {number}");
+        while desk.lookups.available_permits() < LOOKUPS as usize {
+            tokio::task::yield_now().await;
+        }
+    }
+    let told = audit.read(AuditRequest::default()).await.unwrap();
+    assert_eq!(events(&told), [("started", 1), ("token", 1), ("token", 299)]);
+    let executable = told[1].program.as_ref().unwrap().executable.as_deref();
+    assert_eq!(executable, std::env::current_exe().unwrap().canonicalize().unwrap().to_str());
+    assert_eq!(told[1].program, told[2].program);
+}
+
 #[test]
 fn a_reader_follows_what_it_asked_for_and_is_dropped_when_it_lags() {
     let folder = tempfile::tempdir().unwrap();

@@ -199,12 +199,15 @@ impl<'a> Person<'a> {
 
     /// Whether it is the same person, by the provider's identifier, else by the name for people; `None` where that is not known.
     fn is(&self, other: &Self) -> Option<bool> {
-        // Two clients that ask for themselves are no two people: the config says which one counts.
-        let nobody = self.definition.client_credentials && other.definition.client_credentials;
+        // Two clients that ask for themselves, or two workloads, are no two people: the config says which one counts.
+        let nobody = [self, other].iter().all(|one| one.definition.client_credentials || one.definition.is_a_workload());
         if nobody || !self.same_server(other) {
             return None;
         }
-        match ((self.subject, other.subject), (self.account, other.account)) {
+        // An identity provider's names for people are none of the server's.
+        let same_namer = self.definition.vouched_by() == other.definition.vouched_by();
+        let subject = |one: &Self| one.subject.filter(|_| same_namer);
+        match ((subject(self), subject(other)), (self.account, other.account)) {
             ((Some(mine), Some(theirs)), _) | (_, (Some(mine), Some(theirs))) => Some(mine == theirs),
             _ => None,
         }

@@ -4,14 +4,19 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use mcp_auth_proto::ErrorBody;
 use tokio::sync::{oneshot, watch};
 
 use crate::clock::{Clock, Now};
 use crate::failpoint;
 use crate::grant::record::{Definition, GrantRecord};
 use crate::grant::{Attempt, AttemptError, Verdict};
+use crate::login::bearer::{Bearer, Purpose};
+use crate::oauth::assertion::AssertionError;
+use crate::oauth::jwt::Jwt;
 use crate::oauth::token::{TokenError, TokenResponse};
-use crate::oauth::{Sent, assertion, identity, revoke, token};
+use crate::oauth::{Sent, assertion, identity, jwt_bearer, revoke, token};
+use crate::proofs::{NoAnswer, Nonces, Proofs};
 use crate::provider::{Provider, Quirks, secret_command};
 use crate::secret::{AccessToken, ClientSecret, RefreshToken};
 use crate::transport::{Request, Transport};
@@ -30,31 +35,37 @@ pub(super) struct Way {
     pub(super) provider: Provider,
     /// The stored client secret; a configured command comes first.
     pub(super) secret: Option<ClientSecret>,
+    /// What servers have told of their nonces.
+    pub(super) nonces: Arc<Nonces>,
 }
 
 impl Way {
     /// The client secret, from the command or the vault.
     pub(super) async fn client_secret(&self) -> Result<Option<ClientSecret>, String> {
-        match &self.provider.client_secret_command {
-            Some(argv) => secret_command::run(argv).await.map(Some).map_err(|error| error.to_string()),
-            None => Ok(self.secret.clone()),
-        }
+        secret_command::of(&self.provider, self.secret.as_ref()).await.map_err(|error| error.to_string())
     }
 }
 
-/// One refresh: intent, request, check. Where the client asks for itself nothing is used up, so there is no intent. Gives
-/// the time at which the request was sent.
+/// What one refresh is about.
+pub(super) struct Errand {
+    pub(super) record: GrantRecord,
+    pub(super) attempt: Attempt,
+    /// What takes the place of the refresh token, where that is an assertion, or why it is not to be had.
+    pub(super) bearer: Option<Result<Bearer, ErrorBody>>,
+}
+
+/// One refresh: intent, request, check. Without a refresh token nothing is used up, so there is no intent. Gives the time at
+/// which the request was sent.
 pub(super) async fn refresh(
     way: Way,
     vault: Vault,
-    record: GrantRecord,
-    attempt: Attempt,
+    Errand { record, attempt, bearer }: Errand,
     mut suspended: watch::Receiver<u64>,
 ) -> (Now, Result<TokenResponse, AttemptError>) {
     let started = way.clock.now();
     let secret = match way.client_secret().await {
         Ok(secret) => secret,
-        Err(reason) => return (started, Err(AttemptError::NoClientSecret(reason))),
+        Err(reason) => return (started, Err(AttemptError::NoCredentials(reason))),
     };
     failpoint::at(format_args!("refresh begins"));
     if let Some(token) = &attempt.refresh_token
@@ -64,37 +75,84 @@ pub(super) async fn refresh(
         return (started, Err(AttemptError::NotDurable(reason)));
     }
     failpoint::at(format_args!("intent synced"));
-    let quirks = &way.provider.quirks;
-    let Some(request) = request(quirks, &record, &attempt, secret.as_ref()) else {
-        let error = TokenError::Unusable("the grant has no token endpoint".into());
-        return (started, Err(AttemptError::Provider(error)));
+    let assertion = match bearer {
+        Some(bearer) => match assertion_for(&way, &record, bearer).await {
+            Ok(assertion) => Some(assertion),
+            Err(error) => return (started, Err(error)),
+        },
+        None => None,
     };
     suspended.mark_unchanged();
     let sent_at = way.clock.now();
-    let request = match assertion::prove(request, (&record.definition, quirks), secret.as_ref(), sent_at.wall) {
-        Ok(request) => request,
-        Err(error) => return (started, Err(AttemptError::NoClientSecret(error.to_string()))),
-    };
-    let sent = Sent::of(&request);
     let result = tokio::select! {
-        answer = way.transport.send(request) => match answer {
-            Ok(response) => {
-                failpoint::at(format_args!("answer read"));
-                token::check(&response, quirks).map_err(|error| error.without(&sent))
-            }
-            Err(error) => Err(token::from_transport(error)),
+        answer = exchange(&way, &record, &attempt, (secret.as_ref(), assertion.as_ref())) => match answer {
+            Ok(result) => result,
+            Err(error) => return (started, Err(AttemptError::NoCredentials(error.to_string()))),
         },
         () = overslept(&mut suspended) => Err(TokenError::Lost("the machine was asleep while the provider answered".into())),
     };
     (sent_at, result.and_then(|response| same_subject(&record, response, &way)).map_err(AttemptError::Provider))
 }
 
-/// The refresh, or the client's question for another token.
-fn request(quirks: &Quirks, record: &GrantRecord, attempt: &Attempt, secret: Option<&ClientSecret>) -> Option<Request> {
-    let (definition, resource) = (&record.definition, record.resource.as_deref());
-    match &attempt.refresh_token {
-        Some(refresh_token) => token::refresh(definition, quirks, secret, refresh_token, resource),
-        None => token::client_credentials(definition, quirks, secret, &record.requested_scopes, resource),
+/// The request and its answer, checked. `Err`: the client cannot sign for itself.
+async fn exchange(
+    way: &Way,
+    record: &GrantRecord,
+    attempt: &Attempt,
+    (secret, assertion): (Option<&ClientSecret>, Option<&Jwt>),
+) -> Result<Result<TokenResponse, TokenError>, AssertionError> {
+    let quirks = &way.provider.quirks;
+    if request(quirks, (record, attempt), secret, assertion).is_none() {
+        return Ok(Err(TokenError::Unusable("the grant has no token endpoint".into())));
+    }
+    let make = || {
+        let request = request(quirks, (record, attempt), secret, assertion).expect("it was there a line before");
+        assertion::prove(request, (&record.definition, quirks), secret, way.clock.now().wall)
+    };
+    let proofs = Proofs { key: record.proof_key.clone(), nonces: way.nonces.clone() };
+    match proofs.send((&*way.transport, &*way.clock), make).await {
+        Ok(answered) => {
+            failpoint::at(format_args!("answer read"));
+            Ok(proofs.check(&answered, quirks, way.clock.now().wall))
+        }
+        Err(NoAnswer::Client(error)) => Err(error),
+        Err(error) => Ok(Err(error.into())),
+    }
+}
+
+/// The refresh, or the client's question for another token, with an assertion or its own credentials.
+fn request(
+    quirks: &Quirks,
+    (record, attempt): (&GrantRecord, &Attempt),
+    secret: Option<&ClientSecret>,
+    assertion: Option<&Jwt>,
+) -> Option<Request> {
+    let (definition, scopes, resource) = (&record.definition, &record.requested_scopes, record.resource.as_deref());
+    match (&attempt.refresh_token, assertion) {
+        (Some(refresh_token), _) => token::refresh(definition, quirks, secret, refresh_token, resource),
+        (None, Some(assertion)) => jwt_bearer::request(definition, quirks, secret, jwt_bearer::Ask { assertion, scopes, resource }),
+        (None, None) => token::client_credentials(definition, quirks, secret, scopes, resource),
+    }
+}
+
+/// An assertion for a grant that was made with one. Where others are to blame who may be well again soon, the next who asks has it
+/// tried again; what the grant's own server has not said must not count for its other grants.
+async fn assertion_for(way: &Way, record: &GrantRecord, bearer: Result<Bearer, ErrorBody>) -> Result<Jwt, AttemptError> {
+    let bearer = bearer.map_err(|error| AttemptError::NoCredentials(error.error_description))?;
+    let whose = bearer.token.to_string();
+    let (resource, scopes) = (record.resource.as_deref(), record.requested_scopes.as_slice());
+    let purpose = Purpose { definition: &record.definition, resource, scopes, clock: &*way.clock };
+    let found = bearer.assertion(purpose).await.map_err(|error| match error.is_transient() {
+        true => AttemptError::Provider(TokenError::Unusable(error.to_string())),
+        false => AttemptError::NoCredentials(error.to_string()),
+    })?;
+    match (&record.subject, &found.identity.subject) {
+        (Some(expected), Some(subject)) if subject != expected => {
+            let name = &record.name;
+            let sentence = format!("{whose} speaks of another person than the grant, whom `mcp-authctl login {name}` puts in its place");
+            Err(AttemptError::NoCredentials(sentence))
+        }
+        _ => Ok(found.jwt),
     }
 }
 
@@ -173,9 +231,11 @@ async fn overslept(suspended: &mut watch::Receiver<u64>) {
     tokio::time::sleep(AFTER_SUSPEND).await;
 }
 
-/// Tokens of somebody else never replace those of a grant.
+/// Tokens of somebody else never replace those of a grant. What an identity provider calls a person is compared before its word
+/// is sent: the server has names of its own.
 fn same_subject(record: &GrantRecord, response: TokenResponse, way: &Way) -> Result<TokenResponse, TokenError> {
-    let (Some(expected), Some(id_token), Some(client_id)) = (&record.subject, &response.id_token, &record.definition.client_id) else {
+    let subject = record.subject.as_ref().filter(|_| record.definition.vouched_by().is_none());
+    let (Some(expected), Some(id_token), Some(client_id)) = (subject, &response.id_token, &record.definition.client_id) else {
         return Ok(response);
     };
     let audience = identity::Audience { issuer: record.definition.issuer.as_deref(), client_id, now: way.clock.now().wall };

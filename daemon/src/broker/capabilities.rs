@@ -6,6 +6,7 @@ use mcp_auth_proto as wire;
 use mcp_auth_proto::{ErrorBody, ErrorCode, GrantName, event};
 
 use super::core::{Core, answer};
+use super::served::{Purpose, Served};
 use super::{Broker, Reply};
 use crate::audit::Note;
 use crate::caller::Caller;
@@ -14,7 +15,7 @@ use crate::ipc::capability::Memory;
 use crate::policy::{Decision, Only, Right, allow};
 use crate::vault::Record;
 
-/// The most grants of one socket.
+/// The most grants of one socket, or of one client of the relay's port.
 const MOST_GRANTS: usize = 16;
 
 impl Broker {
@@ -25,29 +26,33 @@ impl Broker {
 
     /// What remembers the capability sockets.
     pub fn capability_memory(&self) -> Memory {
-        Memory { records: self.capabilities.clone(), vault: self.edges.vault.clone(), broker: self.clone() }
+        Memory { records: self.0.capabilities.clone(), vault: self.0.edges.vault.clone(), broker: self.clone() }
     }
 
-    /// A capability socket for these grants is gone.
-    pub fn capability_closed(&self, only: &Only) {
+    /// The capability socket of this process for these grants is gone.
+    pub fn capability_closed(&self, process: u32, only: &Only) {
         let names = only.names();
-        self.audit().note(Note::of(event::CAPABILITY_CLOSED).about(&names));
-        self.tell(event::CAPABILITY_CLOSED, names);
+        self.audit().note_of(process, Note::of(event::CAPABILITY_CLOSED).about(&names));
+        self.tell(event::CAPABILITY_CLOSED, format!("{names} (process {process})"));
     }
 }
 
 impl Core {
     fn capability(&mut self, names: &[GrantName], reply: Reply<Only>) {
+        let only = self.held_by_name(names).map(Only::new);
+        answer(reply, only);
+    }
+
+    /// Grants that are held, as they were asked for and by their own names.
+    pub(super) fn held_by_name(&self, names: &[GrantName]) -> Result<Vec<(GrantName, GrantName)>, ErrorBody> {
         if names.is_empty() || names.len() > MOST_GRANTS {
-            let error = ErrorBody::new(ErrorCode::InvalidRequest, format!("a socket is for 1 to {MOST_GRANTS} grants"));
-            return answer(reply, Err(error));
+            return Err(ErrorBody::new(ErrorCode::InvalidRequest, format!("it must be for 1 to {MOST_GRANTS} grants")));
         }
         let meant = names.iter().map(|asked| {
             let own = self.meant(asked);
             self.held(&own).map(|_| (asked.clone(), own.clone()))
         });
-        let only = meant.collect::<Result<Vec<_>, _>>().map(Only::new);
-        answer(reply, only);
+        meant.collect()
     }
 
     /// A token for whoever came through a capability socket.
@@ -55,11 +60,11 @@ impl Core {
         &mut self,
         asker: Asker,
         request: wire::TokenRequest,
-        caller: Arc<Caller>,
-        reply: Reply<wire::TokenAnswer>,
+        (caller, purpose): (Arc<Caller>, Purpose),
+        reply: Reply<Served>,
     ) {
         self.when_open(reply, move |core, reply| match core.confined(&caller, request) {
-            Ok(request) => core.token(asker, request, caller, reply),
+            Ok(request) => core.token(asker, request, (caller, purpose), reply),
             Err(error) => answer(reply, Err(error)),
         });
     }

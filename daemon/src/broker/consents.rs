@@ -17,7 +17,7 @@ use crate::oauth::text::{clean, quoted, visible};
 use crate::policy::asks::{Ask, Asked, Identity, NO_STANDS, Question};
 use crate::policy::decision::Times;
 use crate::policy::rule::{Rule, TokenFacts, is_go_between};
-use crate::policy::{Program, Who};
+use crate::policy::{Only, Program, Who};
 
 /// A request that waits for a person's word.
 pub(super) struct Paused {
@@ -123,7 +123,7 @@ impl Core {
             let refused = |sentence: String, hint: String| ErrorBody::new(ErrorCode::AccessDenied, sentence).hint(hint);
             match (allow, identity(&who) == asker) {
                 // The rules may have changed since it was asked, and others have had its rate.
-                (true, true) => core.judge_known(paused.wanted, who, Some(paused.token)),
+                (true, true) => core.judge_known(paused.wanted, &who, Some(paused.token)),
                 (true, false) => {
                     let sentence = format!("what asks for a token of `{grant}` is not the program any more that you allowed");
                     answer(paused.wanted.reply, Err(refused(sentence, "ask again".into())));
@@ -242,7 +242,7 @@ impl Core {
 
 fn question(paused: &Paused, who: &Who, times: Times) -> Question {
     let asker = identity(who);
-    let times = if who.program.as_ref().is_some_and(can_be_remembered) { times } else { Times::Always };
+    let times = if who.program.as_deref().is_some_and(can_be_remembered) { times } else { Times::Always };
     Question { asker, grant: paused.wanted.grant.clone(), token: paused.token.clone(), times }
 }
 
@@ -252,10 +252,11 @@ pub(super) fn can_be_remembered(program: &Program) -> bool {
 }
 
 fn identity(who: &Who) -> Identity {
-    let program = who.program.as_ref();
+    let program = who.program.as_deref();
     Identity {
         executable: program.map(|program| program.executable.clone()),
         script: program.and_then(|program| program.script.clone()),
+        client: who.only.as_ref().and_then(Only::client).map(str::to_owned),
         stamps: program.and_then(|program| program.stamps),
     }
 }
@@ -263,7 +264,7 @@ fn identity(who: &Who) -> Identity {
 /// Who asks, with what a person should know before a yes.
 fn shown(who: &Who) -> wire::Program {
     let mut shown = who.shown();
-    if who.program.as_ref().is_some_and(|program| is_go_between(&program.executable)) {
+    if who.program.as_deref().is_some_and(|program| is_go_between(&program.executable)) {
         shown.weak.push("every program of yours can run it, and who is behind it cannot be told".into());
     }
     shown
@@ -271,7 +272,7 @@ fn shown(who: &Who) -> wire::Program {
 
 fn program_of(consent: &wire::Consent) -> &str {
     let program = &consent.program;
-    program.script.as_deref().or(program.executable.as_deref()).unwrap_or("an unknown program")
+    program.client.as_deref().or(program.script.as_deref()).or(program.executable.as_deref()).unwrap_or("an unknown program")
 }
 
 /// `1234-5678`: told apart from the issuer's codes, which are letters. Good for a minute, on the person's own socket only.
@@ -303,7 +304,10 @@ fn consent_required(consent: &wire::Consent) -> ErrorBody {
 
 /// The command that lets a program in for good, where there is one that lets in nobody else.
 fn way_in(grant: &GrantName, who: &Who) -> String {
-    let (option, path) = match &who.program {
+    if let Some(client) = who.only.as_ref().and_then(Only::client) {
+        return format!("mcp-authctl policy add {grant} --client {client}");
+    }
+    let (option, path) = match who.program.as_deref() {
         Some(Program { script: Some(script), .. }) => ("script", script),
         Some(Program { executable, interpreter: false, .. }) if !is_go_between(executable) => ("program", executable),
         _ => return "mcp-authctl policy list".to_owned(),
@@ -326,7 +330,7 @@ mod tests {
         let of = |executable: &str| {
             let program = Program { executable: executable.into(), ..Program::default() };
             let peer = crate::policy::Peer { uid: 1, pid: Some(7) };
-            way_in(&"github".parse().unwrap(), &Who { peer, program: Some(program), only: None, weak: vec![] })
+            way_in(&"github".parse().unwrap(), &Who { peer, program: Some(program.into()), only: None, weak: vec![] })
         };
         assert_eq!(of("/usr/bin/claude"), "mcp-authctl policy add github --program /usr/bin/claude");
         assert_eq!(of("/tmp/my 'x; rm ~"), r"mcp-authctl policy add github --program '/tmp/my '\''x; rm ~'");

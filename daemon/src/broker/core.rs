@@ -8,12 +8,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use mcp_auth_proto as wire;
-use mcp_auth_proto::{ErrorBody, GrantName, TokenAnswer, event};
+use mcp_auth_proto::{ErrorBody, GrantName, event};
 use tokio::sync::{mpsc, watch};
 use tokio::task::AbortHandle;
 
 use super::aside;
-use super::attempt::{self, Way};
+use super::attempt::{self, Errand, Way};
 use super::doctor::Doctor;
 use super::gate::Gate;
 use super::holders::{Holders, Keeper};
@@ -23,7 +23,9 @@ use super::logins::Logins;
 use super::notices::Board;
 use super::policy::{Bound, PolicySide};
 use super::providers::StoredSecret;
+use super::relay_clients::RelaySide;
 use super::remote::RemoteSide;
+use super::served::{Purpose, Served};
 use super::telling::Told;
 use super::transports::Transports;
 use super::{Edges, Message, Reply};
@@ -37,6 +39,7 @@ use crate::grant::{Asker, Attempt, AttemptError, Effect, Grant, Input, News, Ter
 use crate::metrics::Metrics;
 use crate::notices::Occasion;
 use crate::oauth::token::{TokenError, TokenResponse};
+use crate::proofs::Nonces;
 use crate::provider::{DefaultLifetime, Provider, RefreshPlan};
 use crate::transport::surroundings;
 use crate::vault::{Done, Record, RecordId, RecordKind, VaultError};
@@ -73,8 +76,10 @@ pub(crate) struct Core {
     pub(super) secrets: HashMap<String, StoredSecret>,
     pub(super) logins: Logins,
     pub(super) remote: RemoteSide,
+    pub(super) nonces: Arc<Nonces>,
     pub(super) doctor: Doctor,
     pub(super) issuer: IssuerSide,
+    pub(super) relay: RelaySide,
     /// What the vault held of capability sockets when it was opened last.
     pub(super) capabilities: watch::Sender<Arc<Vec<Record>>>,
     pub(super) policy: PolicySide,
@@ -85,6 +90,8 @@ pub(crate) struct Core {
     pub(super) leaving: HashMap<Ticket, (Way, GrantRecord)>,
     readers: Vec<mpsc::Sender<wire::Event>>,
     lives: Ticket,
+    /// Questions of the broker itself, counted from the top: those of others are counted from below.
+    own_askers: Asker,
     suspended: watch::Sender<u64>,
     last_seen: (Boot, Instant),
     pub(super) started: Boot,
@@ -94,13 +101,13 @@ pub(crate) struct Core {
 /// Somebody who waits for a token.
 pub(super) struct Waiting {
     pub(super) grant: GrantName,
-    pub(super) reply: Reply<TokenAnswer>,
+    pub(super) reply: Reply<Served>,
     /// Who will keep the token, if anybody.
     pub(super) keeper: Option<Keeper>,
     /// The most that the token may be, where the grant is closed.
     pub(super) bound: Option<Bound>,
-    /// A token is what it waits for, and not the end of a refresh.
-    pub(super) wants_token: bool,
+    /// What it waits for.
+    pub(super) purpose: Purpose,
 }
 
 /// When each grant wants to wake.
@@ -116,6 +123,7 @@ impl Core {
         Self {
             transports: Transports::new(edges.connect, &config),
             issuer: IssuerSide::new(config.issuer.clone()),
+            relay: RelaySide::new(config.relay),
             capabilities: watch::Sender::default(),
             board: Board::new(config.notifications, edges.desktop, &mailbox),
             audit: edges.audit.clone(),
@@ -139,12 +147,14 @@ impl Core {
             secrets: HashMap::new(),
             logins: Logins::default(),
             remote: RemoteSide::default(),
+            nonces: Arc::default(),
             doctor: Doctor::default(),
             policy: PolicySide::default(),
             storing: Vec::new(),
             leaving: HashMap::new(),
             readers: Vec::new(),
             lives: 0,
+            own_askers: Asker::MAX,
             suspended: watch::Sender::new(0),
             last_seen: (started, Instant::now()),
             started,
@@ -230,14 +240,16 @@ impl Core {
                     });
                 }
                 Effect::Reply(asker, answer) => {
-                    if let Some(Waiting { reply, keeper, bound, wants_token, .. }) = self.askers.remove(&asker) {
+                    if let Some(Waiting { reply, keeper, bound, purpose, .. }) = self.askers.remove(&asker) {
                         failpoint::at(format_args!("reply"));
                         // Made after the decision, the token may be another than was decided about.
                         let answer = match bound {
                             Some(bound) => answer.and_then(|token| self.within(name, &bound, token)),
                             None => answer,
                         };
-                        if wants_token && answer.is_ok() {
+                        // A login that came meanwhile may have bound it to a key.
+                        let answer = answer.and_then(|token| self.fits(name, purpose).map(|()| token));
+                        if purpose != Purpose::Refresh && answer.is_ok() {
                             self.metrics.of(name.base()).tokens += 1;
                         }
                         if let (Some(keeper), Ok(answer)) = (keeper, &answer) {
@@ -245,7 +257,7 @@ impl Core {
                         }
                         let refused = answer.as_ref().err().map(|error| error.error);
                         // Whoever has gone meanwhile needs no answer.
-                        let _ = reply.send(answer);
+                        let _ = reply.send(answer.map(|answer| Served { answer, proofs: self.proofs_for(name, purpose) }));
                         if let Some(refused) = refused {
                             self.notice_refusal(name, refused);
                         }
@@ -280,6 +292,12 @@ impl Core {
         grant
     }
 
+    /// An asker for a question of our own.
+    pub(super) fn own_asker(&mut self) -> Asker {
+        self.own_askers -= 1;
+        self.own_askers
+    }
+
     /// A start for a grant's jitter and tickets.
     pub(super) fn life(&mut self) -> (u64, Ticket) {
         self.lives += TICKETS_OF_A_LIFE;
@@ -302,8 +320,8 @@ impl Core {
             return Some(Terms { can_probe, ..Terms::default() });
         }
         self.provider_of(definition).map(|provider| Terms {
-            // What a client gets for itself is no refresh: it is asked for on demand, beside the token before it.
-            refresh_invalidates_access_token: provider.quirks.refresh_invalidates_access_token && !definition.client_credentials,
+            // What is got without a page is no refresh: it is asked for on demand, beside the token before it.
+            refresh_invalidates_access_token: provider.quirks.refresh_invalidates_access_token && !definition.is_unattended(),
             refresh_ahead: provider.quirks.refresh == RefreshPlan::Ahead && !definition.client_credentials,
             never_expires: provider.quirks.default_lifetime == Some(DefaultLifetime::Never),
             refresh_token_lifetime: provider.quirks.refresh_token_lifetime,
@@ -318,7 +336,7 @@ impl Core {
     pub(super) fn way(&self, provider: Provider) -> Way {
         let secret = self.secret_of(&provider);
         let transport = self.issuer.guard(self.transports.of(&self.config, &provider));
-        Way { transport, clock: self.edges.clock.clone(), provider, secret }
+        Way { transport, clock: self.edges.clock.clone(), provider, secret, nonces: self.nonces.clone() }
     }
 
     /// The way of a grant's refresh token: none where the config has changed since, so that neither it nor a client
@@ -361,7 +379,9 @@ impl Core {
                 continue;
             };
             let (key, ticket, started) = (key.to_owned(), attempt.ticket, self.now());
-            let errand = attempt::refresh(way, self.edges.vault.clone(), record, attempt, self.suspended.subscribe());
+            let source = record.definition.assertion.as_deref().filter(|_| attempt.refresh_token.is_none());
+            let bearer = source.map(|source| self.bearer_of(source));
+            let errand = attempt::refresh(way, self.edges.vault.clone(), Errand { record, attempt, bearer }, self.suspended.subscribe());
             self.task(errand, move |core, outcome| {
                 let fault = || (started, Err(AttemptError::Provider(TokenError::Lost("a fault of the daemon".into()))));
                 let (sent_at, result) = outcome.unwrap_or_else(fault);
@@ -513,6 +533,7 @@ impl Core {
             vault: self.vault_status(),
             config: self.config_status(),
             issuer: self.issuer.status(),
+            relay: self.relay.status(),
             grants: summaries.len(),
             login_required: summaries.iter().filter(|s| s.state == wire::GrantState::LoginRequired).count(),
             not_durable: summaries.iter().filter(|s| s.not_durable).count(),

@@ -1,7 +1,7 @@
 //! `GET /v1/doctor`: whether the providers that matter here can be reached from this daemon. A client names no address: those
 //! that are configured or hold a grant are asked, nobody else, and not more often than the answer is fresh.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -61,20 +61,23 @@ impl Core {
         });
     }
 
-    /// Who is asked, and the way there.
+    /// Who is asked, and the way there. A server that is known by its URL alone is asked itself.
     fn patients(&self) -> Vec<(Provider, Arc<dyn Transport>)> {
-        let configured = self.config.providers().into_iter().filter(|provider| provider.configured).map(|provider| provider.name);
+        let configured = self.config.providers().into_iter().filter(|provider| provider.configured);
+        let mut known: BTreeMap<String, Provider> = configured.map(|provider| (provider.name.clone(), provider)).collect();
         let definitions = self.grants.values().map(|grant| &grant.record().definition);
-        let held = definitions.filter(|definition| !definition.is_static()).map(|definition| definition.provider.clone());
-        let names: BTreeSet<String> = configured.chain(held).collect();
-        let known = names.iter().filter_map(|name| self.config.provider(name));
-        known
-            .take(MOST)
-            .map(|provider| {
-                let way = self.way(provider.clone());
-                (way.provider, way.transport)
-            })
-            .collect()
+        for definition in definitions.filter(|definition| !definition.is_static()) {
+            let named = self.config.provider(&definition.provider).cloned();
+            let by_url = || self.remote_provider(&definition.provider, definition.server.as_deref()?);
+            if let Some(provider) = named.or_else(by_url) {
+                known.entry(definition.provider.clone()).or_insert(provider);
+            }
+        }
+        let way = |provider| {
+            let way = self.way(provider);
+            (way.provider, way.transport)
+        };
+        known.into_values().take(MOST).map(way).collect()
     }
 }
 

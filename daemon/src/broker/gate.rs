@@ -182,6 +182,8 @@ impl Core {
         self.issuer.opened(issuers);
         let (capabilities, records): (Vec<_>, Vec<_>) = records.into_iter().partition(|record| record.id.kind == RecordKind::Capability);
         self.capabilities_opened(capabilities);
+        let (clients, records): (Vec<_>, Vec<_>) = records.into_iter().partition(|record| record.id.kind == RecordKind::RelayClient);
+        self.relay.opened(&clients);
         for record in records {
             match record.id.kind {
                 RecordKind::Grant => match GrantRecord::from_plaintext(&record.plaintext) {
@@ -211,7 +213,7 @@ impl Core {
                         self.remote.restore(registration);
                     }
                 }
-                RecordKind::Issuer | RecordKind::Capability => {}
+                RecordKind::Issuer | RecordKind::Capability | RecordKind::RelayClient => {}
             }
         }
         self.announce(event::VAULT_UNLOCKED, None, None);
@@ -452,6 +454,7 @@ impl Core {
         self.set_aside.clear();
         self.policy = PolicySide::default();
         self.issuer.locked();
+        self.relay.locked();
     }
 }
 

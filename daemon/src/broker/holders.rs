@@ -118,8 +118,8 @@ impl Core {
         Some(ErrorBody::new(ErrorCode::Conflict, sentence).hint(format!("mcp-authctl refresh {name} --force, then restart what kept it")))
     }
 
-    /// A grant as people see it: with who keeps its tokens, how far its end would reach, and whether its provider's bare name
-    /// stands for it.
+    /// A grant as people see it: with who keeps its tokens, how far its end would reach, whether its provider's bare name
+    /// stands for it, and whether a rule closes it.
     pub(super) fn summary(&self, grant: &Grant, now: Now) -> wire::GrantSummary {
         let mut summary = grant.summary(now);
         let shown = |holding: &Holding| wire::Holder {
@@ -129,6 +129,7 @@ impl Core {
             expires_in: if holding.ended { Some(0) } else { holding.until.map(|until| until.since(now.boot).as_secs()) },
         };
         summary.default = self.is_default(&summary.name);
+        summary.closed = self.policy.closes(&summary.name);
         summary.holders = self.holders.of(&summary.name).map(shown).collect();
         let definition = &grant.record().definition;
         let provider = self.provider_of(definition).filter(|_| !definition.is_static());

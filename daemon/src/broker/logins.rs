@@ -13,11 +13,10 @@ use tokio::task::AbortHandle;
 use super::Reply;
 use super::accounts::{Undecided, labelled};
 use super::core::{Core, answer};
-use super::providers::no_provider;
 use super::step_up::Reason;
 use crate::audit::Note;
 use crate::caller::Caller;
-use crate::grant::record::GrantRecord;
+use crate::grant::record::{GrantRecord, TokenSource};
 use crate::grant::{Grant, Login};
 use crate::login::{self, ByHand, Outcome, Pasted, Plan, Progress, by_client};
 use crate::oauth::authorize::{Code, CodeVerifier};
@@ -51,6 +50,8 @@ pub(super) struct Running {
     scopes: Vec<String>,
     /// Nobody logs in: the client asks for itself.
     by_client: bool,
+    /// Nobody logs in: this token is enough.
+    by_token: Option<TokenSource>,
     /// Nobody joins an exchange that a person began by hand: its code is theirs.
     by_hand: bool,
     /// Another account may take the place of the one that is held.
@@ -92,6 +93,9 @@ impl Core {
     pub(super) fn login(&mut self, request: &LoginRequest, caller: Arc<Caller>, reply: Reply<mpsc::UnboundedReceiver<LoginEvent>>) {
         let heard = self.heard_by_relay(request);
         let begun = self.plan(request, heard.as_deref()).and_then(|(grant, plan)| {
+            if request.unattended && !needs_nobody(&plan) {
+                return Err(nobody_there(&grant));
+            }
             let (id, joined) = match self.running_login(&grant, &plan) {
                 Some(id) => (id, true),
                 None if self.logins.running.len() >= MOST_LOGINS => return Err(too_many_logins()),
@@ -105,8 +109,12 @@ impl Core {
         answer(reply, begun);
     }
 
-    /// A person may log in as often as they like; programs, and those that pass on a server's challenge, may not.
+    /// A person may log in as often as they like; programs, and those that pass on a server's challenge, may not. The first token
+    /// that a client gets for itself leads nobody anywhere.
     fn may_begin(&mut self, grant: &GrantName, plan: &Plan, request: &LoginRequest) -> Result<(), ErrorBody> {
+        if needs_nobody(plan) && !self.grants.contains_key(grant) {
+            return self.leads_round_no_rule(grant, plan);
+        }
         let challenged = plan.remote.as_ref().is_some_and(|remote| remote.challenge.is_some() || remote.challenged_by_server);
         if !challenged && !request.unprompted {
             if request.interactive {
@@ -118,6 +126,19 @@ impl Core {
         let moved = held.is_some_and(|definition| self.provider_of(definition).is_none());
         let now = self.now().boot;
         self.remote.step_ups.begin(grant, Reason::new(&plan.scopes, moved), now)
+    }
+
+    /// Where nobody logs in, a further label is as good as the grant that is there: what the rules of that one close is not opened
+    /// by another name. Who brings the token, or the client's secret, with the request asks for nothing that is ours.
+    fn leads_round_no_rule(&self, grant: &GrantName, plan: &Plan) -> Result<(), ErrorBody> {
+        let brings = match token_of(plan) {
+            Some(token) => token == TokenSource::Given,
+            None => plan.remote.as_ref().and_then(|remote| remote.given.as_ref()).is_some_and(|given| given.secret.is_some()),
+        };
+        let closed = self.grants.keys().find(|other| other.base() == grant.base() && self.policy.closes(other));
+        let Some(closed) = closed.filter(|_| !brings && !self.policy.closes(grant)) else { return Ok(()) };
+        let sentence = format!("`{closed}` is closed, and `{grant}` would be the same without a rule and without a person");
+        Err(ErrorBody::new(ErrorCode::AccessDenied, sentence).hint(format!("mcp-authctl policy add {grant} --program PATH, then log in")))
     }
 
     pub(super) fn pasted_redirect(&mut self, id: &str, redirect: wire::PastedRedirect, reply: Reply<()>) {
@@ -183,7 +204,7 @@ impl Core {
             (Some(label), _) => labelled(name.base(), label)?,
             (None, _) => name,
         };
-        let provider = self.config.provider(grant.base()).ok_or_else(|| no_provider(grant.base()))?;
+        let provider = self.config.provider(grant.base()).ok_or_else(|| self.no_provider(grant.base()))?;
         let by_hand = request.exchange.as_ref().map(by_hand).transpose()?;
         let held = self.grants.get(&grant).map(Grant::record);
         let known = held.and_then(|held| held.account.clone()).filter(|_| !request.replace);
@@ -202,6 +223,7 @@ impl Core {
             headless: request.headless,
             patience: PATIENCE,
             remote: None,
+            proofs: self.no_proofs(),
             provider: provider.clone(),
         };
         Ok((grant, plan))
@@ -209,9 +231,13 @@ impl Core {
 
     fn running_login(&self, grant: &GrantName, plan: &Plan) -> Option<String> {
         let by_client = by_client::is_wanted(plan.flow, &plan.provider);
-        let alone = |running: &Running| running.by_hand || plan.by_hand.is_some();
+        let by_token = token_of(plan);
+        // A token that was given is its giver's.
+        let given = by_token == Some(TokenSource::Given);
+        let alone = |running: &Running| running.by_hand || plan.by_hand.is_some() || given;
         let same = |running: &Running| {
-            running.grant == *grant && running.scopes == plan.scopes && running.by_client == by_client && !alone(running)
+            let same_way = running.by_client == by_client && running.by_token == by_token;
+            running.grant == *grant && running.scopes == plan.scopes && same_way && !alone(running)
         };
         self.logins.running.iter().find(|(_, running)| same(running)).map(|(id, _)| id.clone())
     }
@@ -228,6 +254,7 @@ impl Core {
         let (scopes, by_hand) = (plan.scopes.clone(), plan.by_hand.is_some());
         let server = plan.remote.as_ref().map(|remote| remote.server.clone());
         let by_client = by_client::is_wanted(plan.flow, &plan.provider);
+        let by_token = token_of(&plan);
         let errand = async move {
             plan.client_secret = way.client_secret().await.map_err(|reason| {
                 ErrorBody::new(ErrorCode::Conflict, format!("the client secret of `{}` is not to be had: {reason}", plan.provider.name))
@@ -246,6 +273,7 @@ impl Core {
             server,
             scopes,
             by_client,
+            by_token,
             by_hand,
             replace: false,
             task,
@@ -334,6 +362,7 @@ impl Core {
             definition: outcome.definition,
             terms,
             response: outcome.response,
+            proof_key: outcome.proof_key,
             sent_at: outcome.sent_at,
             account: outcome.account,
             subject: outcome.subject,
@@ -428,14 +457,27 @@ impl Running {
     }
 }
 
+/// The token that takes the place of a login.
+fn token_of(plan: &Plan) -> Option<TokenSource> {
+    plan.remote.as_ref()?.bearer.as_ref().map(|bearer| bearer.token.source())
+}
+
+/// Whether a login does without a person.
+fn needs_nobody(plan: &Plan) -> bool {
+    by_client::is_wanted(plan.flow, &plan.provider) || token_of(plan).is_some()
+}
+
 /// What means something only at a remote server is not passed over in silence.
 fn of_a_provider(request: &LoginRequest) -> Result<(), ErrorBody> {
     let odd = [
         (request.name.is_some(), "a name for the grant"),
         (request.client_id.is_some(), "a client id"),
         (request.client_secret.is_some(), "a client secret"),
+        (request.private_key.is_some(), "a private key"),
         (request.client_metadata_url.is_some(), "a client metadata URL"),
         (request.challenge.is_some(), "a challenge"),
+        (request.assertion.is_some(), "an assertion"),
+        (request.identity.is_some(), "an identity provider"),
     ];
     match odd.into_iter().find(|(given, _)| *given) {
         Some((_, what)) => {
@@ -474,6 +516,11 @@ pub(super) fn by_hand(exchange: &wire::CodeExchange) -> Result<ByHand, ErrorBody
     let verifier = CodeVerifier::given(exchange.code_verifier.expose());
     let verifier = verifier.ok_or_else(|| invalid("the code verifier is not one of 43 to 128 letters, digits, `-`, `.`, `_` and `~`"))?;
     Ok(ByHand { code, verifier, redirect_uri })
+}
+
+/// A program asks where nobody can answer.
+fn nobody_there(grant: &GrantName) -> ErrorBody {
+    ErrorBody::new(ErrorCode::LoginRequired, format!("a login of `{grant}` needs a person")).hint(format!("mcp-authctl login {grant}"))
 }
 
 fn too_many_logins() -> ErrorBody {

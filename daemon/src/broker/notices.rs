@@ -116,7 +116,7 @@ impl Core {
         let Some(provider) = self.config.provider(&definition.provider) else { return false };
         let by_code = matches!(LoginKind::of(&provider.quirks), LoginKind::Code | LoginKind::CodeWithoutPkce);
         let lacks_secret = provider.needs_client_secret() && self.secret_of(provider).is_none();
-        by_code && !lacks_secret && !definition.is_static() && !definition.client_credentials
+        by_code && !lacks_secret && !definition.is_static() && !definition.is_unattended()
     }
 
     /// The config was read.

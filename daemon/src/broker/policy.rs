@@ -2,9 +2,7 @@
 //! the rules (`crate::policy`) decide. Without a rule about its grant a request passes here without being looked at.
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use mcp_auth_proto as wire;
@@ -15,6 +13,7 @@ use super::consents::{Paused, can_be_remembered};
 use super::core::{Core, answer};
 use super::gate::refusal;
 use super::holders::Keeper;
+use super::served::{Purpose, Served};
 use super::tokens::named_scopes;
 use crate::audit::Note;
 use crate::caller::Caller;
@@ -25,7 +24,7 @@ use crate::policy::asks::Asks;
 use crate::policy::decision::{Asking, Denial, Rates, Times, Verdict, decide};
 use crate::policy::record::{Policy, program_of};
 use crate::policy::rule::{Asker, Beyond, Limits, Rule, TokenFacts};
-use crate::policy::{Program, Who};
+use crate::policy::{Only, Program, Who};
 use crate::vault::{Record, RecordId, VaultError};
 
 /// A request for a token, before the policy has agreed.
@@ -35,7 +34,9 @@ pub(super) struct Wanted {
     pub(super) request: wire::TokenRequest,
     pub(super) caller: Arc<Caller>,
     pub(super) keeper: Option<Keeper>,
-    pub(super) reply: Reply<TokenAnswer>,
+    /// Whether it is for the relay.
+    pub(super) purpose: Purpose,
+    pub(super) reply: Reply<Served>,
 }
 
 /// The most that a token may be that is served.
@@ -90,7 +91,7 @@ impl PolicySide {
         }
     }
 
-    fn closes(&self, grant: &GrantName) -> bool {
+    pub(super) fn closes(&self, grant: &GrantName) -> bool {
         self.policy().is_none_or(|policy| policy.closes(grant))
     }
 }
@@ -103,22 +104,19 @@ impl Core {
         if !self.policy.closes(&wanted.grant) {
             return self.serve(wanted, None);
         }
-        let caller = Arc::clone(&wanted.caller);
-        let mut who: Pin<Box<dyn Future<Output = Who> + Send>> = Box::pin(async move { caller.who().await });
-        // On a connection that has asked before the answer is there already, and needs no task.
-        match who.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
-            Poll::Ready(who) => self.judge_known(wanted, who, None),
-            Poll::Pending => {
-                self.task(who, |core, who| match who {
-                    Some(who) => core.judge_known(wanted, who, None),
-                    None => answer(wanted.reply, Err(ErrorBody::new(ErrorCode::InternalError, "a fault of the daemon").hint("try again"))),
-                });
-            }
+        // On a connection that has asked before there is nothing to wait for, and no task is needed.
+        if let Some(who) = wanted.caller.who_now() {
+            return self.judge_known(wanted, &who, None);
         }
+        let caller = Arc::clone(&wanted.caller);
+        self.task(async move { caller.who().await }, |core, who| match who {
+            Some(who) => core.judge_known(wanted, &who, None),
+            None => answer(wanted.reply, Err(ErrorBody::new(ErrorCode::InternalError, "a fault of the daemon").hint("try again"))),
+        });
     }
 
     /// By the rules as they are now. `word`: a person has said yes to a token that is this.
-    pub(super) fn judge_known(&mut self, wanted: Wanted, who: Who, word: Option<TokenFacts>) {
+    pub(super) fn judge_known(&mut self, wanted: Wanted, who: &Who, word: Option<TokenFacts>) {
         // The vault may have been locked meanwhile, and the grant logged out.
         if wanted.reply.is_closed() || !self.gate.is_open() {
             return answer(wanted.reply, Err(self.locked()));
@@ -129,9 +127,11 @@ impl Core {
             Err(error) => return answer(wanted.reply, Err(error)),
         };
         let scopes = self.counted(&wanted.grant, named_scopes(&wanted.request));
-        let capability = who.only.as_ref().is_some_and(|only| only.grants().any(|grant| *grant == wanted.grant));
-        let asking =
-            Asking { grant: &wanted.grant, asker: Asker { program: who.program.as_ref(), capability }, token: &token, scopes: &scopes };
+        let has_it = |only: &&Only| only.grants().any(|grant| *grant == wanted.grant);
+        let only = who.only.as_ref().filter(has_it);
+        let client = only.and_then(Only::client);
+        let asker = Asker { program: who.program.as_deref(), capability: only.is_some() && client.is_none(), client };
+        let asking = Asking { grant: &wanted.grant, asker, token: &token, scopes: &scopes };
         let now = self.now();
         match decide(&policy.rules, &asking, &self.policy.rates, now) {
             Verdict::Open => self.serve(wanted, None),
@@ -144,10 +144,10 @@ impl Core {
             Verdict::Ask(rule, times) => {
                 let (rule, is_allowed) = (rule.cloned(), word.is_some());
                 let paused = Paused { wanted, rule, token: word.unwrap_or(token) };
-                if is_allowed { self.allowed(paused) } else { self.ask_person(paused, &who, times) }
+                if is_allowed { self.allowed(paused) } else { self.ask_person(paused, who, times) }
             }
             Verdict::Deny(denial) => {
-                answer(wanted.reply, Err(denied(&wanted.grant, &who, &denial)));
+                answer(wanted.reply, Err(denied(&wanted.grant, who, &denial)));
             }
             Verdict::TooOften(rule, wait) => answer(wanted.reply, Err(too_often(rule, wait))),
         }
@@ -262,7 +262,8 @@ impl Core {
         }
         self.notice_consents_over();
         // Not those who ask for a refresh: they get no token.
-        let waiting: Vec<_> = self.askers.iter().filter(|(_, it)| it.grant == *grant && it.wants_token).map(|(asker, _)| *asker).collect();
+        let waiting: Vec<_> =
+            self.askers.iter().filter(|(_, it)| it.grant == *grant && it.purpose != Purpose::Refresh).map(|(asker, _)| *asker).collect();
         for asker in waiting {
             if let Some(waiting) = self.askers.remove(&asker) {
                 self.give(grant, crate::grant::Input::Cancelled(asker));
@@ -365,7 +366,9 @@ impl Core {
         let is_named =
             matches!(&question.subject, wire::RuleSubject::Program(named) if named.executable.is_some() || named.script.is_some());
         let scopes = self.counted(&grant, question.scopes.clone());
-        let asking = Asking { grant: &grant, asker: Asker { program: Some(&program), capability }, token: &token, scopes: &scopes };
+        let client = if let wire::RuleSubject::Client(name) = &question.subject { Some(name.as_str()) } else { None };
+        let asker = Asker { program: Some(&program).filter(|_| client.is_none()), capability, client };
+        let asking = Asking { grant: &grant, asker, token: &token, scopes: &scopes };
         let verdict = match decide(&policy.rules, &asking, &Rates::default(), self.now()) {
             // Anyone is a program that can be told, but is not named.
             Verdict::Ask(rule, Times::Once) if is_named && !can_be_remembered(&program) => Verdict::Ask(rule, Times::Always),
@@ -398,7 +401,10 @@ fn told(grant: &GrantName, verdict: &Verdict<'_>) -> (wire::PolicyOutcome, Optio
 /// Who asks, for people: the script, else the executable.
 pub(super) fn named(who: &Who) -> String {
     let path = |program: &Program| program.script.clone().unwrap_or_else(|| program.executable.clone());
-    who.program.as_ref().map_or_else(|| "an unknown program".to_owned(), |program| visible(&path(program).to_string_lossy()))
+    if let Some(client) = who.only.as_ref().and_then(Only::client) {
+        return format!("the relay's client {client}");
+    }
+    who.program.as_deref().map_or_else(|| "an unknown program".to_owned(), |program| visible(&path(program).to_string_lossy()))
 }
 
 fn too_often(rule: &Rule, wait: Duration) -> ErrorBody {
@@ -416,6 +422,11 @@ fn denied(grant: &GrantName, who: &Who, denial: &Denial) -> ErrorBody {
             ErrorBody::new(ErrorCode::AccessDenied, sentence).hint("mcp-authctl policy list")
         }
         Denial::Beyond(_, beyond) => too_wide(grant, &name, beyond),
+        Denial::UnknownProgram if who.only.as_ref().is_some_and(|only| only.client().is_some()) => {
+            let client = who.only.as_ref().and_then(Only::client).unwrap_or_default();
+            let sentence = format!("`{grant}` is closed, and no rule is about {name}");
+            ErrorBody::new(ErrorCode::AccessDenied, sentence).hint(format!("mcp-authctl policy add {grant} --client {client}"))
+        }
         Denial::UnknownProgram => {
             let why = who.weak.first().map_or_else(String::new, |weak| format!(": {weak}"));
             let sentence = format!("`{grant}` is closed, and it cannot be told what program asks{why}");

@@ -7,6 +7,7 @@ use zeroize::Zeroizing;
 use super::Reply;
 use super::core::{Core, answer};
 use super::gate::refusal;
+use super::tokens::else_try;
 use crate::config::{self, Config, ConfigError, ConfigErrorKind};
 use crate::grant::Input;
 use crate::notices::Occasion;
@@ -147,17 +148,18 @@ impl Core {
     }
 
     pub(super) fn set_client_secret(&mut self, name: String, request: wire::ClientSecretRequest, reply: Reply<wire::ProviderSummary>) {
-        let Some(provider) = self.config.provider(&name) else { return answer(reply, Err(no_provider(&name))) };
+        let Some(provider) = self.config.provider(&name).cloned() else { return answer(reply, Err(self.no_provider(&name))) };
         let secret = request.client_secret.expose().trim();
-        if let Err(error) = check_secret(secret, provider) {
+        if let Err(error) = check_secret(secret, &provider) {
             return answer(reply, Err(error));
         }
         let generation = self.secrets.get(&name).map_or(1, |stored| stored.generation + 1);
         let id = RecordId { kind: RecordKind::ProviderSecret, name: name.clone() };
-        let secret = StoredSecret::new(secret, generation, provider);
+        let secret = StoredSecret::new(secret, generation, &provider);
         let record = Record { id, generation, plaintext: secret.to_plaintext() };
         let done = self.back(move |core, result: Result<(), VaultError>| match result {
             Ok(()) => {
+                core.renew_secret(&provider, &secret.client_secret);
                 core.secrets.insert(name.clone(), secret);
                 core.redefine(Some(&name));
                 core.announce(event::CLIENT_SECRET_STORED, None, Some(name.clone()));
@@ -196,6 +198,7 @@ impl Core {
     fn adopt_config(&mut self, config: Config) {
         self.transports = self.transports.adapted(self.edges.connect, &config);
         self.issuer.configured(config.issuer.clone());
+        self.relay.configured(config.relay);
         self.config = config;
         self.config_error = None;
         self.doctor.forget();
@@ -217,7 +220,18 @@ impl Core {
 
     fn provider(&mut self, name: &str, reply: Reply<wire::ProviderSummary>) {
         let summary = self.config.provider(name).map(|provider| provider.summary(self.secret_of(provider).is_some()));
-        answer(reply, summary.ok_or_else(|| no_provider(name)));
+        answer(reply, summary.ok_or_else(|| self.no_provider(name)));
+    }
+
+    pub(super) fn no_provider(&self, name: &str) -> ErrorBody {
+        no_provider(name, self.similar_provider(name))
+    }
+
+    /// The provider whose name was mistyped, if one is like it.
+    pub(super) fn similar_provider(&self, name: &str) -> Option<String> {
+        let providers = self.config.providers();
+        let names = providers.iter().map(|it| it.name.as_str()).chain(remote::all().iter().map(|it| it.name.as_str()));
+        wire::similar(name, names).map(str::to_owned)
     }
 }
 
@@ -246,9 +260,9 @@ fn check_secret(text: &str, provider: &Provider) -> Result<(), ErrorBody> {
     Ok(())
 }
 
-pub(super) fn no_provider(name: &str) -> ErrorBody {
+fn no_provider(name: &str, meant: Option<String>) -> ErrorBody {
     ErrorBody::new(ErrorCode::NotFound, format!("there is no provider `{}`", clean(name)))
-        .hint("mcp-authctl provider list, or mcp-authctl provider add --help")
+        .hint(else_try(meant, "mcp-authctl provider list, or mcp-authctl provider add --help"))
 }
 
 fn config_refusal(error: &ConfigError) -> ErrorBody {
@@ -267,7 +281,7 @@ mod tests {
 
     #[test]
     fn the_name_of_no_provider_is_shown_without_what_hides_in_it() {
-        let said = no_provider("te\u{200b}st\u{1b}[2J").error_description;
+        let said = no_provider("te\u{200b}st\u{1b}[2J", None).error_description;
         assert_eq!(said, "there is no provider `test[2J`");
     }
 }

@@ -7,6 +7,7 @@ use mcp_auth_proto::{ErrorBody, ErrorCode, GrantName};
 
 use super::core::{Core, answer};
 use super::{Broker, Reply};
+use crate::clock::Clock;
 use crate::provider::Provider;
 use crate::transport::Transport;
 
@@ -19,6 +20,8 @@ pub struct Destination {
     pub url: String,
     /// The way there.
     pub transport: Arc<dyn Transport>,
+    /// The time that proofs tell.
+    pub clock: Arc<dyn Clock>,
 }
 
 impl std::fmt::Debug for Destination {
@@ -40,14 +43,14 @@ impl Core {
         answer(reply, found);
     }
 
-    fn find_server(&self, target: String) -> Result<Destination, ErrorBody> {
+    pub(super) fn find_server(&self, target: String) -> Result<Destination, ErrorBody> {
         let is_url = target.contains("://");
         let name = match self.grant_of(&target) {
             Ok(name) => name,
             // The server itself says whether it wants a login.
             Err(error) if is_url && error.error == ErrorCode::UnknownGrant => {
                 let transport = self.transports.of(&self.config, &Provider::unknown(""));
-                return Ok(Destination { grant: None, url: target, transport });
+                return Ok(Destination { grant: None, url: target, transport, clock: self.edges.clock.clone() });
             }
             Err(error) => return Err(hinted(error)),
         };
@@ -55,7 +58,8 @@ impl Core {
         let provider = self.provider_of(&record.definition).unwrap_or_else(|| Cow::Owned(Provider::unknown(name.base())));
         let named = record.definition.server.as_ref().or(record.resource.as_ref()).or(provider.resource.as_ref());
         let url = named.cloned().ok_or_else(|| no_server(&name))?;
-        Ok(Destination { transport: self.transports.of(&self.config, &provider), grant: Some(name), url })
+        let (transport, clock) = (self.transports.of(&self.config, &provider), self.edges.clock.clone());
+        Ok(Destination { grant: Some(name), url, transport, clock })
     }
 }
 

@@ -1,12 +1,14 @@
 //! Grants at remote MCP servers: which one a URL or a name means, what a login there starts from, the clients that we are at
 //! their authorization servers, and whether a server still names the one that a grant is from.
 
+mod given;
+
 use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use mcp_auth_proto as wire;
-use mcp_auth_proto::{ErrorBody, ErrorCode, GrantName, LoginRequest};
+use mcp_auth_proto::{ErrorBody, ErrorCode, GrantName, LoginFlow, LoginRequest};
 use tokio::sync::oneshot;
 
 use super::Reply;
@@ -22,13 +24,13 @@ use crate::login::Plan;
 use crate::login::remote::{Before, Remote, authorization_servers};
 use crate::oauth::challenge::Challenge;
 use crate::oauth::scopes::{OFFLINE_ACCESS, union};
-use crate::oauth::text::clean;
+use crate::oauth::text::{clean, quoted};
 use crate::provider::remote as known;
 use crate::provider::{Endpoints, Provider, check};
 use crate::registration::{self, Origin, Registration};
 use crate::secret::ClientSecret;
 use crate::transport;
-use crate::vault::VaultError;
+use crate::vault::{RecordId, VaultError};
 
 /// The URL of our own client metadata document; `None` until a release has a place for docs/client-metadata.json.
 const CLIENT_METADATA_URL: Option<&str> = None;
@@ -38,6 +40,9 @@ const MOST_HEARD: usize = 64;
 /// How long a second look at a server's metadata may take, and how soon the next one may follow.
 const SECOND_LOOK: Duration = Duration::from_secs(10);
 const SECOND_LOOK_GAP: Duration = Duration::from_secs(10);
+
+/// When a client that the disk did not take is saved again.
+const SAVE_AGAIN: Duration = Duration::from_secs(60);
 
 /// What is known of remote servers, besides their grants.
 #[derive(Default)]
@@ -181,7 +186,12 @@ impl Core {
             Some(values) => Challenge::read(values.iter().map(String::as_str)),
             None => request.challenge.as_deref().and_then(|value| Challenge::read([value])).map(|found| found.from_client(&server)),
         };
-        let before = held.map(|held| Before { issuer: held.definition.issuer.clone(), scopes: held.requested_scopes.clone() });
+        let before = held.map(|held| Before {
+            issuer: held.definition.issuer.clone(),
+            client_id: held.definition.client_id.clone(),
+            scopes: held.requested_scopes.clone(),
+            bound: held.proof_key.is_some(),
+        });
         let challenged = challenge.as_ref().and_then(|challenge| challenge.scopes.as_deref());
         let wider = union(before.as_ref().map_or(&[], |before| &before.scopes), challenged.unwrap_or_default());
         let by_config = (!provider.scopes.is_empty()).then(|| match challenge {
@@ -192,17 +202,22 @@ impl Core {
         let scopes = asked.clone().unwrap_or(if challenge.is_some() { wider } else { Vec::new() });
         // A client is shown the document that it was shown before.
         let shown = held.and_then(|held| held.definition.client_id.clone()).filter(|id| is_url(id));
+        let bearer = self.wanted_bearer(request, &provider, held)?;
         let remote = Remote {
             challenged_by_server: received.is_some(),
             challenge,
             asked,
             before,
-            without_refresh: request.without_refresh_scopes,
-            given: given(request)?,
-            document: document(request)?.or(shown).or(CLIENT_METADATA_URL.map(str::to_owned)),
+            without_refresh: request.without_refresh_scopes || bearer.is_some(),
+            bearer,
+            given: given::client(request)?,
+            document: given::document(request)?.or(shown).or(CLIENT_METADATA_URL.map(str::to_owned)),
             registrations: self.remote.registrations.clone(),
+            command: login_command(&grant, request, held.is_some()),
             server,
         };
+        // What a client got for itself is renewed in the same way.
+        let own = held.is_some_and(|held| held.definition.client_credentials).then_some(LoginFlow::ClientCredentials);
         Ok(Plan {
             client_secret: self.secret_of(&provider),
             scopes,
@@ -210,10 +225,11 @@ impl Core {
             by_hand: request.exchange.as_ref().map(super::logins::by_hand).transpose()?,
             resource: None,
             callback_port: request.callback_port,
-            flow: request.flow,
+            flow: request.flow.or(own),
             headless: request.headless,
             patience: super::logins::PATIENCE,
             remote: Some(remote),
+            proofs: self.no_proofs(),
             grant,
             provider,
         })
@@ -222,7 +238,7 @@ impl Core {
     // ---- providers ----
 
     /// What the config says of a remote server; `None`: the name stands for something else.
-    fn remote_provider(&self, name: &str, server: &str) -> Option<Provider> {
+    pub(super) fn remote_provider(&self, name: &str, server: &str) -> Option<Provider> {
         match self.config.provider(name) {
             Some(provider) => (provider.server.as_deref() == Some(server)).then(|| provider.clone()),
             None => Some(Provider { server: Some(server.to_owned()), ..Provider::unknown(name) }),
@@ -237,7 +253,7 @@ impl Core {
         };
         let moved = definition.issuer.as_ref().is_some_and(|issuer| self.remote.moved.contains(&(server.clone(), issuer.clone())));
         let provider = self.remote_provider(&definition.provider, server).filter(|_| !moved)?;
-        if provider.client_id.is_some() && provider.client_id != definition.client_id {
+        if provider.client_id.is_some() && provider.client_id != definition.client_id || !provider.identity.accepts(definition) {
             return None;
         }
         let endpoints = Endpoints {
@@ -261,17 +277,38 @@ impl Core {
 
     /// A login has made a client, or was given one: it is kept before it is used.
     pub(super) fn keep_registration(&mut self, registration: Registration, kept: oneshot::Sender<()>) {
-        let record = registration.to_record();
-        self.remote.registrations.retain(|one| one.id() != record.id);
+        let id = registration.id();
+        self.remote.registrations.retain(|one| one.id() != id);
         self.remote.registrations.push(registration);
-        let done = self.back(move |_, result: Result<(), VaultError>| {
+        self.save_registration(id, Some(kept));
+    }
+
+    /// Until the disk takes it: after a restart nothing else knows the secret that its grants are renewed with.
+    fn save_registration(&mut self, id: RecordId, kept: Option<oneshot::Sender<()>>) {
+        let Some(record) = self.remote.registrations.iter().find(|one| one.id() == id).map(Registration::to_record) else { return };
+        let done = self.back(move |core: &mut Self, result: Result<(), VaultError>| {
             if let Err(error) = result {
-                tracing::warn!(%error, "a client registration could not be saved; after a restart a new one is made");
+                tracing::warn!(%error, "a client registration could not be saved; it is tried again");
+                core.task(tokio::time::sleep(SAVE_AGAIN), move |core, _| core.save_registration(id, None));
             }
             // A login that was cancelled meanwhile waits for nothing.
-            let _ = kept.send(());
+            let _ = kept.map(|kept| kept.send(()));
         });
         self.edges.vault.save(record, done);
+    }
+
+    /// A person has stored another secret for a configured server's client: the grants that it holds are renewed with that one.
+    pub(super) fn renew_secret(&mut self, provider: &Provider, secret: &ClientSecret) {
+        let theirs = |one: &&Definition| one.server.is_some() && one.provider == provider.name && one.client_id == provider.client_id;
+        let definitions = self.grants.values().map(|grant| &grant.newest().definition).filter(theirs);
+        let clients: HashSet<_> = definitions.filter_map(|one| Some((one.issuer.clone()?, one.client_id.clone()?))).collect();
+        for (issuer, client_id) in clients {
+            let Some(known) = registration::find(&self.remote.registrations, &issuer, &client_id) else { continue };
+            let made_at = self.now().wall.max(known.made_at + Duration::from_millis(1));
+            let renewed = Registration { client_secret: Some(secret.clone()), made_at, ..known.clone() };
+            // Nobody waits for it: a disk that refuses is told of.
+            self.keep_registration(renewed, oneshot::channel().0);
+        }
     }
 
     /// Forgets the clients that only a grant that has gone was made with: a person's own ones, and those that a newer one of
@@ -302,14 +339,14 @@ impl Core {
 
     // ---- a second look ----
 
-    /// A server has rejected a token of this grant: whether it still names the authorization server that the token is from.
-    /// Answers whether it does not; whatever else goes wrong is no answer to that.
     /// What the server has challenged the relay with, where a bridge asks for a login because of it.
     pub(super) fn heard_by_relay(&self, request: &LoginRequest) -> Option<Vec<String>> {
         let (_, server) = self.remote_target(request).ok()?.filter(|_| request.unprompted && request.scopes.is_none())?;
         self.remote.heard(&server, self.now().boot)
     }
 
+    /// A server has rejected a token of this grant: whether it still names the authorization server that the token is from.
+    /// Answers whether it does not; whatever else goes wrong is no answer to that.
     pub(super) fn look_again(&mut self, name: &GrantName, challenge: Option<Challenge>, reply: Reply<bool>) {
         let definition = self.grants.get(name).map(|grant| grant.newest().definition.clone());
         let Some((server, issuer)) = definition.as_ref().and_then(|of| Some((of.server.clone()?, of.issuer.clone()?))) else {
@@ -367,8 +404,23 @@ pub(super) fn is_for(grant: &Grant, url: &str) -> bool {
 
 /// The command that logs in at a URL, if it is one that a command can hold.
 fn login_hint(url: &str) -> String {
-    let plain = url.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~' | b':' | b'/' | b'%'));
-    if plain && transport::check_url(url).is_ok() { format!("mcp-authctl login {url}") } else { "mcp-authctl status".to_owned() }
+    if is_plain(url) && transport::check_url(url).is_ok() { format!("mcp-authctl login {url}") } else { "mcp-authctl status".to_owned() }
+}
+
+/// The command that starts this login once more. A grant that is not there yet is known by its URL alone.
+fn login_command(grant: &GrantName, request: &LoginRequest, is_held: bool) -> String {
+    if is_held || !is_url(&request.provider) {
+        return format!("mcp-authctl login {grant}");
+    }
+    let named = request.name.as_ref().map(|_| format!(" --name {}", grant.base())).unwrap_or_default();
+    let account = grant.label().map(|label| format!(" --account {label}")).unwrap_or_default();
+    let url = if is_plain(&request.provider) { request.provider.clone() } else { quoted(&request.provider) };
+    format!("mcp-authctl login {url}{named}{account}")
+}
+
+/// Whether a URL can stand in a command as it is.
+fn is_plain(url: &str) -> bool {
+    url.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~' | b':' | b'/' | b'%'))
 }
 
 fn check_server(url: &str) -> Result<(), ErrorBody> {
@@ -380,29 +432,4 @@ fn check_server(url: &str) -> Result<(), ErrorBody> {
 
 fn taken(name: &GrantName) -> ErrorBody {
     ErrorBody::new(ErrorCode::Conflict, format!("`{name}` stands for another server")).hint("mcp-authctl login URL --name NAME")
-}
-
-/// A client that a person gives with the login.
-fn given(request: &LoginRequest) -> Result<Option<(String, Option<ClientSecret>)>, ErrorBody> {
-    let invalid = |what: String| ErrorBody::new(ErrorCode::InvalidRequest, what).hint("mcp-authctl login --help");
-    let secret = request.client_secret.as_ref().map(|secret| secret.expose().trim());
-    if secret.is_some_and(|secret| secret.is_empty() || secret.contains(char::is_control)) {
-        return Err(invalid("the client secret is empty or holds a control character".to_owned()));
-    }
-    let Some(client_id) = &request.client_id else {
-        return if secret.is_some() { Err(invalid("a client secret is of use only with its client id".to_owned())) } else { Ok(None) };
-    };
-    check::printable(client_id).map_err(|fault| invalid(format!("the client id {}", fault.what)))?;
-    Ok(Some((client_id.clone(), secret.map(|secret| ClientSecret::new(secret.to_owned())))))
-}
-
-/// The metadata document that a request names: an https URL with a path.
-fn document(request: &LoginRequest) -> Result<Option<String>, ErrorBody> {
-    let Some(document) = &request.client_metadata_url else { return Ok(None) };
-    let fits = transport::check_url(document).is_ok_and(|url| url.scheme() == "https" && url.path() != "/" && url.fragment().is_none());
-    let invalid = || {
-        ErrorBody::new(ErrorCode::InvalidRequest, "the client metadata URL is not an https URL with a path")
-            .hint("mcp-authctl login --help")
-    };
-    if fits { Ok(Some(document.clone())) } else { Err(invalid()) }
 }

@@ -10,12 +10,12 @@ use std::cell::RefCell;
 use std::time::Duration;
 
 use mcp_auth_proto::KeySourceKind;
-use zeroize::Zeroizing;
 
 use super::*;
 use crate::clock::SystemClock;
 use crate::grant::Grant;
 use crate::grant::record::{Definition, GrantRecord, Token};
+use crate::oauth::samples::json;
 use crate::secret::{AccessToken, RefreshToken};
 use crate::transport::{Exchange, Request, Response, TransportError};
 use crate::vault::{Places, Record};
@@ -78,6 +78,8 @@ fn expired(name: &str) -> Record {
         },
         refresh_token: Some(RefreshToken::new("rt-1".into())),
         refresh_token_life: None,
+        proof_key: None,
+        id_token: None,
         ended: None,
         logged_in_at: crate::clock::Wall(1_600_000_000_000),
         refreshed_at: None,
@@ -137,8 +139,7 @@ async fn token(broker: Broker, name: &'static str) -> Result<String, ErrorCode> 
 
 fn tokens(access: &str, refresh: &str) -> Result<Response, TransportError> {
     let body = format!(r#"{{"access_token":"{access}","token_type":"Bearer","expires_in":3600,"refresh_token":"{refresh}"}}"#);
-    let body = Zeroizing::new(body.into_bytes());
-    Ok(Response { status: 200, content_type: Some("application/json".into()), retry_after: None, challenges: Vec::new(), body })
+    Ok(json(200, &body))
 }
 
 fn unlocking() -> wire::VaultUnlock {
@@ -358,6 +359,24 @@ async fn a_grant_that_panics_over_its_new_tokens_has_them_on_disk() {
     let opened = told(|done| house.vault.open(false, None, done)).await.unwrap();
     let record = GrantRecord::from_plaintext(&opened.records[0].plaintext).unwrap();
     assert_eq!((record.generation, record.refresh_token), (2, Some(RefreshToken::new("rt-2".into()))));
+}
+
+#[tokio::test]
+async fn a_slip_of_a_name_is_told_what_was_meant() {
+    let house = House::with(&["corp", "corp:work"]).await;
+    let lists = "mcp-authctl status lists the grants, mcp-authctl provider list the providers";
+    for (typed, code, hint) in [
+        ("crop", ErrorCode::UnknownGrant, format!("did you mean `corp`? else {lists}")),
+        ("githbu", ErrorCode::UnknownGrant, format!("did you mean `github`? else {lists}")),
+        ("elsewhere", ErrorCode::UnknownGrant, lists.to_owned()),
+        ("corp:wrok", ErrorCode::LoginRequired, "did you mean `corp:work`? else mcp-authctl login corp:wrok".to_owned()),
+        ("corp:home", ErrorCode::LoginRequired, "mcp-authctl login corp:home".to_owned()),
+    ] {
+        let error = house.broker.grant(typed.parse().unwrap()).await.unwrap_err();
+        assert_eq!((error.error, error.hint.as_deref()), (code, Some(hint.as_str())), "{typed}");
+        let told = error.mcp.map(|mcp| mcp["data"]["login_command"].clone());
+        assert!(told.is_none_or(|command| command == format!("mcp-authctl login {typed}")), "{typed}");
+    }
 }
 
 #[tokio::test]

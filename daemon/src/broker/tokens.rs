@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mcp_auth_proto as wire;
-use mcp_auth_proto::{ErrorBody, ErrorCode, GrantName, Secret, TokenAnswer, event};
+use mcp_auth_proto::{ErrorBody, ErrorCode, GrantName, Secret, event};
 use tokio::sync::oneshot;
 
 use super::accounts::other_account;
@@ -12,6 +12,7 @@ use super::core::{Core, Waiting, answer, grant_id};
 use super::holders::Keeper;
 use super::policy::{Bound, Wanted};
 use super::remote::is_for;
+use super::served::{Purpose, Served};
 use super::{Reply, attempt};
 use crate::caller::Caller;
 use crate::grant::mcp::{AUTHENTICATION_REQUIRED, LoginKind, LoginNeeded};
@@ -29,14 +30,20 @@ use crate::vault::VaultError;
 const REVOCATION: Duration = Duration::from_secs(10);
 
 impl Core {
-    pub(super) fn token(&mut self, asker: Asker, request: wire::TokenRequest, caller: Arc<Caller>, reply: Reply<TokenAnswer>) {
+    pub(super) fn token(
+        &mut self,
+        asker: Asker,
+        request: wire::TokenRequest,
+        (caller, purpose): (Arc<Caller>, Purpose),
+        reply: Reply<Served>,
+    ) {
         let keeper = Keeper::of(&request, caller.peer().pid);
         self.when_open(reply, move |core, reply| {
             if reply.is_closed() {
                 return;
             }
-            match core.find(&request) {
-                Ok(grant) => core.look_and_judge(Wanted { asker, grant, request, caller, keeper, reply }),
+            match core.find(&request).and_then(|grant| core.fits(&grant, purpose).map(|()| grant)) {
+                Ok(grant) => core.look_and_judge(Wanted { asker, grant, request, caller, keeper, purpose, reply }),
                 Err(error) => answer(reply, Err(error)),
             }
         });
@@ -65,23 +72,23 @@ impl Core {
 
     /// The policy has agreed, up to this bound: the grant decides.
     pub(super) fn serve(&mut self, wanted: Wanted, bound: Option<Bound>) {
-        let Wanted { asker, grant, request, keeper, reply, .. } = wanted;
+        let Wanted { asker, grant, request, keeper, purpose, reply, .. } = wanted;
         if let Err(error) = self.held(&grant) {
             return answer(reply, Err(error));
         }
         let held = !self.keepers(&grant).is_empty();
-        self.askers.insert(asker, Waiting { grant: grant.clone(), reply, keeper, bound, wants_token: true });
+        self.askers.insert(asker, Waiting { grant: grant.clone(), reply, keeper, bound, purpose });
         self.give(&grant, Input::Wanted(asker, want(request, held)));
     }
 
-    pub(super) fn refresh(&mut self, asker: Asker, name: GrantName, force: bool, reply: Reply<TokenAnswer>) {
+    pub(super) fn refresh(&mut self, asker: Asker, name: GrantName, force: bool, reply: Reply<Served>) {
         self.when_open(reply, move |core, reply| {
             let name = core.meant(&name);
             let refused = core.held(&name).err().or_else(|| if force { None } else { core.kept(&name) });
             if let Some(error) = refused {
                 return answer(reply, Err(error));
             }
-            core.askers.insert(asker, Waiting { grant: name.clone(), reply, keeper: None, bound: None, wants_token: false });
+            core.askers.insert(asker, Waiting { grant: name.clone(), reply, keeper: None, bound: None, purpose: Purpose::Refresh });
             core.give(&name, Input::RefreshWanted(asker));
         });
     }
@@ -161,6 +168,7 @@ impl Core {
                 id_token: None,
                 owner: Box::default(),
             },
+            proof_key: None,
             sent_at: self.now(),
             account: identity.account,
             subject: identity.subject,
@@ -199,7 +207,8 @@ impl Core {
         self.forget_clients(&record.definition);
         let may_revoke = self.provider_of(&record.definition).is_some() && !record.definition.is_static();
         let skips = may_revoke && skips_revocation(request, &way.provider.quirks);
-        if let Some(ticket) = running.filter(|_| !skips) {
+        // Where the definition is no longer believed, late tokens go no more than the ones that are held.
+        if let Some(ticket) = running.filter(|_| may_revoke && !skips) {
             self.leaving.insert(ticket, (way.clone(), record.clone()));
         }
         let (removed, is_removed) = tokio::sync::oneshot::channel();
@@ -293,11 +302,16 @@ impl Core {
             return ErrorBody::new(ErrorCode::LoginRequired, format!("nobody is logged in to `{name}`")).hint(command);
         }
         let Some(provider) = self.config.provider(name.base()) else {
+            let held = wire::similar(name.as_str(), self.grants.keys().map(GrantName::as_str)).map(str::to_owned);
+            let meant = held.or_else(|| self.similar_provider(name.base()));
+            let lists = "mcp-authctl status lists the grants, mcp-authctl provider list the providers";
             return ErrorBody::new(ErrorCode::UnknownGrant, format!("there is no grant and no provider `{name}`"))
-                .hint("mcp-authctl provider list");
+                .hint(else_try(meant, lists));
         };
         let command = format!("mcp-authctl login {name}");
-        let mut error = ErrorBody::new(ErrorCode::LoginRequired, format!("nobody is logged in to `{name}`")).hint(&command);
+        let meant = name.label().and_then(|label| wire::similar(label, labelled.iter().filter_map(GrantName::label)));
+        let hint = else_try(meant.map(|label| format!("{}:{label}", name.base())), &command);
+        let mut error = ErrorBody::new(ErrorCode::LoginRequired, format!("nobody is logged in to `{name}`")).hint(hint);
         let scopes: Vec<_> = provider.scopes.iter().map(String::as_str).collect();
         let needed = LoginNeeded {
             kind: Some(LoginKind::of(&provider.quirks)),
@@ -346,6 +360,11 @@ fn want(request: wire::TokenRequest, held: bool) -> Want {
 fn other_token(grant: &GrantName, (held, new): &(String, String)) -> ErrorBody {
     ErrorBody::new(ErrorCode::Conflict, format!("`{grant}` holds a token of {held}, and this one is {new}'s; nothing was changed"))
         .hint(format!("mcp-authctl add-token {grant} --replace, or mcp-authctl add-token {}:LABEL", grant.base()))
+}
+
+/// What somebody may have meant, and what to do else.
+pub(super) fn else_try(meant: Option<String>, command: &str) -> String {
+    meant.map_or_else(|| command.to_owned(), |meant| format!("did you mean `{meant}`? else {command}"))
 }
 
 pub(super) fn ambiguous(what: &str, choices: &[GrantName]) -> ErrorBody {

@@ -1,11 +1,13 @@
-//! One look at what runs in a process, on a thread of its own: a hostile process can make it last for ever. How many such
-//! threads there are, and how long anybody waits for one, is bounded.
+//! A look at what runs in a process. What the system shows at once is read where it is asked for; the rest on a thread aside:
+//! a hostile process can make it last for ever. How many such threads there are, and how long anybody waits for one, is
+//! bounded; a thread that has nothing to look at ends after some seconds.
 
-use std::path::Path;
-use std::sync::Arc;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
-use tokio::sync::{Semaphore, oneshot};
+use tokio::runtime::{Builder, Runtime};
+use tokio::sync::Semaphore;
 
 use super::unit::unit;
 use crate::platform::{Folder, Image, Process, file_stamp, resolved};
@@ -15,74 +17,107 @@ use crate::policy::{Program, Weak, command_line};
 /// What was found.
 #[derive(Debug)]
 pub(super) struct Seen {
-    pub(super) program: Program,
-    pub(super) weak: Vec<Weak>,
+    program: Arc<Program>,
+    weak: Vec<Weak>,
     image: Image,
     /// Held open, so that another look at it costs little.
     folder: Folder,
 }
 
 impl Seen {
+    pub(super) fn program(&self) -> &Arc<Program> {
+        &self.program
+    }
+
+    pub(super) fn weak(&self) -> &[Weak] {
+        &self.weak
+    }
+
     /// Whether the same executable runs in the process still. Never blocks.
     pub(super) fn holds(&self, process: &Process) -> Result<(), Weak> {
-        let path = self.folder.executable_path();
-        // Asked last: while it lives, what was read under its number is its own.
-        if !process.is_alive() {
-            return Err(Weak::Gone);
+        // The folder shows no executable once its process has ended, and never another's.
+        match self.folder.runs(&self.image.path) {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(Weak::Changed),
+            Err(_) => Err(unseen(process)),
         }
-        match path {
-            Ok(path) if path == self.image.path => Ok(()),
-            Ok(_) => Err(Weak::Changed),
-            Err(_) => Err(Weak::Hidden),
-        }
+    }
+
+    /// Whether the process is there still. Never blocks.
+    pub(super) fn is_there(&self) -> bool {
+        self.folder.executable_path().is_ok()
+    }
+}
+
+/// What the system shows at once.
+#[derive(Debug)]
+pub(super) struct Glance {
+    folder: Folder,
+    executable: PathBuf,
+}
+
+impl Glance {
+    /// The path of the executable. Whether that is the file at this path is not seen yet.
+    pub(super) fn executable(&self) -> &Path {
+        &self.executable
     }
 }
 
 /// How many looks there are at a time; those that somebody holds up count too.
-static SEATS: Semaphore = Semaphore::const_new(8);
+const LOOKS: usize = 8;
+static SEATS: Semaphore = Semaphore::const_new(LOOKS);
+
+/// Whose threads look. Nothing else runs there: what hangs holds up looks alone.
+static EYES: LazyLock<Option<Runtime>> =
+    LazyLock::new(|| Builder::new_current_thread().thread_name("look").max_blocking_threads(LOOKS).build().ok());
 
 /// How long a look may take, the wait for a seat included.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// Looks what runs there.
-pub(super) async fn look(process: Arc<Process>) -> Result<Seen, Weak> {
-    if !process.is_alive() {
-        return Err(Weak::Gone);
-    }
-    aside(&SEATS, move || look_now(&process)).await
-}
-
-/// Does what may never end on a thread of its own, which keeps its seat until it does.
-async fn aside<T: Send + 'static>(seats: &'static Semaphore, look: impl FnOnce() -> Result<T, Weak> + Send + 'static) -> Result<T, Weak> {
-    let looking = async {
-        let seat = seats.acquire().await.ok()?;
-        let (tell, told) = oneshot::channel();
-        let thread = std::thread::Builder::new().name("look".into()).spawn(move || {
-            // Whoever asked may have given up.
-            let _ = tell.send(look());
-            drop(seat);
-        });
-        thread.ok()?;
-        told.await.ok()
-    };
-    tokio::time::timeout(PATIENCE, looking).await.ok().flatten().unwrap_or(Err(Weak::Slow))
-}
-
-fn look_now(process: &Process) -> Result<Seen, Weak> {
+/// What a look begins with. Never blocks.
+pub(super) fn glance(process: &Process) -> Result<Glance, Weak> {
     let folder = Folder::open(process.pid());
     // The number is its own as long as it lives, so the folder is too.
     if !process.is_alive() {
         return Err(Weak::Gone);
     }
     let folder = folder.map_err(|_| Weak::Hidden)?;
+    let executable = folder.executable_path().map_err(|_| unseen(process))?;
+    Ok(Glance { folder, executable })
+}
+
+/// Looks what runs there.
+pub(super) async fn look(process: Arc<Process>, glance: Glance) -> Result<Seen, Weak> {
+    aside(&SEATS, move || look_closely(&process, glance.folder)).await
+}
+
+/// Does what may never end on a thread of its own, which keeps its seat until it does.
+async fn aside<T: Send + 'static>(seats: &'static Semaphore, look: impl FnOnce() -> Result<T, Weak> + Send + 'static) -> Result<T, Weak> {
+    let looking = async {
+        let seat = seats.acquire().await.ok()?;
+        let looked = EYES.as_ref()?.spawn_blocking(move || {
+            let _seat = seat;
+            look()
+        });
+        looked.await.ok()
+    };
+    tokio::time::timeout(PATIENCE, looking).await.ok().flatten().unwrap_or(Err(Weak::Slow))
+}
+
+fn look_closely(process: &Process, folder: Folder) -> Result<Seen, Weak> {
     // Once more where it became another program meanwhile.
     let again = |weak| if weak == Weak::Changed { look_through(&folder, process) } else { Err(weak) };
     let (program, weak, image) = look_through(&folder, process).or_else(again)?;
-    Ok(Seen { program, weak, image, folder })
+    Ok(Seen { program: Arc::new(program), weak, image, folder })
+}
+
+/// Why nothing was shown.
+fn unseen(process: &Process) -> Weak {
+    if process.is_alive() { Weak::Hidden } else { Weak::Gone }
 }
 
 fn look_through(folder: &Folder, process: &Process) -> Result<(Program, Vec<Weak>, Image), Weak> {
-    let unseen = |_| if process.is_alive() { Weak::Hidden } else { Weak::Gone };
+    let unseen = |_| unseen(process);
     let image = folder.executable().map_err(unseen)?;
     let name = image.path.file_name().unwrap_or_default();
     let interpreter = command_line::is_interpreter(name);

@@ -41,7 +41,10 @@ impl Drop for Living {
 async fn look_until(process: &Arc<Process>, satisfies: impl Fn(&Result<looking::Seen, Weak>) -> bool) -> Result<looking::Seen, Weak> {
     let began = Instant::now();
     loop {
-        let found = looking::look(process.clone()).await;
+        let found = match looking::glance(process) {
+            Ok(glance) => looking::look(process.clone(), glance).await,
+            Err(weak) => Err(weak),
+        };
         if satisfies(&found) {
             return found;
         }
@@ -50,7 +53,7 @@ async fn look_until(process: &Arc<Process>, satisfies: impl Fn(&Result<looking::
 }
 
 fn runs(path: &Path) -> impl Fn(&Result<looking::Seen, Weak>) -> bool {
-    move |found| found.as_ref().is_ok_and(|seen| seen.program.executable == path)
+    move |found| found.as_ref().is_ok_and(|seen| seen.program().executable == path)
 }
 
 fn cat() -> PathBuf {
@@ -81,7 +84,7 @@ async fn whoever_connects_is_known_by_the_file_that_it_runs() {
         assert_eq!(who.peer.pid, Some(std::process::id()));
         let program = who.program.unwrap();
         assert_eq!(program.executable, std::env::current_exe().unwrap().canonicalize().unwrap());
-        assert_eq!((program.interpreter, program.script), (false, None));
+        assert_eq!((program.interpreter, program.script.as_ref()), (false, None));
         assert!(who.weak.iter().all(|weak| *weak == Weak::Reused), "{:?}", who.weak);
     }
     assert_eq!(Arc::strong_count(&stream), 1, "whoever knows the caller does not keep the connection open");
@@ -110,14 +113,16 @@ async fn an_interpreter_is_weak_and_its_script_is_its_own_word() {
     std::fs::write(&script, "read line").unwrap();
     let bare = Living::new("/bin/sh", &["-c", "read line; :"]);
     let seen = look_until(&bare.process(), runs(&sh())).await.unwrap();
-    assert!(seen.program.interpreter && seen.program.script.is_none());
-    assert!(seen.weak.contains(&Weak::NoScript));
+    assert!(seen.program().interpreter && seen.program().script.is_none());
+    assert!(seen.weak().contains(&Weak::NoScript));
     let scripted = Living::new("/bin/sh", &["-e", script.to_str().unwrap(), "-c"]);
-    let seen = look_until(&scripted.process(), runs(&sh())).await.unwrap();
-    assert_eq!(seen.program.script.as_deref(), Some(script.as_path()));
-    assert!(seen.weak.contains(&Weak::OwnWord) && !seen.weak.contains(&Weak::NoScript));
+    // Its arguments are there a moment after its path.
+    let by_script = |found: &Result<looking::Seen, Weak>| found.as_ref().is_ok_and(|seen| seen.program().script.is_some());
+    let seen = look_until(&scripted.process(), by_script).await.unwrap();
+    assert_eq!(seen.program().script.as_deref(), Some(script.as_path()));
+    assert!(seen.weak().contains(&Weak::OwnWord) && !seen.weak().contains(&Weak::NoScript));
     let missing = Living::new("/bin/sh", &["-s", script.to_str().unwrap()]);
-    assert!(look_until(&missing.process(), runs(&sh())).await.unwrap().weak.contains(&Weak::NoScript));
+    assert!(look_until(&missing.process(), runs(&sh())).await.unwrap().weak().contains(&Weak::NoScript));
 }
 
 #[tokio::test]
@@ -149,7 +154,7 @@ async fn a_process_that_has_ended_or_become_another_program_is_not_what_it_was()
     assert_eq!(seen.holds(&process), Err(Weak::Changed));
     changing.end();
     assert_eq!(seen.holds(&process), Err(Weak::Gone));
-    assert!(matches!(looking::look(process).await, Err(Weak::Gone)));
+    assert!(matches!(looking::glance(&process), Err(Weak::Gone)));
 }
 
 #[tokio::test]
@@ -163,7 +168,107 @@ async fn what_has_ended_since_it_was_looked_at_is_told_by_the_record_and_judged_
     server.end();
     assert_eq!(caller.who().await.program, None);
     let was = caller.who_it_was().await;
-    assert_eq!((was.program.map(|program| program.executable), was.weak.contains(&Weak::Gone)), (Some(cat()), false));
+    assert_eq!((was.program.map(|program| program.executable.clone()), was.weak.contains(&Weak::Gone)), (Some(cat()), false));
     let never = Caller::new(Peer { uid: 0, pid: Some(server.0.id()) });
     assert_eq!(never.who_it_was().await.weak, [Weak::Gone]);
+}
+
+/// A connection of that process, as if it were open still.
+fn connected(process: &Arc<Process>, only: Option<Only>) -> Arc<Caller> {
+    let peer = Peer { uid: 0, pid: Some(process.pid()) };
+    let caller = Caller::with(WeakArc::new(), peer, only);
+    caller.process.set(process.clone()).unwrap();
+    caller
+}
+
+#[tokio::test]
+async fn what_ends_with_its_answer_is_told_by_its_path_and_judged_as_nobody() {
+    let mut server = Living::new(cat(), &[]);
+    let process = server.process();
+    look_until(&process, runs(&cat())).await.unwrap();
+    let caller = connected(&process, None);
+    let was = caller.who_it_was();
+    server.end();
+    let was = was.await;
+    assert_eq!((was.program.map(|program| program.executable.clone()), was.weak), (Some(cat()), vec![Weak::Glimpsed]));
+    let who = caller.who().await;
+    assert_eq!((who.program, who.weak), (None, vec![Weak::Gone]));
+}
+
+#[tokio::test]
+async fn a_further_connection_of_a_process_is_known_until_that_has_ended_or_become_another_program() {
+    let folder = tempfile::tempdir().unwrap();
+    // Under this name it is no interpreter.
+    let path = folder.path().canonicalize().unwrap().join("server");
+    std::fs::copy(sh(), &path).unwrap();
+    for ends in [false, true] {
+        let mut server = Living::new(&path, &["-c", "read line; exec cat"]);
+        let process = server.process();
+        look_until(&process, runs(&path)).await.unwrap();
+        let (known, first) = (Known::default(), connected(&process, None));
+        assert!(known.remember(&first).is_none(), "it was not looked at");
+        first.who().await;
+        known.remember(&first).unwrap();
+        let further = connected(&server.process(), None);
+        let who = known.of(&further).unwrap().who(&further);
+        assert_eq!((who.peer, who.program.map(|program| program.executable.clone())), (further.peer(), Some(path.clone())));
+        if ends {
+            server.end();
+        } else {
+            server.0.stdin.as_mut().unwrap().write_all(b"go\n").unwrap();
+            look_until(&process, runs(&cat())).await.unwrap();
+        }
+        assert!(known.of(&connected(&process, None)).is_none() && known.of(&further).is_none());
+        assert!(known.remember(&first).is_none(), "what it was is not what it is");
+    }
+}
+
+#[tokio::test]
+async fn a_process_number_that_went_to_another_leads_to_nobody_who_was_known() {
+    let (mut server, other) = (Living::new(cat(), &[]), Living::new(cat(), &[]));
+    let (process, other) = (server.process(), other.process());
+    look_until(&process, runs(&cat())).await.unwrap();
+    let (known, caller) = (Known::default(), connected(&process, None));
+    caller.who().await;
+    known.remember(&caller).unwrap();
+    let late = Caller::new(caller.peer());
+    late.process.set(other).unwrap();
+    server.end();
+    assert!(known.of(&late).is_none(), "the process under this number is another by now");
+    assert!(known.of(&connected(&process, None)).is_none(), "its own connection, in other hands");
+}
+
+#[tokio::test]
+async fn neither_an_interpreter_nor_whoever_has_a_socket_of_its_own_is_known_by_its_process() {
+    let (bare, server) = (Living::new("/bin/sh", &["-c", "read line; :"]), Living::new(cat(), &[]));
+    look_until(&bare.process(), runs(&sh())).await.unwrap();
+    look_until(&server.process(), runs(&cat())).await.unwrap();
+    let (known, github) = (Known::default(), "github".parse::<mcp_auth_proto::GrantName>().unwrap());
+    let only = Some(Only::new(vec![(github.clone(), github)]));
+    for caller in [connected(&bare.process(), None), connected(&server.process(), only.clone())] {
+        assert!(caller.who().await.program.is_some());
+        assert!(known.remember(&caller).is_none());
+    }
+    let caller = connected(&server.process(), None);
+    caller.who().await;
+    assert!(known.remember(&caller).is_some());
+    assert!(known.of(&connected(&server.process(), only)).is_none());
+}
+
+#[tokio::test]
+async fn a_crowd_of_processes_is_not_remembered_for_ever() {
+    let known = Known::default();
+    let mut crowd: Vec<Living> = (0..70).map(|_| Living::new(cat(), &[])).collect();
+    let mut remembered = Vec::new();
+    for server in &crowd {
+        look_until(&server.process(), runs(&cat())).await.unwrap();
+        let caller = connected(&server.process(), None);
+        caller.who().await;
+        known.remember(&caller).unwrap();
+        remembered.push(caller);
+    }
+    let count = || remembered.iter().filter(|caller| known.of(caller).is_some()).count();
+    assert_eq!(count(), 70 - 64, "the living make room too");
+    crowd.drain(64..66);
+    assert_eq!(count(), 70 - 66);
 }

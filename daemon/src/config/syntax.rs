@@ -4,10 +4,10 @@
 
 use std::ops::Range;
 
+use mcp_auth_proto::similar;
 use serde::de::DeserializeOwned;
 use toml::de::{DeTable, DeValue, Deserializer, Error};
 
-use crate::provider::check;
 use crate::provider::table::Wrong;
 
 /// Reads a whole file.
@@ -64,7 +64,7 @@ fn unknown_key(key: &str, table: &[String], message: &str) -> (String, Option<St
     }
     let known = quoted(message.rsplit_once("expected ").map_or("", |(_, list)| list));
     let meant = SYNONYMS.iter().find(|(other, _)| *other == lower).map(|(_, ours)| *ours).filter(|ours| known.contains(ours));
-    let hint = match meant.or_else(|| check::nearest(&lower, known.iter().copied())) {
+    let hint = match meant.or_else(|| similar(&lower, known.iter().copied())) {
         Some(near) => format!("did you mean `{near}`?"),
         None => format!("the keys here are: {}", known.join(", ")),
     };

@@ -63,7 +63,10 @@ fn wrong_keys_and_types_are_told_with_line_and_remedy() {
             "/c/config.toml:3: unknown key `clientid` in [providers.github]\nhint: did you mean `client_id`?",
         ),
         ("[provider.github]\n", "/c/config.toml:1: unknown key `provider`\nhint: did you mean `providers`?"),
-        ("\ncolour = 1", "/c/config.toml:2: unknown key `colour`\nhint: the keys here are: providers, network, issuer, notifications"),
+        (
+            "\ncolour = 1",
+            "/c/config.toml:2: unknown key `colour`\nhint: the keys here are: providers, network, issuer, relay, notifications",
+        ),
         (
             "[providers.corp]\ncallback_port = 1",
             "/c/config.toml:2: unknown key `callback_port` in [providers.corp]\nhint: did you mean `redirect_port`?",
@@ -216,7 +219,7 @@ fn wrong_values_are_told_with_line_and_remedy() {
 #[test]
 fn the_reference_page_names_every_key_and_its_example_is_good() {
     let page = include_str!("../../../docs/config.md");
-    for (table, keys) in [("providers.corp", 53), ("network", 3), ("notifications", 1)] {
+    for (table, keys) in [("providers.corp", 57), ("network", 3), ("notifications", 1)] {
         let error = parse(&format!("[{table}]\nzzzzzzzzzzzz = 1")).unwrap_err();
         let known: Vec<_> = error.hint().unwrap().trim_start_matches("the keys here are: ").split(", ").collect();
         assert_eq!(known.len(), keys);
@@ -521,5 +524,17 @@ fn what_is_wrong_with_the_issuer_is_told_with_line_and_remedy() {
         let complaint = complaint(&text);
         assert!(complaint.starts_with(&format!("{PATH}:{line}: ")) && complaint.contains(expected), "{text}\n=> {complaint}");
         assert!(!complaint.contains("s3cret"), "{complaint}");
+    }
+}
+
+#[test]
+fn tokens_are_bound_to_a_key_where_there_is_one_server_for_the_relay() {
+    let provider = "[providers.corp]\nissuer = \"https://as.example\"\nclient_id = \"me\"\ndpop = true\n";
+    assert!(told(&parse(provider).unwrap_err()).contains("`resource` is missing"));
+    for table in [
+        format!("{provider}resource = \"https://mcp.example/mcp\"\n"),
+        "[providers.corp]\nserver = \"https://mcp.example/mcp\"\ndpop = true\n".into(),
+    ] {
+        assert!(parse(&table).is_ok(), "{table}");
     }
 }

@@ -1,13 +1,17 @@
 //! What a grant says to askers and to people: the token, the summary, and why there is no token.
 
+use std::fmt;
+use std::path::Path;
 use std::time::Duration;
 
 use mcp_auth_proto::{ErrorBody, ErrorCode, GrantState, GrantSummary, Secret, TokenAnswer};
 
 use super::mcp::{AUTHENTICATION_REQUIRED, INSUFFICIENT_SCOPE, LoginKind, LoginNeeded};
+use super::record::{AssertionSource, TokenSource};
 use super::{Cause, Grant, Health, Phase};
 use crate::clock::{Boot, Now};
-use crate::oauth::text::quoted;
+use crate::oauth::text::{clean, quoted, visible};
+use crate::provider::ClientAuth;
 
 impl Grant {
     /// The grant as people see it, but for its holders: the broker knows those. Never a token.
@@ -22,12 +26,15 @@ impl Grant {
             authorization_endpoint: self.record.definition.authorization_endpoint.clone(),
             account: self.record.account.clone(),
             resource: self.record.resource.clone(),
-            // The broker knows what a bare name stands for.
+            // The broker knows what a bare name stands for, and the rules.
             default: false,
+            closed: false,
             scopes: self.record.scopes.clone(),
             state: self.state(now),
             refreshable: self.is_refreshable(),
             client_credentials: self.record.definition.client_credentials,
+            dpop: self.record.proof_key.is_some(),
+            assertion: self.record.definition.assertion.as_ref().map(|source| source.to_string()),
             on_demand: self.is_on_demand(),
             never_expires: until.is_none() && self.terms.as_ref().is_some_and(|terms| terms.never_expires),
             refresh_token_expires_at: self.ending.as_ref().map(|ending| ending.wall().rfc3339()),
@@ -50,7 +57,7 @@ impl Grant {
         let until = self.served_until(now);
         TokenAnswer {
             access_token: Secret::new(self.record.token.access_token.expose()),
-            token_type: "Bearer".into(),
+            token_type: if self.record.proof_key.is_some() { "DPoP" } else { "Bearer" }.into(),
             expires_at: until.map(|at| wall_of(at, now).rfc3339()),
             expires_in: until.map(|at| at.since(now.boot).as_secs()),
             scopes: self.record.scopes.clone(),
@@ -111,8 +118,9 @@ impl Grant {
     pub(super) fn unreachable(&self, until: Boot, now: Now) -> ErrorBody {
         let (name, wait) = (&self.record.name, until.since(now.boot));
         let seconds = (wait.as_secs() + u64::from(wait > Duration::from_secs(wait.as_secs()))).max(1);
+        let again = if self.is_on_demand() { "ask again then" } else { "it is tried again by itself" };
         ErrorBody::new(ErrorCode::ProviderUnreachable, format!("no fresh token for `{name}`: {}", self.reason()))
-            .hint(format!("it is tried again by itself; mcp-authctl status {name} tells more"))
+            .hint(format!("{again}; mcp-authctl status {name} tells more"))
             .retry_after(seconds)
     }
 
@@ -124,6 +132,16 @@ impl Grant {
 
     pub(super) fn not_refreshable(&self) -> ErrorBody {
         ErrorBody::new(ErrorCode::Conflict, format!("`{}` holds no refresh token", self.record.name)).hint(self.login_command())
+    }
+
+    /// Its tokens are of no use to whoever has not their key, which nobody gets.
+    pub(crate) fn bound(&self) -> Result<(), ErrorBody> {
+        if self.record.proof_key.is_none() {
+            return Ok(());
+        }
+        let name = &self.record.name;
+        let sentence = format!("the tokens of `{name}` are bound to a key that stays in the daemon (DPoP), and go through its relay only");
+        Err(ErrorBody::new(ErrorCode::Conflict, sentence).hint(format!("mcp-authctl bridge {name}")))
     }
 
     pub(super) fn unknown(&self) -> ErrorBody {
@@ -143,7 +161,10 @@ impl Grant {
         }
         if !self.record.is_renewable() {
             let rejected = "a resource server rejected the token";
-            let expired = "the token has expired, and the provider gave no refresh token";
+            let expired = match self.record.definition.assertion {
+                Some(_) => "the token has expired, and what it was got with was not kept",
+                None => "the token has expired, and the provider gave no refresh token",
+            };
             return if self.current.rejected { rejected } else { expired }.into();
         }
         let waits_for =
@@ -166,7 +187,8 @@ impl Grant {
 
     /// Whether a new token is asked for only when somebody wants one.
     fn is_on_demand(&self) -> bool {
-        self.is_refreshable() && self.terms.as_ref().is_some_and(|terms| !terms.refresh_ahead)
+        let by_token = self.record.refresh_token.is_some();
+        self.is_refreshable() && self.terms.as_ref().is_some_and(|terms| !(by_token && terms.refresh_ahead))
     }
 
     fn state(&self, now: Now) -> GrantState {
@@ -198,15 +220,33 @@ impl Grant {
     /// What helps: where a client asks for itself and is refused, its secret was mostly changed.
     fn remedy(&self) -> String {
         let definition = &self.record.definition;
-        let refused = definition.client_credentials && matches!(self.phase, Phase::Waiting { cause: Cause::Refused, .. });
-        if refused { format!("mcp-authctl provider set-secret {}", definition.provider) } else { self.login_command() }
+        let refused = matches!(self.phase, Phase::Waiting { cause: Cause::Refused, .. });
+        match (definition.assertion.as_deref().map(AssertionSource::token), &definition.server, &definition.client_id) {
+            _ if !refused || !definition.renews_itself() => self.login_command(),
+            (Some(TokenSource::File(path)), ..) => {
+                format!("see that {} holds a new token, then mcp-authctl refresh {}", shown(path), self.record.name)
+            }
+            (Some(TokenSource::Grant(grant)), ..) => format!("mcp-authctl login {grant}"),
+            (None, Some(_), Some(client_id)) => {
+                let by_key = definition.client_auth == Some(ClientAuth::PrivateKeyJwt);
+                let option = if by_key { "--private-key-file" } else { "--client-secret-file" };
+                format!("{} --client-id {} {option} FILE", self.login_command(), quoted(client_id))
+            }
+            _ => format!("mcp-authctl provider set-secret {}", definition.provider),
+        }
     }
 
     pub(super) fn login_command(&self) -> String {
         if self.record.definition.is_static() {
             return format!("mcp-authctl add-token {}", self.record.name);
         }
-        let how = if self.record.definition.client_credentials { " --client-credentials" } else { "" };
+        let definition = &self.record.definition;
+        let how = match definition.assertion.as_deref() {
+            Some(AssertionSource::Workload(TokenSource::Given)) => " --assertion-file FILE",
+            Some(AssertionSource::IdentityProvider { id_token: TokenSource::Given, .. }) => " --identity-token-file FILE",
+            _ if definition.client_credentials => " --client-credentials",
+            _ => "",
+        };
         format!("mcp-authctl login {}{how}", self.record.name)
     }
 
@@ -215,6 +255,7 @@ impl Grant {
         let kind = match &self.terms {
             _ if definition.is_static() => None,
             _ if definition.client_credentials => Some(LoginKind::Client),
+            _ if definition.assertion.is_some() => Some(LoginKind::Assertion),
             terms => Some(terms.as_ref().map(|terms| terms.login).unwrap_or_default()),
         };
         let needed = LoginNeeded {
@@ -227,6 +268,25 @@ impl Grant {
         };
         needed.to_json(message)
     }
+}
+
+impl fmt::Display for AssertionSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Self::IdentityProvider { provider, definition, .. } = self {
+            let issuer = definition.issuer.as_deref().or(definition.token_endpoint.as_deref()).unwrap_or_default();
+            write!(f, "the identity provider {}, by ", clean(provider.as_deref().unwrap_or(issuer)))?;
+        }
+        match self.token() {
+            TokenSource::File(path) => write!(f, "the token in {}", shown(path)),
+            TokenSource::Given => f.write_str("a token that was given once"),
+            TokenSource::Grant(grant) => write!(f, "the ID token of {grant}"),
+        }
+    }
+}
+
+/// A path as it may be shown.
+pub(crate) fn shown(path: &Path) -> String {
+    visible(&path.to_string_lossy())
 }
 
 fn wall_of(at: Boot, now: Now) -> crate::clock::Wall {

@@ -62,7 +62,10 @@ impl Grant {
         } else if let Some(pause) = self.pause.as_ref().filter(|pause| pause.retry_after && pause.until > now.boot) {
             Some(self.unreachable(pause.until, now))
         } else {
-            self.last_manual.filter(|last| now.boot < *last + MANUAL_GAP).map(|last| self.too_soon(last + MANUAL_GAP, now))
+            // Whoever joins an attempt that is under way sends nothing.
+            let joins = matches!(self.phase, Phase::Running(_) | Phase::Saving { .. });
+            let last = self.last_manual.filter(|last| !joins && now.boot < *last + MANUAL_GAP);
+            last.map(|last| self.too_soon(last + MANUAL_GAP, now))
         };
         if let Some(error) = refused {
             return vec![Effect::Reply(asker, Err(error))];

@@ -515,6 +515,7 @@ fn login(response: TokenResponse, weather: Weather, now: Now) -> Box<Login> {
         },
         terms: terms(weather),
         response,
+        proof_key: None,
         sent_at: now,
         account: None,
         subject: None,

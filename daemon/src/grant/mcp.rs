@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 
+use crate::oauth::jwt_bearer;
 use crate::provider::{Flow, Pkce, Quirks};
 
 /// What the message says where nobody is logged in, or not any more.
@@ -24,6 +25,8 @@ pub enum LoginKind {
     Device,
     /// RFC 6749 section 4.4: nobody is asked.
     Client,
+    /// RFC 7523 section 2.1: a JWT of somebody else is enough.
+    Assertion,
 }
 
 impl LoginKind {
@@ -32,6 +35,7 @@ impl LoginKind {
         match quirks.flow {
             Some(Flow::DeviceCode) => Self::Device,
             Some(Flow::ClientCredentials) => Self::Client,
+            Some(Flow::JwtBearer | Flow::Enterprise) => Self::Assertion,
             Some(Flow::AuthorizationCode) | None if quirks.pkce == Some(Pkce::Off) => Self::CodeWithoutPkce,
             Some(Flow::AuthorizationCode) | None => Self::Code,
         }
@@ -42,6 +46,7 @@ impl LoginKind {
             Self::Code | Self::CodeWithoutPkce => "authorization_code",
             Self::Device => "urn:ietf:params:oauth:grant-type:device_code",
             Self::Client => "client_credentials",
+            Self::Assertion => jwt_bearer::GRANT_TYPE,
         }
     }
 

@@ -1,5 +1,6 @@
 //! What is kept of a grant: the record that the vault seals, as JSON.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use mcp_auth_proto::GrantName;
@@ -8,7 +9,7 @@ use zeroize::Zeroizing;
 
 use crate::clock::Wall;
 use crate::provider::ClientAuth;
-use crate::secret::{AccessToken, RefreshToken};
+use crate::secret::{AccessToken, IdToken, ProofKey, RefreshToken};
 
 /// A grant at rest. A record is replaced whole; an answer of the provider is merged into it, never written over it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -42,6 +43,12 @@ pub struct GrantRecord {
     /// What the provider said of its life. An answer that says nothing leaves it as it is.
     #[serde(default)]
     pub refresh_token_life: Option<RefreshTokenLife>,
+    /// The key that its tokens are bound to (RFC 9449); `None`: bearer tokens. A new login has a new one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub proof_key: Option<ProofKey>,
+    /// The ID token that came last (OpenID Connect Core section 2), for an identity provider that wants it back.
+    #[serde(default)]
+    pub id_token: Option<IdToken>,
     /// Why the refresh token is worthless, once the provider has said so twice.
     #[serde(default)]
     pub ended: Option<Ended>,
@@ -92,9 +99,73 @@ pub struct Definition {
     /// token, and a new access token is asked for in the same way.
     #[serde(default)]
     pub client_credentials: bool,
+    /// A JWT of somebody else took the place of a login (RFC 7523 section 2.1), and another one takes that of a refresh.
+    #[serde(default)]
+    pub assertion: Option<Box<AssertionSource>>,
+}
+
+/// Where the assertions of a grant come from.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AssertionSource {
+    /// They are a workload's own, as the platform gives them.
+    Workload(TokenSource),
+    /// An identity provider makes each of them (ID-JAG) from a person's ID token.
+    IdentityProvider {
+        /// The provider that it is in the config; `None`: it is described here alone.
+        provider: Option<String>,
+        /// How it is reached, and our client there.
+        definition: Box<Definition>,
+        /// Where the ID token comes from.
+        id_token: TokenSource,
+    },
+}
+
+/// Where a token of somebody else comes from.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TokenSource {
+    /// This file, absolute, which another program keeps fresh.
+    File(PathBuf),
+    /// It was given for one login, and not kept.
+    Given,
+    /// The ID token of this grant.
+    Grant(GrantName),
+}
+
+impl AssertionSource {
+    /// Where the token comes from that all begins with.
+    pub fn token(&self) -> &TokenSource {
+        match self {
+            Self::Workload(token) | Self::IdentityProvider { id_token: token, .. } => token,
+        }
+    }
 }
 
 impl Definition {
+    /// Whether it was made without a page for a person.
+    pub fn is_unattended(&self) -> bool {
+        self.client_credentials || self.assertion.is_some()
+    }
+
+    /// Whether a new access token can be asked for without a refresh token.
+    pub fn renews_itself(&self) -> bool {
+        self.client_credentials || self.assertion.as_ref().is_some_and(|source| *source.token() != TokenSource::Given)
+    }
+
+    /// Whether it is a workload's own: its assertions speak of no person.
+    pub fn is_a_workload(&self) -> bool {
+        matches!(self.assertion.as_deref(), Some(AssertionSource::Workload(_)))
+    }
+
+    /// Whose word the grant's subject is, where that is an identity provider's and not the server's own.
+    pub fn vouched_by(&self) -> Option<&str> {
+        match self.assertion.as_deref() {
+            Some(AssertionSource::IdentityProvider { definition, .. }) => definition.issuer.as_deref(),
+            _ => None,
+        }
+    }
+
     /// Whether it stands for a static token: one that a person stored, and no client of ours got.
     pub fn is_static(&self) -> bool {
         self.client_id.is_none() && self.token_endpoint.is_none()
@@ -144,7 +215,7 @@ pub struct Ended {
 impl GrantRecord {
     /// Whether a new access token can be had without a person, unless the grant has [`Self::ended`].
     pub fn is_renewable(&self) -> bool {
-        self.refresh_token.is_some() || self.definition.client_credentials
+        self.refresh_token.is_some() || self.definition.renews_itself()
     }
 
     /// The record as the JSON that is sealed, in a buffer that is wiped after use.

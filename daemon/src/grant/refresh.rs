@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use super::record::Ended;
 use super::{
-    Arrival, Attempt, AttemptError, Cause, EXPIRED_ON_ARRIVAL, Effect, Grant, News, OVERDUE_TRIES, Phase, Purpose, REFUSED_RETRY,
-    SAVE_RETRY, Ticket, Waiter, plan,
+    ASSERTION_RETRY, Arrival, Attempt, AttemptError, Cause, EXPIRED_ON_ARRIVAL, Effect, Grant, News, OVERDUE_TRIES, Phase, Purpose,
+    REFUSED_RETRY, SAVE_RETRY, Ticket, Waiter, plan,
 };
 use crate::clock::{Boot, Now};
 use crate::oauth::token::{TokenError, TokenResponse};
@@ -45,12 +45,16 @@ impl Grant {
             Err(AttemptError::Provider(error)) => self.failed(error, now),
             Err(AttemptError::NotDurable(reason)) => {
                 self.trouble.error = Some(reason);
+                // It has expired meanwhile: now it goes on without the disk.
+                if !self.is_servable(now) {
+                    let urgent = !self.waiters.is_empty();
+                    return vec![self.start(urgent, now)];
+                }
                 let retry = now.boot + plan::backoff(1, self.random.f64()).max(SAVE_RETRY.0);
-                // At the token's expiry it goes on without the disk; one that has expired meanwhile waits as any other.
-                let until = self.current.deadline.filter(|deadline| *deadline > now.boot).map_or(retry, |deadline| retry.min(deadline));
+                let until = self.current.deadline.map_or(retry, |deadline| retry.min(deadline));
                 self.wait(until, Cause::Transient, now)
             }
-            Err(AttemptError::NoClientSecret(reason)) => {
+            Err(AttemptError::NoCredentials(reason)) => {
                 self.trouble.error = Some(reason);
                 self.trouble.failures += 1;
                 let until = now.boot + plan::backoff(self.trouble.failures, self.random.f64());
@@ -62,7 +66,8 @@ impl Grant {
     pub(super) fn failed(&mut self, error: TokenError, now: Now) -> Vec<Effect> {
         self.trouble.error = Some(self.complaint_about(&error, now));
         let random = self.random.f64();
-        let refused = REFUSED_RETRY.mul_f64(1.0 - 0.1 * random);
+        let asserts = self.record.definition.assertion.is_some() && self.record.refresh_token.is_none();
+        let refused = if asserts { ASSERTION_RETRY } else { REFUSED_RETRY }.mul_f64(1.0 - 0.1 * random);
         // Servers have other words than `invalid_grant`, too, for a refresh token that has outlived its time.
         let outlived = matches!(error, TokenError::Unusable(_)) && self.overdue_since(now).is_some();
         self.trouble.overdue += u32::from(outlived);
@@ -70,8 +75,16 @@ impl Grant {
             return self.end(now);
         }
         let (after, cause) = match error {
-            // Its credentials are all that a client has: there is no grant that could have ended.
-            TokenError::InvalidGrant(_) if self.record.definition.client_credentials => (refused, Cause::Refused),
+            // The refresh token has ended; what the first token was got with has not.
+            TokenError::InvalidGrant(_) if self.record.refresh_token.is_some() && self.record.definition.renews_itself() => {
+                self.record.refresh_token = None;
+                self.record.refresh_token_life = None;
+                self.look_for_the_end(now);
+                let urgent = !self.waiters.is_empty();
+                return vec![self.start(urgent, now)];
+            }
+            // Its credentials are all that such a client has: there is no grant that could have ended.
+            TokenError::InvalidGrant(_) if self.record.definition.renews_itself() => (refused, Cause::Refused),
             TokenError::InvalidGrant(_) => {
                 self.trouble.rejections += 1;
                 if self.trouble.rejections >= 2 {

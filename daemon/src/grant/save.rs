@@ -7,6 +7,7 @@ use super::{
 };
 use crate::clock::Now;
 use crate::oauth::token::TokenResponse;
+use crate::secret::IdToken;
 
 impl Grant {
     pub(super) fn login(&mut self, login: Login, now: Now) -> Vec<Effect> {
@@ -19,6 +20,8 @@ impl Grant {
         record.requested_scopes = login.requested_scopes;
         record.refresh_token = None;
         record.refresh_token_life = None;
+        record.proof_key = login.proof_key;
+        record.id_token = None;
         record.ended = None;
         record.refreshed_at = None;
         record.logged_in_at = login.sent_at.wall;
@@ -146,6 +149,9 @@ impl GrantRecord {
         // What a client gets for itself needs none (RFC 6749 section 4.4.3).
         if let Some(refresh_token) = response.refresh_token.filter(|_| !self.definition.client_credentials) {
             self.refresh_token = Some(refresh_token);
+        }
+        if let Some(id_token) = response.id_token.filter(|_| !self.definition.is_unattended()) {
+            self.id_token = Some(IdToken::new(id_token.expose().to_owned()));
         }
         if let Some(told) = response.refresh_token_lifetime {
             self.refresh_token_life = Some(RefreshTokenLife::told(told, sent_at.wall, self.refresh_token_life));

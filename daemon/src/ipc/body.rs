@@ -14,7 +14,7 @@ use mcp_auth_proto::{AuditLine, ErrorBody, ErrorCode, Event, LoginEvent, is_hidd
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::sync::mpsc;
-use zeroize::Zeroizing;
+use zeroize::Zeroize;
 
 use super::io::{Gate, Phase};
 use crate::oauth::text::{clean, clean_within};
@@ -248,9 +248,25 @@ fn response(status: StatusCode, content_type: HeaderValue, body: AnswerBody) -> 
 /// JSON in a buffer that is wiped when the answer is out.
 fn json_bytes<T: Serialize>(value: &T) -> Result<Bytes, ErrorBody> {
     // Room for a usual token, so that growing leaves no copies behind.
-    let mut buffer = Zeroizing::new(Vec::with_capacity(2048));
-    serde_json::to_writer(&mut *buffer, value).map_err(|_| ErrorBody::new(ErrorCode::InternalError, "the answer has no JSON form"))?;
-    Ok(Bytes::from_owner(buffer))
+    let mut written = Written(Vec::with_capacity(2048));
+    serde_json::to_writer(&mut written.0, value).map_err(|_| ErrorBody::new(ErrorCode::InternalError, "the answer has no JSON form"))?;
+    Ok(Bytes::from_owner(written))
+}
+
+/// Bytes that are wiped when dropped, as far as they were written. The room behind them is left alone, which `Zeroizing` would
+/// wipe too, byte by byte.
+struct Written(Vec<u8>);
+
+impl AsRef<[u8]> for Written {
+    fn as_ref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl Drop for Written {
+    fn drop(&mut self) {
+        self.0.as_mut_slice().zeroize();
+    }
 }
 
 fn json_line<T: Serialize>(value: &T) -> Option<Bytes> {

@@ -213,7 +213,7 @@ impl House {
         let gone = self.open.iter().find(|(_, open)| open.name == name).map(|(key, _)| key.clone());
         if let Some(key) = gone {
             self.open.remove(&key);
-            self.broker.capability_closed(&key.1);
+            self.broker.capability_closed(key.0, &key.1);
         }
         self.vault.delete(record::id(name), Box::new(|deleted| told("forgotten", deleted.err())));
     }

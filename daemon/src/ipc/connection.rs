@@ -18,22 +18,22 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::watch;
 
 use super::body::{Answer, AnswerBody, refusal};
-use super::io::{Gate, Phase, Timed, Timer};
+use super::guard::Names;
+use super::io::{Gate, Line, Phase, Timed, Timer};
 use super::stream::{BodyError, RequestBody, collect};
 use super::{Answerer, Call, Limits, STREAMED, Stage, guard};
 use crate::caller::Caller;
-use crate::platform::Stream;
 
 /// What all connections share.
-#[derive(Clone)]
 pub(super) struct Shared {
     pub(super) answer: Answerer,
     pub(super) limits: Limits,
     pub(super) stage: watch::Receiver<Stage>,
+    pub(super) names: Names,
 }
 
 /// Serves a connection until either side closes it or a time limit passes.
-pub(super) async fn serve(stream: Arc<Mutex<Stream>>, caller: Arc<Caller>, shared: Shared) {
+pub(super) async fn serve<L: Line>(stream: Arc<Mutex<L>>, caller: Arc<Caller>, shared: Arc<Shared>) {
     let pid = caller.peer().pid;
     let gate = Gate::new(shared.limits.clone());
     let mut stage = shared.stage.clone();
@@ -76,7 +76,7 @@ pub(super) async fn serve(stream: Arc<Mutex<Stream>>, caller: Arc<Caller>, share
 }
 
 /// Gives a connection that is refused unread its one answer.
-pub(super) async fn refuse(mut stream: Stream, error: ErrorBody) {
+pub(super) async fn refuse<L: Line>(mut stream: L, error: ErrorBody) {
     let answer = refusal(&error);
     if tokio::time::timeout(LINGER, stream.write_all(&answer)).await.is_ok_and(|written| written.is_ok()) {
         linger(stream).await;
@@ -95,12 +95,12 @@ const LAST_CALL: Duration = Duration::from_millis(250);
 async fn answer(
     request: Request<Incoming>,
     caller: Arc<Caller>,
-    shared: Shared,
+    shared: Arc<Shared>,
     gate: Arc<Gate>,
 ) -> Result<Response<AnswerBody>, Infallible> {
     let (head, incoming) = request.into_parts();
     let pid = caller.peer().pid;
-    let received = receive(&head, incoming, &gate).await;
+    let received = receive(&head, incoming, &gate, shared.names).await;
     // The rest of what is refused unread is not waited for.
     let close = received.is_err();
     let answer = match received {
@@ -125,8 +125,9 @@ async fn receive(
     head: &hyper::http::request::Parts,
     incoming: Incoming,
     gate: &Arc<Gate>,
+    names: Names,
 ) -> Result<(Bytes, Option<RequestBody>), ErrorBody> {
-    guard::check(head)?;
+    guard::check(head, names)?;
     if head.uri.path().starts_with(STREAMED) {
         return Ok((Bytes::new(), Some(RequestBody::new(incoming, gate.clone()))));
     }
@@ -139,8 +140,9 @@ async fn receive(
 }
 
 /// What a connection does when the daemon comes to its end; false: it closes at once.
-fn goes_on<S>(gate: &Gate, stage: Stage, connection: Pin<&mut http1::Connection<TokioIo<Timed>, S>>) -> bool
+fn goes_on<L, S>(gate: &Gate, stage: Stage, connection: Pin<&mut http1::Connection<TokioIo<Timed<L>>, S>>) -> bool
 where
+    L: Line,
     S: hyper::service::HttpService<Incoming, ResBody = AnswerBody>,
     S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
@@ -156,7 +158,7 @@ where
 
 /// Closes our half and waits for the peer to close its own. To close with unread bytes would take the answer away from
 /// a client that is still sending.
-async fn linger(mut stream: Stream) {
+async fn linger<L: Line>(mut stream: L) {
     let discard = async {
         stream.shutdown().await?;
         let mut scratch = [0; 4096];

@@ -14,6 +14,7 @@ use tokio::sync::watch;
 
 use super::capability::Capabilities;
 use super::connection::{Shared, serve};
+use super::guard::Names;
 use super::{Answer, Answerer, Call, Limits, Stage, read, routes};
 use crate::audit::Audit;
 use crate::broker::{Broker, Edges};
@@ -93,7 +94,7 @@ impl House {
             let token = serde_json::json!({ "access_token": "s3cret-of-github" });
             let name: GrantName = "github".parse().expect("a name");
             broker.add_token(name, serde_json::from_value(token).expect("a token")).await.expect("an open vault");
-            let issuer = Issuer::start(&broker, Vec::new());
+            let issuer = Issuer::start(&broker, Vec::new().into());
             (broker, issuer)
         });
         let answer = harmless(routes::answerer(broker.clone(), issuer, Capabilities::new().0, Default::default()));
@@ -121,7 +122,7 @@ async fn exchange(input: &[u8], answer: Answerer) -> Vec<u8> {
     let serving = serve(
         std::sync::Arc::new(std::sync::Mutex::new(stream)),
         Caller::new(Peer { uid: 1000, pid: Some(7) }),
-        Shared { answer, limits, stage },
+        std::sync::Arc::new(Shared { answer, limits, stage, names: Names::Socket }),
     );
     let asking = async {
         let (mut from, mut to) = client.split();

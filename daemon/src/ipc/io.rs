@@ -12,10 +12,47 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep};
 
 use super::Limits;
 use crate::platform::{self, Stream};
+
+/// What a connection runs on.
+pub(super) trait Line: AsyncRead + AsyncWrite + Unpin + Send + 'static {
+    /// Whether a peer that has closed its sending half has closed the other one too.
+    fn hung_up(&self) -> bool;
+
+    /// Whether the peer of an answer that streams has closed its sending half, or sent more; if neither, the task hears of it.
+    fn poll_disturbed(&self, cx: &mut Context<'_>) -> bool;
+}
+
+impl Line for Stream {
+    fn hung_up(&self) -> bool {
+        platform::hung_up(self)
+    }
+
+    fn poll_disturbed(&self, cx: &mut Context<'_>) -> bool {
+        platform::poll_disturbed(self, cx)
+    }
+}
+
+impl Line for TcpStream {
+    /// It cannot be told, and no client of HTTP closes one half alone: to wait would keep alive what the client has given up.
+    fn hung_up(&self) -> bool {
+        true
+    }
+
+    fn poll_disturbed(&self, cx: &mut Context<'_>) -> bool {
+        while let Poll::Ready(ready) = self.poll_read_ready(cx) {
+            match ready.and_then(|()| self.try_read(&mut [0])) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                _ => return true,
+            }
+        }
+        false
+    }
+}
 
 /// Where a connection stands. Shared by its stream, its requests and its timer, which all run in one task: the atomics
 /// are only there to make that task `Send`.
@@ -180,25 +217,25 @@ impl Timer {
 
 /// A stream that tells its [`Gate`] what passes.
 #[derive(Debug)]
-pub(super) struct Timed {
-    stream: Arc<Mutex<Stream>>,
+pub(super) struct Timed<L> {
+    stream: Arc<Mutex<L>>,
     gate: Arc<Gate>,
     /// The end was read and not told.
     end_held: bool,
 }
 
-impl Timed {
-    pub(super) fn new(stream: Arc<Mutex<Stream>>, gate: Arc<Gate>) -> Self {
+impl<L: Line> Timed<L> {
+    pub(super) fn new(stream: Arc<Mutex<L>>, gate: Arc<Gate>) -> Self {
         Self { stream, gate, end_held: false }
     }
 
     /// The stream itself, once nobody looks at it any more.
-    pub(super) fn into_inner(self) -> Option<Stream> {
+    pub(super) fn into_inner(self) -> Option<L> {
         Arc::try_unwrap(self.stream).ok().map(|stream| stream.into_inner().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Never waits: whoever else looks at the stream does so in this task.
-    fn stream(&self) -> MutexGuard<'_, Stream> {
+    fn stream(&self) -> MutexGuard<'_, L> {
         self.stream.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -208,13 +245,13 @@ impl Timed {
     }
 }
 
-impl AsyncRead for Timed {
+impl<L: Line> AsyncRead for Timed<L> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let before = buf.filled().len();
         ready!(Pin::new(&mut *self.stream()).poll_read(cx, buf))?;
         let received = buf.filled().len() - before;
         self.gate.received(received);
-        if received == 0 && self.gate.is_answering() && !platform::hung_up(&self.stream()) {
+        if received == 0 && self.gate.is_answering() && !self.stream().hung_up() {
             // The peer has only closed its sending half, and still wants its answer, after which the end is read again.
             // hyper would take it for gone.
             self.end_held = true;
@@ -224,7 +261,7 @@ impl AsyncRead for Timed {
     }
 }
 
-impl AsyncWrite for Timed {
+impl<L: Line> AsyncWrite for Timed<L> {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let polled = Pin::new(&mut *self.stream()).poll_write(cx, buf);
         self.note_write(polled)
@@ -243,7 +280,7 @@ impl AsyncWrite for Timed {
         ready!(Pin::new(&mut *self.stream()).poll_flush(cx))?;
         self.gate.flushed();
         // hyper looks for the peer's end only where it has read nothing past the request.
-        if self.gate.phase() == Phase::Streaming && platform::poll_disturbed(&self.stream(), cx) {
+        if self.gate.phase() == Phase::Streaming && self.stream().poll_disturbed(cx) {
             return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
         }
         if self.end_held && !self.gate.is_answering() {

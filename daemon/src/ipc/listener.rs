@@ -11,6 +11,7 @@ use tokio::sync::{Notify, watch};
 
 use super::capability::{House, Memory, Wishes};
 use super::connection::{self, Shared};
+use super::guard::Names;
 use super::peer::{Standing, standing};
 use super::{Answerer, Limits, Stage};
 use crate::caller::Caller;
@@ -29,7 +30,7 @@ pub struct Doors {
 /// Serves the sockets until the stage is no longer open, then waits until the last connection is gone.
 pub async fn serve(doors: Doors, answer: Answerer, limits: Limits, stage: watch::Receiver<Stage>) {
     let seats = Arc::new(Seats::new(&limits));
-    let hall = Hall { shared: Shared { answer, limits, stage }, seats };
+    let hall = Hall { shared: Arc::new(Shared { answer, limits, stage, names: Names::Socket }), seats };
     let private = doors.private.map(|(wishes, Memory { records, vault, broker }, path)| {
         let house = House::new(&path, hall.clone(), vault, broker);
         tokio::spawn(house.serve(wishes, records))
@@ -71,7 +72,7 @@ impl Entrance {
 /// What the connections of all sockets share.
 #[derive(Clone)]
 pub(super) struct Hall {
-    shared: Shared,
+    shared: Arc<Shared>,
     seats: Arc<Seats>,
 }
 
@@ -87,7 +88,7 @@ impl Hall {
 }
 
 /// How long the loop rests when there is no file descriptor left.
-const REST: Duration = Duration::from_millis(100);
+pub(super) const REST: Duration = Duration::from_millis(100);
 
 /// How many refused connections may wait at a time to take their sentence.
 const REFUSALS: usize = 64;
@@ -133,7 +134,7 @@ fn admit(stream: Stream, hall: &Hall, entrance: &Entrance) {
     }
 }
 
-fn receive((stream, peer, seat): (Stream, Peer, Seat), shared: Shared, entrance: Entrance) {
+fn receive((stream, peer, seat): (Stream, Peer, Seat), shared: Arc<Shared>, entrance: Entrance) {
     let stream = Arc::new(Mutex::new(stream));
     let caller = Caller::of(&stream, peer, entrance.only());
     tokio::spawn(async move {
@@ -157,7 +158,7 @@ fn refuse(stream: Stream, seats: &Arc<Seats>, error: ErrorBody) {
 
 /// The connections there are, and of whom.
 #[derive(Debug)]
-struct Seats {
+pub(super) struct Seats {
     connections: usize,
     per_process: usize,
     occupied: Arc<AtomicUsize>,
@@ -175,7 +176,7 @@ struct Taken {
 
 /// One connection's place, free again when dropped.
 #[derive(Debug)]
-struct Seat {
+pub(super) struct Seat {
     seats: Arc<Seats>,
     kind: SeatKind,
 }
@@ -187,13 +188,13 @@ enum SeatKind {
 }
 
 impl Seats {
-    fn new(limits: &Limits) -> Self {
+    pub(super) fn new(limits: &Limits) -> Self {
         let Limits { connections, per_process, .. } = *limits;
         Self { connections, per_process, occupied: limits.occupied.clone(), taken: Mutex::default(), freed: Notify::new() }
     }
 
     /// A seat, or the sentence that there is none.
-    fn take(self: &Arc<Self>, pid: Option<u32>) -> Result<Seat, &'static str> {
+    pub(super) fn take(self: &Arc<Self>, pid: Option<u32>) -> Result<Seat, &'static str> {
         let mut taken = self.taken();
         if taken.all >= self.connections {
             return Err("the daemon has too many connections");
@@ -208,7 +209,7 @@ impl Seats {
         Ok(Seat { seats: self.clone(), kind: SeatKind::Connection(pid) })
     }
 
-    fn take_refusal(self: &Arc<Self>) -> Option<Seat> {
+    pub(super) fn take_refusal(self: &Arc<Self>) -> Option<Seat> {
         let mut taken = self.taken();
         (taken.refusals < REFUSALS).then(|| {
             taken.refusals += 1;
@@ -216,7 +217,7 @@ impl Seats {
         })
     }
 
-    async fn all_free(&self) {
+    pub(super) async fn all_free(&self) {
         while self.taken().all > 0 {
             self.freed.notified().await;
         }

@@ -21,13 +21,13 @@ use crate::relay;
 ///
 /// `occupied` is that of the listener's [`super::Limits`].
 pub fn answerer(broker: Broker, issuer: Issuer, capabilities: Capabilities, occupied: Arc<AtomicUsize>) -> Answerer {
-    let behind = Behind { broker, issuer, capabilities, occupied };
+    let behind = Arc::new(Behind { broker, issuer, capabilities, occupied });
     Arc::new(move |call| {
         let found = find(&call);
         let behind = behind.clone();
         Box::pin(async move {
             let answered = match found {
-                Ok((route, name)) => answered(route, behind, call, name).await,
+                Ok((route, name)) => answered(route, &behind, call, name).await,
                 Err(error) if call.stream.is_some() => Ok(relay::refuse(call, error).await),
                 Err(error) => Err(error),
             };
@@ -37,7 +37,7 @@ pub fn answerer(broker: Broker, issuer: Issuer, capabilities: Capabilities, occu
 }
 
 /// What a line of the table answers, if the policy agrees; and the audit's note of it.
-async fn answered(route: &Route, behind: Behind, call: Call, name: String) -> Result<Answer, ErrorBody> {
+async fn answered(route: &Route, behind: &Behind, call: Call, name: String) -> Result<Answer, ErrorBody> {
     if let Err(error) = permitted(&call, route.right, (!name.is_empty()).then_some(name.as_str())) {
         let asked = (!name.is_empty()).then(|| TokenRequest::for_grant(name));
         behind.broker.denied(call.caller, Some(format!("{} {}", route.method, route.path)), asked, error.to_string());
@@ -65,7 +65,7 @@ struct Route {
     method: &'static str,
     path: &'static str,
     right: Right,
-    answer: fn(Behind, Call, String) -> Outcome,
+    answer: fn(&Behind, Call, String) -> Outcome,
 }
 
 /// What is behind the routes.
@@ -82,47 +82,50 @@ type Outcome = Pin<Box<dyn Future<Output = Result<Answer, ErrorBody>> + Send>>;
 
 #[rustfmt::skip]
 const TABLE: &[Route] = &[
-    Route { method: "POST", path: "/v1/token", right: Right::Token, answer: |b, c, _| Box::pin(token(b.broker, c)) },
-    Route { method: "POST", path: "/v1/capabilities", right: Right::Capability, answer: |b, c, _| Box::pin(capability(b, c)) },
+    Route { method: "POST", path: "/v1/token", right: Right::Token, answer: |b, c, _| Box::pin(token(b.broker.clone(), c)) },
+    Route { method: "POST", path: "/v1/capabilities", right: Right::Capability, answer: |b, c, _| Box::pin(capability(b.clone(), c)) },
     Route { method: "GET", path: "/v1/who", right: Right::Look, answer: |_, c, _| Box::pin(who(c)) },
-    Route { method: "GET", path: "/v1/grants", right: Right::Look, answer: |b, c, _| Box::pin(grants(b.broker, c)) },
-    Route { method: "GET", path: "/v1/grants/*", right: Right::Look, answer: |b, c, n| Box::pin(grant(b.broker, c, n)) },
-    Route { method: "PUT", path: "/v1/grants/*", right: Right::Change, answer: |b, c, n| Box::pin(add_token(b.broker, c, n)) },
-    Route { method: "DELETE", path: "/v1/grants/*", right: Right::Change, answer: |b, c, n| Box::pin(logout(b.broker, c, n)) },
-    Route { method: "POST", path: "/v1/grants/*/refresh", right: Right::Change, answer: |b, c, n| Box::pin(refresh(b.broker, c, n)) },
-    Route { method: "POST", path: "/v1/logins", right: Right::Login, answer: |b, c, _| Box::pin(login(b.broker, c)) },
-    Route { method: "POST", path: "/v1/logins/*/redirect", right: Right::Login, answer: |b, c, n| Box::pin(pasted_redirect(b.broker, c, n)) },
-    Route { method: "POST", path: "/v1/logins/*/decision", right: Right::Login, answer: |b, c, n| Box::pin(decide_login(b.broker, c, n)) },
-    Route { method: "DELETE", path: "/v1/logins/*", right: Right::Login, answer: |b, c, n| Box::pin(cancel_login(b.broker, c, n)) },
-    Route { method: "GET", path: "/v1/providers", right: Right::Look, answer: |b, c, _| Box::pin(providers(b.broker, c)) },
-    Route { method: "PUT", path: "/v1/providers/*", right: Right::Configure, answer: |b, c, n| Box::pin(define_provider(b.broker, c, n)) },
-    Route { method: "PUT", path: "/v1/providers/*/secret", right: Right::Configure, answer: |b, c, n| Box::pin(set_client_secret(b.broker, c, n)) },
-    Route { method: "POST", path: "/v1/vault/setup", right: Right::Vault, answer: |b, c, _| Box::pin(vault_setup(b.broker, c)) },
-    Route { method: "POST", path: "/v1/vault/unlock", right: Right::Vault, answer: |b, c, _| Box::pin(vault_unlock(b.broker, c)) },
-    Route { method: "POST", path: "/v1/vault/lock", right: Right::Vault, answer: |b, c, _| Box::pin(vault_lock(b.broker, c)) },
-    Route { method: "POST", path: "/v1/vault/rekey", right: Right::Vault, answer: |b, c, _| Box::pin(vault_rekey(b.broker, c)) },
-    Route { method: "POST", path: "/v1/vault/backup", right: Right::Vault, answer: |b, c, _| Box::pin(vault_backup(b.broker, c)) },
-    Route { method: "POST", path: "/v1/reload", right: Right::Configure, answer: |b, c, _| Box::pin(reload(b.broker, c)) },
-    Route { method: "GET", path: "/v1/status", right: Right::Look, answer: |b, c, _| Box::pin(status(b.broker, c)) },
-    Route { method: "GET", path: "/v1/doctor", right: Right::Look, answer: |b, c, _| Box::pin(doctor(b.broker, c)) },
-    Route { method: "GET", path: "/v1/notifications", right: Right::Look, answer: |b, c, _| Box::pin(notifications(b.broker, c)) },
-    Route { method: "GET", path: "/v1/events", right: Right::Look, answer: |b, c, _| Box::pin(events(b.broker, c)) },
-    Route { method: "GET", path: "/v1/policy", right: Right::Look, answer: |b, c, _| Box::pin(policy(b.broker, c)) },
-    Route { method: "POST", path: "/v1/policy", right: Right::Policy, answer: |b, c, _| Box::pin(add_rule(b.broker, c)) },
-    Route { method: "DELETE", path: "/v1/policy", right: Right::Policy, answer: |b, c, _| Box::pin(reset_policy(b.broker, c)) },
-    Route { method: "POST", path: "/v1/policy/test", right: Right::Look, answer: |b, c, _| Box::pin(test_policy(b.broker, c)) },
-    Route { method: "DELETE", path: "/v1/policy/*", right: Right::Policy, answer: |b, c, n| Box::pin(remove_rule(b.broker, c, n)) },
-    Route { method: "GET", path: "/v1/consents", right: Right::Approve, answer: |b, c, _| Box::pin(consents(b.broker, c)) },
-    Route { method: "GET", path: "/v1/consents/*", right: Right::Approve, answer: |b, c, n| Box::pin(consent(b.broker, c, n)) },
-    Route { method: "POST", path: "/v1/consents/*", right: Right::Approve, answer: |b, c, n| Box::pin(decide_consent(b.broker, c, n)) },
-    Route { method: "GET", path: "/v1/audit", right: Right::Look, answer: |b, c, _| Box::pin(audit(b.broker, c)) },
-    Route { method: "GET", path: "/metrics", right: Right::Look, answer: |b, c, _| Box::pin(metrics(b, c)) },
-    Route { method: "POST", path: "/mcp/*", right: Right::Relay, answer: |b, c, n| Box::pin(mcp(b.broker, c, n)) },
-    Route { method: "GET", path: "/mcp/*", right: Right::Relay, answer: |b, c, n| Box::pin(mcp(b.broker, c, n)) },
-    Route { method: "DELETE", path: "/mcp/*", right: Right::Relay, answer: |b, c, n| Box::pin(mcp(b.broker, c, n)) },
-    Route { method: "GET", path: "/issuer/keys", right: Right::Look, answer: |b, c, _| Box::pin(issuer_keys(b.issuer, c)) },
-    Route { method: "GET", path: "/v1/issuer/approvals/*", right: Right::Approve, answer: |b, c, n| Box::pin(approval(b.issuer, c, n)) },
-    Route { method: "POST", path: "/v1/issuer/approvals/*", right: Right::Approve, answer: |b, c, n| Box::pin(decide(b, c, n)) },
+    Route { method: "GET", path: "/v1/grants", right: Right::Look, answer: |b, c, _| Box::pin(grants(b.broker.clone(), c)) },
+    Route { method: "GET", path: "/v1/grants/*", right: Right::Look, answer: |b, c, n| Box::pin(grant(b.broker.clone(), c, n)) },
+    Route { method: "PUT", path: "/v1/grants/*", right: Right::Change, answer: |b, c, n| Box::pin(add_token(b.broker.clone(), c, n)) },
+    Route { method: "DELETE", path: "/v1/grants/*", right: Right::Change, answer: |b, c, n| Box::pin(logout(b.broker.clone(), c, n)) },
+    Route { method: "POST", path: "/v1/grants/*/refresh", right: Right::Change, answer: |b, c, n| Box::pin(refresh(b.broker.clone(), c, n)) },
+    Route { method: "POST", path: "/v1/logins", right: Right::Login, answer: |b, c, _| Box::pin(login(b.broker.clone(), c)) },
+    Route { method: "POST", path: "/v1/logins/*/redirect", right: Right::Login, answer: |b, c, n| Box::pin(pasted_redirect(b.broker.clone(), c, n)) },
+    Route { method: "POST", path: "/v1/logins/*/decision", right: Right::Login, answer: |b, c, n| Box::pin(decide_login(b.broker.clone(), c, n)) },
+    Route { method: "DELETE", path: "/v1/logins/*", right: Right::Login, answer: |b, c, n| Box::pin(cancel_login(b.broker.clone(), c, n)) },
+    Route { method: "GET", path: "/v1/providers", right: Right::Look, answer: |b, c, _| Box::pin(providers(b.broker.clone(), c)) },
+    Route { method: "PUT", path: "/v1/providers/*", right: Right::Configure, answer: |b, c, n| Box::pin(define_provider(b.broker.clone(), c, n)) },
+    Route { method: "PUT", path: "/v1/providers/*/secret", right: Right::Configure, answer: |b, c, n| Box::pin(set_client_secret(b.broker.clone(), c, n)) },
+    Route { method: "POST", path: "/v1/vault/setup", right: Right::Vault, answer: |b, c, _| Box::pin(vault_setup(b.broker.clone(), c)) },
+    Route { method: "POST", path: "/v1/vault/unlock", right: Right::Vault, answer: |b, c, _| Box::pin(vault_unlock(b.broker.clone(), c)) },
+    Route { method: "POST", path: "/v1/vault/lock", right: Right::Vault, answer: |b, c, _| Box::pin(vault_lock(b.broker.clone(), c)) },
+    Route { method: "POST", path: "/v1/vault/rekey", right: Right::Vault, answer: |b, c, _| Box::pin(vault_rekey(b.broker.clone(), c)) },
+    Route { method: "POST", path: "/v1/vault/backup", right: Right::Vault, answer: |b, c, _| Box::pin(vault_backup(b.broker.clone(), c)) },
+    Route { method: "POST", path: "/v1/reload", right: Right::Configure, answer: |b, c, _| Box::pin(reload(b.broker.clone(), c)) },
+    Route { method: "GET", path: "/v1/status", right: Right::Look, answer: |b, c, _| Box::pin(status(b.broker.clone(), c)) },
+    Route { method: "GET", path: "/v1/doctor", right: Right::Look, answer: |b, c, _| Box::pin(doctor(b.broker.clone(), c)) },
+    Route { method: "GET", path: "/v1/notifications", right: Right::Look, answer: |b, c, _| Box::pin(notifications(b.broker.clone(), c)) },
+    Route { method: "GET", path: "/v1/events", right: Right::Look, answer: |b, c, _| Box::pin(events(b.broker.clone(), c)) },
+    Route { method: "GET", path: "/v1/policy", right: Right::Look, answer: |b, c, _| Box::pin(policy(b.broker.clone(), c)) },
+    Route { method: "POST", path: "/v1/policy", right: Right::Policy, answer: |b, c, _| Box::pin(add_rule(b.broker.clone(), c)) },
+    Route { method: "DELETE", path: "/v1/policy", right: Right::Policy, answer: |b, c, _| Box::pin(reset_policy(b.broker.clone(), c)) },
+    Route { method: "POST", path: "/v1/policy/test", right: Right::Look, answer: |b, c, _| Box::pin(test_policy(b.broker.clone(), c)) },
+    Route { method: "DELETE", path: "/v1/policy/*", right: Right::Policy, answer: |b, c, n| Box::pin(remove_rule(b.broker.clone(), c, n)) },
+    Route { method: "GET", path: "/v1/consents", right: Right::Approve, answer: |b, c, _| Box::pin(consents(b.broker.clone(), c)) },
+    Route { method: "GET", path: "/v1/consents/*", right: Right::Approve, answer: |b, c, n| Box::pin(consent(b.broker.clone(), c, n)) },
+    Route { method: "POST", path: "/v1/consents/*", right: Right::Approve, answer: |b, c, n| Box::pin(decide_consent(b.broker.clone(), c, n)) },
+    Route { method: "GET", path: "/v1/audit", right: Right::Look, answer: |b, c, _| Box::pin(audit(b.broker.clone(), c)) },
+    Route { method: "GET", path: "/metrics", right: Right::Look, answer: |b, c, _| Box::pin(metrics(b.clone(), c)) },
+    Route { method: "POST", path: "/mcp/*", right: Right::Relay, answer: |b, c, n| Box::pin(mcp(b.broker.clone(), c, n)) },
+    Route { method: "GET", path: "/mcp/*", right: Right::Relay, answer: |b, c, n| Box::pin(mcp(b.broker.clone(), c, n)) },
+    Route { method: "DELETE", path: "/mcp/*", right: Right::Relay, answer: |b, c, n| Box::pin(mcp(b.broker.clone(), c, n)) },
+    Route { method: "GET", path: "/v1/relay/clients", right: Right::Look, answer: |b, c, _| Box::pin(relay_clients(b.broker.clone(), c)) },
+    Route { method: "POST", path: "/v1/relay/clients", right: Right::Policy, answer: |b, c, _| Box::pin(add_relay_client(b.broker.clone(), c)) },
+    Route { method: "DELETE", path: "/v1/relay/clients/*", right: Right::Policy, answer: |b, c, n| Box::pin(remove_relay_client(b.broker.clone(), c, n)) },
+    Route { method: "GET", path: "/issuer/keys", right: Right::Look, answer: |b, c, _| Box::pin(issuer_keys(b.issuer.clone(), c)) },
+    Route { method: "GET", path: "/v1/issuer/approvals/*", right: Right::Approve, answer: |b, c, n| Box::pin(approval(b.issuer.clone(), c, n)) },
+    Route { method: "POST", path: "/v1/issuer/approvals/*", right: Right::Approve, answer: |b, c, n| Box::pin(decide(b.clone(), c, n)) },
 ];
 
 /// The busiest line of the table, as the audit calls it.
@@ -146,7 +149,8 @@ async fn capability(behind: Behind, call: Call) -> Result<Answer, ErrorBody> {
     let (path, is_new) = behind.capabilities.open(&call.caller, only).await?;
     if is_new {
         behind.broker.audit().note_by(&call.caller, Note::of(event::CAPABILITY_OPENED).about(&names));
-        behind.broker.tell(event::CAPABILITY_OPENED, names);
+        let process = call.caller.peer().pid.map(|pid| format!(" (process {pid})")).unwrap_or_default();
+        behind.broker.tell(event::CAPABILITY_OPENED, format!("{names}{process}"));
     }
     let unspeakable = || ErrorBody::new(ErrorCode::Conflict, "the path of the daemon's socket is not UTF-8");
     Answer::json(&mcp_auth_proto::Capability { socket: path.to_str().ok_or_else(unspeakable)?.to_owned(), grants })
@@ -316,6 +320,20 @@ async fn mcp(broker: Broker, call: Call, target: String) -> Result<Answer, Error
     Ok(relay::forward(broker, call, target).await)
 }
 
+async fn relay_clients(broker: Broker, call: Call) -> Result<Answer, ErrorBody> {
+    nothing(&call)?;
+    Answer::json(&broker.relay_clients().await?)
+}
+
+async fn add_relay_client(broker: Broker, call: Call) -> Result<Answer, ErrorBody> {
+    Answer::json(&broker.add_relay_client(read(&call.body)?, call.caller).await?)
+}
+
+async fn remove_relay_client(broker: Broker, call: Call, name: String) -> Result<Answer, ErrorBody> {
+    nothing(&call)?;
+    Answer::json(&broker.remove_relay_client(name, call.caller).await?)
+}
+
 async fn issuer_keys(issuer: Issuer, call: Call) -> Result<Answer, ErrorBody> {
     nothing(&call)?;
     Answer::json(&issuer.keys().await?)
@@ -374,6 +392,12 @@ fn find(call: &Call) -> Result<(&'static Route, String), ErrorBody> {
     }
     let name = decoded(segment).ok_or_else(|| ErrorBody::new(ErrorCode::InvalidRequest, "the path is not valid percent-encoded UTF-8"))?;
     Ok((route, name))
+}
+
+/// The name in `/mcp/NAME`; `None` for every other target.
+pub(crate) fn server_at(uri: &hyper::Uri) -> Option<String> {
+    let segment = matched("/mcp/*", uri.path()).filter(|_| uri.query().is_none())?;
+    decoded(segment)
 }
 
 /// The segment that the pattern's `*` stands for, empty without one; `None` when the path does not match.
@@ -465,6 +489,8 @@ mod tests {
             "/v1/logins/*",
             "/v1/issuer/approvals/*",
             "/v1/capabilities",
+            "/v1/relay/clients",
+            "/v1/relay/clients/*",
             "/mcp/*",
             "/v1/policy",
             "/v1/policy/*",

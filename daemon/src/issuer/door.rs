@@ -6,7 +6,6 @@
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,7 +17,6 @@ use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::oneshot;
 use tokio::task::AbortHandle;
 use zeroize::Zeroizing;
 
@@ -28,7 +26,8 @@ use super::error::{Code, Refusal};
 use super::guard::{self, Place};
 use super::params::Params;
 use super::reply::Reply;
-use super::{Issuer, credentials, metadata, page, peer};
+use super::{Issuer, credentials, metadata, page};
+use crate::loopback;
 
 /// The most connections at a time; beyond, the oldest goes.
 const MOST_CONNECTIONS: usize = 64;
@@ -52,23 +51,14 @@ struct Room {
     issuer: Issuer,
 }
 
-/// The port: that of a service manager, which goes on holding it, else one of our own.
-pub(super) async fn listen(address: SocketAddr, held: &[std::net::TcpListener]) -> std::io::Result<TcpListener> {
-    let Some(held) = held.iter().find(|held| held.local_addr().is_ok_and(|held| held == address)) else {
-        return TcpListener::bind(address).await;
-    };
-    held.set_nonblocking(true)?;
-    TcpListener::from_std(held.try_clone()?)
-}
-
 /// Serves the port until the future is dropped, and its connections with it.
-pub(super) async fn serve(listener: TcpListener, settings: Settings, issuer: Issuer) {
+pub(super) async fn serve(listener: TcpListener, settings: Settings, issuer: Issuer) -> Infallible {
     let room = Arc::new(Room { settings, issuer });
     let mut connections = Connections(VecDeque::new());
     loop {
         match listener.accept().await {
             // Before it takes a place: whoever is not answered crowds nobody out either.
-            Ok((stream, client)) if is_ours(client, room.settings.listen).await => {
+            Ok((stream, client)) if loopback::is_of_us(client, room.settings.listen).await => {
                 connections.admit(tokio::spawn(tokio::time::timeout(LIFETIME, converse(stream, room.clone()))).abort_handle());
             }
             Ok(_) => {}
@@ -97,23 +87,6 @@ impl Drop for Connections {
     fn drop(&mut self) {
         self.0.iter().for_each(AbortHandle::abort);
     }
-}
-
-/// Whether a connection is our own user's. The kernel's table is read on a thread of its own: that takes a while where there
-/// are many connections, and the runtime's few threads may all be waiting for a name server.
-async fn is_ours(client: SocketAddr, server: SocketAddr) -> bool {
-    let (tell, told) = oneshot::channel();
-    let look = move || drop(tell.send(peer::is_ours(client, server)));
-    let found = match std::thread::Builder::new().name("issuer-peer".into()).spawn(look) {
-        Ok(_) => told.await.ok(),
-        Err(_) => None,
-    };
-    match found {
-        Some(Ok(true)) => return true,
-        Some(Ok(false)) => tracing::debug!("connection to the issuer closed: it is another user's"),
-        _ => tracing::debug!("connection to the issuer closed: the system does not say whose it is"),
-    }
-    false
 }
 
 async fn converse(stream: TcpStream, room: Arc<Room>) {

@@ -2,7 +2,8 @@
 
 use mcp_auth_proto::{ErrorBody, LoginFlow};
 
-use super::{EXCHANGE_PAUSES, Outcome, Plan, Wanted, define, discovery, failure};
+use super::discovery::Server;
+use super::{Outcome, Plan, Wanted, define, discovery, failure};
 use crate::clock::{Clock, Now};
 use crate::grant::record::Definition;
 use crate::oauth::token::{self, TokenError, TokenResponse};
@@ -21,28 +22,30 @@ pub(super) async fn run(plan: &Plan, client_id: &str, transport: &dyn Transport,
         return Err(failure::no_secret(&plan.grant, &plan.provider));
     }
     let server = discovery::find_for_client((name, &plan.provider), transport).await?;
-    let definition = Definition { client_credentials: true, ..define(plan, &server, client_id, None) };
-    let (response, sent_at) =
-        ask(&Wanted { plan, definition: &definition, transport, clock }).await.map_err(|error| failure::token(name, &error))?;
+    ask_at(&server, plan, client_id, (transport, clock)).await.map_err(|error| failure::token(name, &error))
+}
+
+/// The question itself, at a server that was found.
+pub(super) async fn ask_at(
+    server: &Server,
+    plan: &Plan,
+    client_id: &str,
+    (transport, clock): (&dyn Transport, &dyn Clock),
+) -> Result<Outcome, TokenError> {
+    let definition = Definition { client_credentials: true, ..define(plan, server, client_id, None) };
+    let (response, sent_at) = ask(&Wanted { plan, definition: &definition, transport, clock }).await?;
     let (resource, requested_scopes) = (plan.resource.clone(), plan.scopes.clone());
-    Ok(Outcome { definition, response, sent_at, account: Some(client_id.to_owned()), subject: None, resource, requested_scopes })
+    let (account, proof_key) = (Some(client_id.to_owned()), plan.proofs.key.clone());
+    Ok(Outcome { definition, response, proof_key, sent_at, account, subject: None, resource, requested_scopes })
 }
 
 async fn ask(wanted: &Wanted<'_>) -> Result<(TokenResponse, Now), TokenError> {
-    let mut pauses = EXCHANGE_PAUSES.iter();
-    loop {
-        let sent_at = wanted.clock.now();
-        match (ask_once(wanted).await, pauses.next()) {
-            // Nothing is used up by a request whose answer was lost.
-            (Err(TokenError::NotSent(_) | TokenError::Lost(_)), Some(pause)) => tokio::time::sleep(*pause).await,
-            (result, _) => return Ok((result?, sent_at)),
-        }
-    }
-}
-
-async fn ask_once(wanted: &Wanted<'_>) -> Result<TokenResponse, TokenError> {
     let Plan { provider, client_secret, scopes, resource, .. } = wanted.plan;
-    let request = token::client_credentials(wanted.definition, &provider.quirks, client_secret.as_ref(), scopes, resource.as_deref())
-        .expect("a login's definition has a token endpoint and a client");
-    wanted.send(request).await
+    let quirks = &provider.quirks;
+    let make = || {
+        token::client_credentials(wanted.definition, quirks, client_secret.as_ref(), scopes, resource.as_deref())
+            .expect("a login's definition has a token endpoint and a client")
+    };
+    // Nothing is used up by a request whose answer was lost.
+    wanted.ask(make, |error| matches!(error, TokenError::NotSent(_) | TokenError::Lost(_))).await
 }

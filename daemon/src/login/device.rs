@@ -93,16 +93,14 @@ impl Device<'_> {
 
     async fn ask(&self, device: &DeviceAuthorization) -> Poll {
         let (quirks, secret) = (&self.plan.provider.quirks, self.plan.client_secret.as_ref());
-        let request = device::poll(self.definition, quirks, secret, &device.device_code, self.plan.resource.as_deref())
-            .expect("a login's definition has a token endpoint and a client");
-        let request = match self.prove(request) {
-            Ok(request) => request,
-            Err(error) => return Poll::Ended(Err(TokenError::NotSent(error.to_string()))),
+        let make = || {
+            let request = device::poll(self.definition, quirks, secret, &device.device_code, self.plan.resource.as_deref());
+            self.prove(request.expect("a login's definition has a token endpoint and a client"))
         };
-        let sent = Sent::of(&request);
-        match self.transport.send(request).await {
-            Ok(response) => device::check_poll(&response, quirks).without(&sent),
-            Err(error) => Poll::Ended(Err(crate::oauth::token::from_transport(error))),
+        let proofs = &self.plan.proofs;
+        match proofs.send((self.transport, self.clock), make).await {
+            Ok((response, sent)) => device::check_poll(&response, quirks, proofs.binds()).without(&sent),
+            Err(error) => Poll::Ended(Err(error.into())),
         }
     }
 }

@@ -46,6 +46,14 @@ async fn a_device_login_shows_the_code_polls_in_the_servers_pace_and_brings_toke
 }
 
 #[tokio::test(start_paused = true)]
+async fn ten_requests_to_slow_down_are_obeyed_one_by_one() {
+    let login = start(device(), polls([&["slow_down"; 10][..], &["ok"]].concat().leak()));
+    let (seconds, polls, end) = seconds_until_the_end(login).await;
+    assert_eq!((seconds, polls), ((0..=10).map(|asked| 5 + 5 * asked).sum(), 11));
+    assert!(end.is_ok());
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_the_person_decides_ends_it_at_once_and_what_the_network_does_is_asked_again() {
     for (answers, polls, code) in [
         (&["access_denied"][..], 1, Some(ErrorCode::LoginRequired)),

@@ -7,6 +7,7 @@ use super::redirect::BindError;
 use crate::oauth::assertion::AssertionError;
 use crate::oauth::authorize::{AuthorizeError, RedirectError};
 use crate::oauth::device::DeviceError;
+use crate::oauth::dpop::DpopError;
 use crate::oauth::metadata::MetadataError;
 use crate::oauth::token::TokenError;
 use crate::provider::Provider;
@@ -156,6 +157,17 @@ pub(super) fn token(grant: &GrantName, error: &TokenError) -> ErrorBody {
         }
         TokenError::NotSent(_) | TokenError::Lost(_) | TokenError::Unusable(_) => body(ErrorCode::ProviderUnreachable).hint(again),
     }
+}
+
+/// The server takes proofs of other keys than ours alone.
+pub(super) fn no_algorithm(grant: &GrantName) -> ErrorBody {
+    let sentence = format!("cannot log in with {}: its tokens are to be bound to a key, and it takes no key of ours (ES256)", grant.base());
+    ErrorBody::new(ErrorCode::Conflict, sentence).hint("tell whoever runs the server")
+}
+
+/// There is no key to bind tokens to.
+pub(super) fn no_key(grant: &GrantName, error: DpopError) -> ErrorBody {
+    ErrorBody::new(ErrorCode::InternalError, format!("cannot log in with {}: {error}", grant.base())).hint("try again")
 }
 
 /// A device flow that did not start.

@@ -1,21 +1,24 @@
 //! A login at a remote MCP server, read top to bottom: what the server says of itself, its authorization server, our client
-//! there, the scopes; from then on it is a login as any other.
+//! there, the scopes; from then on it is a login as any other, or the client's own.
 
+mod as_client;
+mod by_assertion;
 mod client;
 mod discovery;
 mod failure;
 
-use mcp_auth_proto::ErrorBody;
+use mcp_auth_proto::{ErrorBody, LoginFlow};
 use tokio::sync::mpsc;
 
 use self::client::{Chosen, Desk};
 use self::discovery::Found;
+use super::bearer::Bearer;
 use super::discovery::Server;
-use super::{Outcome, Pasted, Plan, Progress, by_redirect, finish};
+use super::{Outcome, Pasted, Plan, Progress, by_client, by_redirect, finish};
 use crate::clock::Clock;
 use crate::oauth::challenge::Challenge;
 use crate::oauth::scopes::{self, Choice};
-use crate::provider::{Provider, Quirks};
+use crate::provider::{ClientAuth, Provider, Quirks};
 use crate::registration::Registration;
 use crate::secret::ClientSecret;
 use crate::transport::Transport;
@@ -37,12 +40,27 @@ pub struct Remote {
     pub before: Option<Before>,
     /// A refresh token is not wanted.
     pub without_refresh: bool,
-    /// A client that a person gave now, with its secret.
-    pub given: Option<(String, Option<ClientSecret>)>,
+    /// A client that a person gave now.
+    pub given: Option<Given>,
     /// The URL of a client metadata document.
     pub document: Option<String>,
+    /// What takes the place of a login; `None`: a person logs in.
+    pub bearer: Option<Bearer>,
     /// Every client that is known, at every issuer, oldest first.
     pub registrations: Vec<Registration>,
+    /// The command that starts this login once more: before the first one there is no grant to name.
+    pub command: String,
+}
+
+/// A client that a person registered by hand.
+#[derive(Clone, Debug)]
+pub struct Given {
+    /// Its id.
+    pub id: String,
+    /// Its secret, or the private key that it signs with.
+    pub secret: Option<ClientSecret>,
+    /// How it proves itself, where that was said. `None`: as the server's metadata lists.
+    pub auth: Option<ClientAuth>,
 }
 
 /// What a grant has asked for.
@@ -50,29 +68,55 @@ pub struct Remote {
 pub struct Before {
     /// The issuer that it was asked of.
     pub issuer: Option<String>,
+    /// The client that asked.
+    pub client_id: Option<String>,
     /// The scopes.
     pub scopes: Vec<String>,
+    /// Its tokens are bound to a key.
+    pub bound: bool,
 }
 
-/// Runs it to its end. A client that the server does not know any more, or a metadata document that it does not take, is
-/// replaced once.
+/// Runs it to its end.
 pub(super) async fn run(
     plan: Plan,
     remote: Remote,
+    edges: (&dyn Transport, &dyn Clock),
+    progress: impl Fn(Progress) + Send,
+    pasted: mpsc::Receiver<Pasted>,
+) -> Result<Outcome, ErrorBody> {
+    let (name, command) = (plan.grant.clone(), remote.command.clone());
+    log_in(plan, remote, edges, progress, pasted).await.map_err(|error| failure::with_command(error, &name, &command))
+}
+
+/// A client that the server does not know any more, or a metadata document that it does not take, is replaced once.
+async fn log_in(
+    plan: Plan,
+    mut remote: Remote,
     (transport, clock): (&dyn Transport, &dyn Clock),
     progress: impl Fn(Progress) + Send,
     mut pasted: mpsc::Receiver<Pasted>,
 ) -> Result<Outcome, ErrorBody> {
     let name = plan.grant.clone();
-    if plan.by_hand.is_some() || plan.flow.is_some_and(|flow| flow != mcp_auth_proto::LoginFlow::Code) {
+    if plan.by_hand.is_some() || plan.flow == Some(LoginFlow::Device) {
         return Err(failure::other_flow(&name));
     }
     let found = discovery::find(&plan, &remote, transport).await?;
     let authorization_server = found.metadata.issuer.clone();
     progress(Progress::ServerFound { server: remote.server.clone(), authorization_server });
-    let plan = discovered(plan, &remote, &found);
+    let mut plan = discovered(plan, &remote, &found);
+    if is_to_be_bound(&plan, &remote, &found) {
+        plan.bind(Some(&found.metadata))?;
+    }
     let server = Server::of(&plan.provider.endpoints, found.metadata.clone());
-    let desk = Desk { plan: &plan, remote: &remote, metadata: &found.metadata, transport, clock };
+    let bearer = remote.bearer.take();
+    let alone = bearer.is_some() || plan.is_by_client();
+    let desk = Desk { plan: &plan, remote: &remote, alone, metadata: &found.metadata, transport, clock };
+    if let Some(bearer) = bearer {
+        return by_assertion::run(&desk, &server, bearer, &progress).await;
+    }
+    if plan.is_by_client() {
+        return as_client::run(&desk, &server, &progress).await;
+    }
     let mut refused = None;
     loop {
         let Chosen { client, to_keep, kind, listener } = desk.choose(refused.as_deref(), &progress).await?;
@@ -108,7 +152,8 @@ fn discovered(plan: Plan, remote: &Remote, found: &Found) -> Plan {
         supported: found.supported.as_deref(),
         before: before.map_or(&[], |before| &before.scopes),
         offered: metadata.scopes_supported.as_deref(),
-        without_refresh: remote.without_refresh,
+        // Whoever asks for itself asks again whenever it likes.
+        without_refresh: remote.without_refresh || plan.is_by_client(),
     });
     let mut quirks = plan.provider.quirks.clone();
     let consents = |quirks: &Quirks| quirks.authorization_params.iter().any(|(name, _)| name == "prompt");
@@ -121,7 +166,19 @@ fn discovered(plan: Plan, remote: &Remote, found: &Found) -> Plan {
     Plan { provider, scopes, resource: found.resource.clone(), ..plan }
 }
 
+/// Whether the tokens are bound to a key: as the config says, else as the server demands. One that only offers it gets bearer
+/// tokens, which programs can be given. A grant whose tokens are bound stays so where it logs in at the same place.
+fn is_to_be_bound(plan: &Plan, remote: &Remote, found: &Found) -> bool {
+    let same = |before: &&Before| before.issuer.as_deref() == Some(found.metadata.issuer.as_str());
+    let before = remote.before.as_ref().filter(same).is_some_and(|before| before.bound);
+    plan.provider.quirks.dpop.unwrap_or(found.demands_dpop || before)
+}
+
 impl Plan {
+    fn is_by_client(&self) -> bool {
+        by_client::is_wanted(self.flow, &self.provider)
+    }
+
     /// The same login once more, for another client.
     fn clone_for_client(&self) -> Self {
         Self {
@@ -136,6 +193,7 @@ impl Plan {
             flow: self.flow,
             headless: self.headless,
             patience: self.patience,
+            proofs: self.proofs.clone(),
             remote: None,
         }
     }

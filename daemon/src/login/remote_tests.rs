@@ -1,5 +1,8 @@
 //! Logins at scripted servers: who is asked, in which order, what is shown to whom. The listener is the real one.
 
+#[path = "by_assertion_tests.rs"]
+mod by_assertion;
+
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -14,6 +17,7 @@ use super::*;
 use crate::clock::{Boot, Now, Wall};
 use crate::login;
 use crate::oauth::samples::{answer, form};
+use crate::proofs::Proofs;
 use crate::provider::{ClientAuth, Provider};
 use crate::registration::Origin;
 use crate::transport::{Exchange, Method, Request, Response, TransportError};
@@ -131,8 +135,15 @@ fn remote() -> Remote {
         without_refresh: false,
         given: None,
         document: None,
+        bearer: None,
         registrations: Vec::new(),
+        command: format!("mcp-authctl login {SERVER}"),
     }
+}
+
+/// A client that a person gave.
+fn given(id: &str, secret: Option<&str>, auth: Option<ClientAuth>) -> Option<Given> {
+    Some(Given { id: id.into(), secret: secret.map(|secret| ClientSecret::new(secret.into())), auth })
 }
 
 fn plan(remote: Remote) -> Plan {
@@ -148,6 +159,7 @@ fn plan(remote: Remote) -> Plan {
         flow: None,
         headless: true,
         patience: Duration::from_secs(60),
+        proofs: Proofs::default(),
         remote: Some(remote),
     }
 }
@@ -316,14 +328,14 @@ async fn what_must_not_be_believed_opens_no_page() {
 async fn a_client_that_a_person_gave_comes_before_all_others_and_belongs_to_one_issuer() {
     let secret = || Some(ClientSecret::new("hush".into()));
     let world = || honest().with(AS_METADATA, 200, metadata(json!({ "token_endpoint_auth_methods_supported": ["client_secret_post"] })));
-    let given = Remote { given: Some(("mine".into(), secret())), document: Some("https://doc.example/c.json".into()), ..remote() };
-    let (outcome, opened, kept, seen) = start(world(), plan(given)).finished().await;
+    let given_now = Remote { given: given("mine", Some("hush"), None), document: Some("https://doc.example/c.json".into()), ..remote() };
+    let (outcome, opened, kept, seen) = start(world(), plan(given_now)).finished().await;
     assert_eq!((opened.params["client_id"].as_str(), seen.token_request()["client_secret"].as_str()), ("mine", "hush"));
     assert_eq!((outcome.definition.client_auth, kept[0].origin == Origin::Given), (Some(ClientAuth::ClientSecretPost), true));
     assert_eq!(seen.asked(&format!("{ISSUER}/register")), 0);
     // A client that the server does not take is not kept.
     let refusing = world().with(&format!("{ISSUER}/token"), 401, json!({ "error": "invalid_client" }));
-    let mut wrong = start(refusing, plan(Remote { given: Some(("slip".into(), None)), ..remote() }));
+    let mut wrong = start(refusing, plan(Remote { given: given("slip", None, None), ..remote() }));
     wrong.opened().await.unwrap().answer("code=c-1").await;
     assert!(wrong.opened().await.is_none() && wrong.kept.is_empty());
     // Later nobody gives it, and it is known.
@@ -331,7 +343,7 @@ async fn a_client_that_a_person_gave_comes_before_all_others_and_belongs_to_one_
     assert_eq!((opened.params["client_id"].as_str(), seen.token_request()["client_secret"].as_str()), ("mine", "hush"));
     // The server names another authorization server: it is not shown there.
     let elsewhere = Registration::given("https://old.example", "mine", secret(), NOW);
-    let moved = Remote { given: Some(("mine".into(), None)), registrations: vec![elsewhere], ..remote() };
+    let moved = Remote { given: given("mine", None, None), registrations: vec![elsewhere], ..remote() };
     let error = start(world(), plan(moved)).refused().await;
     assert!(error.error_description.contains("was registered at https://old.example"), "{error}");
 }
@@ -360,7 +372,7 @@ async fn a_client_of_one_issuer_is_never_shown_to_another() {
         200,
         metadata(endpoints),
     );
-    let before = Some(Before { issuer: Some(ISSUER.into()), scopes: vec!["old".into()] });
+    let before = Some(Before { issuer: Some(ISSUER.into()), client_id: None, scopes: vec!["old".into()], bound: false });
     let mut login = start(moved, plan(Remote { registrations: kept, before, ..remote() }));
     let opened = login.opened().await.unwrap();
     assert_eq!(login.chosen[0].0, ClientKind::Registered);
@@ -425,7 +437,8 @@ async fn the_code_of_another_server_goes_nowhere() {
 #[tokio::test]
 async fn a_step_up_asks_for_the_union_and_offline_access_only_where_it_is_offered() {
     let challenge = Challenge { scopes: Some(vec!["write".into()]), ..Challenge::default() };
-    let before = Before { issuer: Some(ISSUER.into()), scopes: vec!["read".into(), "offline_access".into()] };
+    let before =
+        Before { issuer: Some(ISSUER.into()), client_id: None, scopes: vec!["read".into(), "offline_access".into()], bound: false };
     let wish = || Remote { challenge: Some(challenge.clone()), challenged_by_server: true, before: Some(before.clone()), ..remote() };
     let mut login = start(honest(), plan(wish()));
     let opened = login.opened().await.unwrap();
@@ -449,3 +462,6 @@ async fn a_server_that_takes_no_post_is_asked_by_get() {
     let (_, opened, _, _) = start(world, plan(remote())).finished().await;
     assert_eq!(opened.params["scope"], "got");
 }
+
+#[path = "as_client_tests.rs"]
+mod without_person;

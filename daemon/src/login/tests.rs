@@ -87,6 +87,7 @@ fn plan() -> Plan {
         flow: None,
         headless: false,
         patience: Duration::from_secs(60),
+        proofs: Proofs::default(),
         remote: None,
     }
 }

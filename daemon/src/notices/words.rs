@@ -86,8 +86,9 @@ pub(super) fn consent(consent: &Consent) -> Notification {
 
 /// Who asks. The summary has none of this: a program chooses its own path.
 fn programs(program: &Program) -> Vec<String> {
-    let Program { executable, script, unit, pid, only: _, weak } = program;
+    let Program { executable, script, unit, pid, only: _, client, weak } = program;
     let mut lines = vec![match (executable, pid) {
+        _ if client.is_some() => format!("Client of the relay: {}", client.as_deref().unwrap_or_default()),
         (Some(executable), Some(pid)) => format!("Program: {} (process {pid})", path(executable)),
         (Some(executable), None) => format!("Program: {}", path(executable)),
         (None, Some(pid)) => format!("Program: not known (process {pid})"),
@@ -144,6 +145,7 @@ mod tests {
                 unit: None,
                 pid: Some(41),
                 only: Vec::new(),
+                client: None,
                 weak: vec!["its script is what its own command line says".into()],
             },
             grant: "github:work".parse().unwrap(),

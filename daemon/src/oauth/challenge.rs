@@ -17,27 +17,52 @@ pub struct Challenge {
     pub error: Option<String>,
     /// Where the metadata of the resource is, byte for byte; not checked.
     pub resource_metadata: Option<String>,
+    /// What is said of tokens that are bound to a key; `None`: nothing.
+    pub dpop: Option<DpopChallenge>,
+}
+
+/// A `DPoP` challenge (RFC 9449 section 7.1).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct DpopChallenge {
+    /// The error code in it.
+    pub error: Option<String>,
+    /// A bearer token would do as well: it stands beside a `Bearer` challenge.
+    pub or_bearer: bool,
 }
 
 impl Challenge {
     /// Reads the values of the header, of which the first that names something counts. `None`: nobody asks for a token.
     pub fn read<'a>(values: impl IntoIterator<Item = &'a str>) -> Option<Self> {
         let mut found: Option<Self> = None;
+        let (mut dpop, mut or_bearer) = (None, false);
         for value in values.into_iter().filter(|value| value.len() <= LONGEST) {
             for (scheme, params) in challenges(value) {
-                if ["bearer", "dpop"].iter().any(|known| scheme.eq_ignore_ascii_case(known)) {
-                    found.get_or_insert_default().take(params);
+                if scheme.eq_ignore_ascii_case("bearer") {
+                    or_bearer = true;
+                } else if scheme.eq_ignore_ascii_case("dpop") {
+                    let error = params.iter().find(|(name, _)| name.eq_ignore_ascii_case("error"));
+                    dpop = dpop.or(Some(error.map(|(_, code)| super::text::clean_code(code))));
+                } else {
+                    continue;
                 }
+                found.get_or_insert_default().take(params);
             }
         }
-        found
+        found.map(|found| Self { dpop: dpop.map(|error| DpopChallenge { error, or_bearer }), ..found })
     }
 
-    /// The same, as far as a client is believed: its metadata URL counts on the server's own origin alone.
+    /// Whether bearer tokens are not taken.
+    pub fn demands_dpop(&self) -> bool {
+        self.dpop.as_ref().is_some_and(|dpop| !dpop.or_bearer)
+    }
+
+    /// The same, as far as a client is believed: its metadata URL counts on the server's own origin alone, and which tokens the
+    /// server takes is the server's own to say.
     #[must_use]
     pub fn from_client(mut self, server: &str) -> Self {
         let origin = |url: &str| transport::check_url(url).ok().map(|url| url.origin());
         self.resource_metadata = self.resource_metadata.filter(|url| origin(url).is_some_and(|at| Some(at) == origin(server)));
+        self.dpop = None;
         self
     }
 
@@ -149,8 +174,25 @@ mod tests {
     }
 
     #[test]
+    fn a_server_demands_bound_tokens_where_it_does_not_ask_for_bearer_ones_as_well() {
+        for (values, demanded, error) in [
+            (vec!["DPoP"], true, None),
+            (vec![r#"DPoP algs="ES256", error="use_dpop_nonce""#], true, Some("use_dpop_nonce")),
+            (vec![r#"dpop error=invalid_token"#, "Basic"], true, Some("invalid_token")),
+            (vec![r#"Bearer error="invalid_token", DPoP error="use_dpop_nonce""#], false, Some("use_dpop_nonce")),
+            (vec!["DPoP", "Bearer"], false, None),
+            (vec!["Bearer"], false, None),
+        ] {
+            let found = Challenge::read(values.iter().copied()).unwrap();
+            assert_eq!((found.demands_dpop(), found.dpop.as_ref().and_then(|dpop| dpop.error.as_deref())), (demanded, error), "{values:?}");
+            assert!(!found.from_client("https://mcp.example").demands_dpop(), "a client does not decide that");
+        }
+    }
+
+    #[test]
     fn what_is_no_scope_is_not_taken() {
         assert_eq!(scopes("Bearer scope=\"a b\u{1b}[2J \u{202e}c d'\""), Some(vec!["a".into(), "d'".into()]));
+        assert_eq!(scopes(&format!("Bearer scope=\"a {}\"", "x".repeat(301))), Some(vec!["a".into()]), "nobody reads that");
         let many = "x ".repeat(1000);
         assert_eq!(scopes(&format!("Bearer scope=\"{many}\"")).unwrap().len(), MOST_SCOPES);
     }

@@ -174,8 +174,8 @@ pub fn poll(
     Some(form::post_as(quirks.token_request, endpoint, &fields, token::client(definition, quirks, secret)?, TIMEOUT))
 }
 
-/// Checks the answer to [`poll`].
-pub fn check_poll(response: &Response, quirks: &Quirks) -> Poll {
+/// Checks the answer to [`poll`]; `bound`: the request showed a key (RFC 9449).
+pub fn check_poll(response: &Response, quirks: &Quirks, bound: bool) -> Poll {
     let members = token::members(response);
     match members.as_ref().ok().and_then(token::error_code) {
         Some("authorization_pending") => Poll::Pending,
@@ -183,7 +183,7 @@ pub fn check_poll(response: &Response, quirks: &Quirks) -> Poll {
         // The second words are Entra's.
         Some("access_denied" | "authorization_declined") => Poll::Denied,
         Some("expired_token" | "bad_verification_code") => Poll::Expired,
-        _ => Poll::Ended(token::check(response, quirks)),
+        _ => Poll::Ended(token::check_as(response, quirks, bound)),
     }
 }
 
@@ -290,7 +290,7 @@ mod tests {
 
     #[test]
     fn polls_are_told_apart_whatever_their_status() {
-        let poll = |status, error: &str| check_poll(&json(status, &format!(r#"{{"error":"{error}"}}"#)), &quirks());
+        let poll = |status, error: &str| check_poll(&json(status, &format!(r#"{{"error":"{error}"}}"#)), &quirks(), false);
         for status in [200, 400, 403, 428] {
             assert!(matches!(poll(status, "authorization_pending"), Poll::Pending));
             assert!(matches!(poll(status, "slow_down"), Poll::SlowDown));
@@ -298,7 +298,7 @@ mod tests {
             assert!(matches!(poll(status, "expired_token"), Poll::Expired));
         }
         assert!(matches!(poll(400, "invalid_grant"), Poll::Ended(Err(TokenError::InvalidGrant(_)))));
-        let tokens = check_poll(&json(200, r#"{"access_token":"at-1","token_type":"bearer"}"#), &quirks());
+        let tokens = check_poll(&json(200, r#"{"access_token":"at-1","token_type":"bearer"}"#), &quirks(), false);
         assert!(matches!(tokens, Poll::Ended(Ok(response)) if response.access_token.expose() == "at-1"));
     }
 }

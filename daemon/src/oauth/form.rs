@@ -1,5 +1,5 @@
-//! Requests that carry secrets: form and JSON bodies, client authentication and bearer headers. Next to `identity` and
-//! `assertion`, the only file of `oauth` that looks at a secret.
+//! Requests that carry secrets: form and JSON bodies, client authentication and bearer headers. Next to `identity`,
+//! `assertion` and `dpop`, the only file of `oauth` that looks at a secret.
 
 use std::time::Duration;
 
@@ -18,7 +18,18 @@ use crate::transport::{Method, Request, SecretText};
 const ROOM: usize = 8 * 1024;
 
 /// Fields that hold no secret.
-const OPEN: [&str; 7] = ["grant_type", "redirect_uri", "client_id", "resource", "scope", "token_type_hint", "client_assertion_type"];
+const OPEN: [&str; 10] = [
+    "grant_type",
+    "redirect_uri",
+    "client_id",
+    "resource",
+    "audience",
+    "scope",
+    "token_type_hint",
+    "client_assertion_type",
+    "requested_token_type",
+    "subject_token_type",
+];
 /// The shortest secret that is looked for in an answer, in bytes: a shorter one could be a word.
 const SHORTEST: usize = 6;
 /// What stands there instead.

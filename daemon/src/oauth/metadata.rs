@@ -34,6 +34,8 @@ pub struct AuthorizationServerMetadata {
     pub registration_endpoint: Option<String>,
     /// A client may be named by the URL of its metadata document.
     pub client_id_metadata_document_supported: bool,
+    /// The algorithms of proofs that it takes (RFC 9449 section 5.1); `None`: not told.
+    pub dpop_signing_alg_values_supported: Option<Vec<String>>,
 }
 
 /// Why metadata may not be used.
@@ -130,6 +132,7 @@ pub fn check(issuer: &str, response: &Response) -> Result<AuthorizationServerMet
         authorization_response_iss_parameter_supported: members.is_true("authorization_response_iss_parameter_supported"),
         registration_endpoint: optional("registration_endpoint")?,
         client_id_metadata_document_supported: members.is_true("client_id_metadata_document_supported"),
+        dpop_signing_alg_values_supported: list("dpop_signing_alg_values_supported"),
     })
 }
 
@@ -152,6 +155,7 @@ pub fn fallback(origin: &str) -> Option<AuthorizationServerMetadata> {
         authorization_response_iss_parameter_supported: false,
         registration_endpoint: Some(at("register")),
         client_id_metadata_document_supported: false,
+        dpop_signing_alg_values_supported: None,
     })
 }
 

@@ -17,6 +17,8 @@ pub struct ProtectedResourceMetadata {
     pub authorization_servers: Vec<String>,
     /// `None`: not told.
     pub scopes_supported: Option<Vec<String>>,
+    /// It takes no token that is not bound to a key (RFC 9449).
+    pub dpop_bound_access_tokens_required: bool,
 }
 
 /// Why metadata may not be used.
@@ -95,7 +97,12 @@ pub fn check(server: &str, response: &Response) -> Result<ProtectedResourceMetad
     let scopes = members
         .texts("scopes_supported")
         .map(|scopes| scopes.into_iter().filter(|scope| is_scope(scope)).take(MOST_SCOPES).map(str::to_owned).collect());
-    Ok(ProtectedResourceMetadata { resource: resource.to_owned(), authorization_servers: servers, scopes_supported: scopes })
+    Ok(ProtectedResourceMetadata {
+        resource: resource.to_owned(),
+        authorization_servers: servers,
+        scopes_supported: scopes,
+        dpop_bound_access_tokens_required: members.is_true("dpop_bound_access_tokens_required"),
+    })
 }
 
 /// Whether a resource stands for a server: it is on the same origin, and its path is the server's or one above it. A resource

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use zeroize::Zeroizing;
 
 use crate::grant::record::Definition;
@@ -14,6 +16,8 @@ pub(crate) fn answer(status: u16, content_type: &str, body: &str) -> Response {
         content_type: (!content_type.is_empty()).then(|| content_type.to_owned()),
         retry_after: None,
         challenges: Vec::new(),
+        dpop_nonce: None,
+        date: None,
         body: Zeroizing::new(body.as_bytes().to_vec()),
     }
 }
@@ -45,7 +49,13 @@ pub(crate) fn definition() -> Definition {
         client_auth: None,
         server: None,
         client_credentials: false,
+        assertion: None,
     }
+}
+
+/// A JWT of this header and these claims, whose signature is none.
+pub(crate) fn jwt(header: &str, claims: &str) -> String {
+    format!("{}.{}.{}", URL_SAFE_NO_PAD.encode(header), URL_SAFE_NO_PAD.encode(claims), URL_SAFE_NO_PAD.encode("signature"))
 }
 
 /// The fields of a request's form body.

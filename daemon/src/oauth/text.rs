@@ -27,9 +27,10 @@ pub fn clean_option(text: Option<&str>) -> Option<String> {
     text.map(clean).filter(|text| !text.is_empty())
 }
 
-/// Whether this is one scope (RFC 6749 section 3.3: `scope-token`), which can stand in a sentence or a command.
+/// Whether this is one scope (RFC 6749 section 3.3: `scope-token`), which can stand in a sentence or a command: at most 300
+/// characters, where the longest in use have half of that.
 pub fn is_scope(text: &str) -> bool {
-    !text.is_empty() && text.bytes().all(|byte| matches!(byte, 0x21 | 0x23..=0x5b | 0x5d..=0x7e))
+    !text.is_empty() && text.len() <= LONGEST && text.bytes().all(|byte| matches!(byte, 0x21 | 0x23..=0x5b | 0x5d..=0x7e))
 }
 
 /// A name that tells one thing from another, whole: what [`clean`] would drop is shown as `\u{202e}` instead, so that no two

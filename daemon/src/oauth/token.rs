@@ -14,8 +14,8 @@ use crate::provider::{ClientAuth, Pkce, Quirks};
 use crate::secret::{AccessToken, ClientSecret, RefreshToken};
 use crate::transport::{Request, TransportError};
 
-pub use answer::check;
-pub(super) use answer::{error_code, members};
+pub use answer::{check, check_as};
+pub(super) use answer::{error_code, granted, members};
 
 /// A successful answer (RFC 6749 section 5.1), as lenient as providers are: checked, not yet merged into a grant.
 #[derive(Clone, Debug)]
@@ -32,7 +32,7 @@ pub struct TokenResponse {
     pub refresh_token_lifetime: Option<RefreshTokenLifetime>,
     /// The granted scopes; `None` means those that were asked for.
     pub scopes: Option<Vec<String>>,
-    /// Why the access token cannot be served (a type that is not Bearer, odd characters); it is empty then. Such an answer
+    /// Why the access token cannot be served (a type that was not asked for, odd characters); it is empty then. Such an answer
     /// counts only for its new refresh token: the old one is used up.
     pub unusable: Option<String>,
     /// The ID token, for identity only. Redacted in `Debug`.

@@ -3,8 +3,10 @@
 //! Owns no paths and no formats.
 
 use std::fs::File;
-use std::io;
+use std::io::{self, Read as _};
 use std::path::Path;
+
+use zeroize::Zeroizing;
 
 use crate::policy::record::FileStamp;
 
@@ -23,6 +25,15 @@ pub enum NotPrivate {
     /// Others can read or change it.
     #[error("is open to other users (mode {0:o})")]
     Modes(u32),
+    /// Others can put in it what they like.
+    #[error("can be changed by other users (mode {0:o})")]
+    Writable(u32),
+    /// It holds more than whatever it should hold.
+    #[error("is longer than {0} bytes")]
+    Long(usize),
+    /// It is not UTF-8.
+    #[error("is not text")]
+    Binary,
     /// The disk refused.
     #[error("cannot be used: {0}")]
     Io(#[from] io::Error),
@@ -36,6 +47,22 @@ pub fn file_stamp(path: &Path) -> io::Result<FileStamp> {
     let found = std::fs::metadata(path)?;
     let (inode, changed) = imp::version(&found);
     Ok(FileStamp { inode, size: found.len(), changed })
+}
+
+/// The text of a file that nobody but this user and root can have written; who may read it is for its owner to say. Links are
+/// followed: what they lead to is looked at.
+///
+/// # Errors
+/// When it is not there, not to be trusted, longer than `longest` bytes, or no text.
+pub(crate) fn trusted_text(path: &Path, longest: usize) -> Result<Zeroizing<String>, NotPrivate> {
+    let file = imp::open_trusted(path)?;
+    // Room for all of it, so that growing leaves no copy behind.
+    let mut bytes = Zeroizing::new(Vec::with_capacity(longest + 2));
+    file.take(longest as u64 + 1).read_to_end(&mut bytes)?;
+    if bytes.len() > longest {
+        return Err(NotPrivate::Long(longest));
+    }
+    std::str::from_utf8(&bytes).map(|text| Zeroizing::new(text.to_owned())).map_err(|_| NotPrivate::Binary)
 }
 
 pub use imp::private_folder;
@@ -113,6 +140,22 @@ mod imp {
         if file.metadata()?.is_file() { Ok(file) } else { Err(NotPrivate::Kind("file")) }
     }
 
+    /// Opens a regular file that nobody but its owner can change, who is this user or root; a FIFO does not block.
+    pub(super) fn open_trusted(path: &Path) -> Result<File, NotPrivate> {
+        let file = File::options().read(true).custom_flags(OFlags::NONBLOCK.bits() as i32).open(path)?;
+        let found = file.metadata()?;
+        if !found.is_file() {
+            return Err(NotPrivate::Kind("file"));
+        }
+        if found.uid() != 0 && found.uid() != rustix::process::geteuid().as_raw() {
+            return Err(NotPrivate::Foreign);
+        }
+        match found.mode() & 0o022 {
+            0 => Ok(file),
+            _ => Err(NotPrivate::Writable(found.mode() & 0o7777)),
+        }
+    }
+
     /// Refuses a file that somebody else owns, can read or can change.
     pub(crate) fn private_file(file: &File) -> Result<(), NotPrivate> {
         let found = file.metadata()?;
@@ -172,6 +215,11 @@ mod imp {
             (false, true) => Ok(file),
             (false, false) => Err(NotPrivate::Kind("file")),
         }
+    }
+
+    pub(super) fn open_trusted(path: &Path) -> Result<File, NotPrivate> {
+        let file = File::open(path)?;
+        if file.metadata()?.is_file() { Ok(file) } else { Err(NotPrivate::Kind("file")) }
     }
 
     pub(crate) fn private_file(_: &File) -> Result<(), NotPrivate> {

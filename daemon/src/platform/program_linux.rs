@@ -5,11 +5,12 @@
 
 use std::ffi::{OsStr, OsString};
 use std::io::{self, Read as _};
+use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, CWD, Mode, OFlags, StatxFlags, openat, readlinkat, statx};
+use rustix::fs::{AtFlags, CWD, Mode, OFlags, StatxFlags, openat, readlinkat, readlinkat_raw, statx};
 
 /// The folder of one process in /proc. Once it is open it never shows another process: after the end of its own it shows
 /// nothing.
@@ -53,6 +54,17 @@ impl Folder {
     /// Where the system does not show it, and after the process's end.
     pub(crate) fn executable_path(&self) -> io::Result<PathBuf> {
         self.link("exe")
+    }
+
+    /// Whether the executable lies at this path. Never blocks, and is one system call.
+    ///
+    /// # Errors
+    /// As [`Self::executable_path`].
+    pub(crate) fn runs(&self, path: &Path) -> io::Result<bool> {
+        // PATH_MAX: the kernel shows no longer one.
+        let mut shown = [MaybeUninit::<u8>::uninit(); 4096];
+        let (shown, _) = readlinkat_raw(&self.0, "exe", &mut shown)?;
+        Ok(*shown == *path.as_os_str().as_bytes())
     }
 
     /// The executable.

@@ -185,7 +185,7 @@ pub fn poll_disturbed(stream: &Stream, cx: &mut std::task::Context<'_>) -> bool 
 
 /// Whether our own user's number also stands for users whom our user namespace does not know: nobody can be told apart then.
 pub fn is_nameless() -> bool {
-    mcp_auth_proto::nameless_uid() == Some(own_uid())
+    mcp_auth_proto::is_nameless(own_uid())
 }
 
 /// The user that we run as.

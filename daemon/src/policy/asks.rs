@@ -31,6 +31,8 @@ pub struct Identity {
     pub executable: Option<PathBuf>,
     /// The script of an interpreter.
     pub script: Option<PathBuf>,
+    /// The client of the relay's port that it is.
+    pub client: Option<String>,
     /// What these files are at present; `None`: it cannot be told, and nothing is remembered.
     pub stamps: Option<Stamps>,
 }

@@ -17,6 +17,7 @@ struct World {
     grant: &'static str,
     program: Option<Program>,
     capability: bool,
+    client: Option<&'static str>,
     token: Vec<&'static str>,
     resource: Option<&'static str>,
     asked: Vec<&'static str>,
@@ -58,6 +59,7 @@ fn names(rule: &Rule, world: &World) -> bool {
     match &rule.subject {
         RuleSubject::Anyone => false,
         RuleSubject::Capability => world.capability,
+        RuleSubject::Client(name) => world.client.is_some_and(|client| client == name),
         RuleSubject::Program(named) => {
             let Some(program) = &world.program else { return false };
             let executable = program.executable.to_str().unwrap();
@@ -96,7 +98,7 @@ fn decided(world: &World) -> String {
     let grant: GrantName = world.grant.parse().unwrap();
     let set = |scopes: &[&str]| scopes.iter().map(|scope| (*scope).to_owned()).collect::<BTreeSet<_>>();
     let token = TokenFacts { scopes: set(&world.token), resource: world.resource.map(str::to_owned) };
-    let asker = Asker { program: world.program.as_ref(), capability: world.capability };
+    let asker = Asker { program: world.program.as_ref(), capability: world.capability, client: world.client };
     let now = Now { boot: Boot::default(), wall: Wall(world.now) };
     let mut rates = Rates::default();
     for (rule, given) in world.rules.iter().zip(&world.given) {
@@ -122,6 +124,7 @@ const EXECUTABLES: [&str; 3] = ["/bin/foo", "/bin/bar", "/bin/python3"];
 const SCRIPTS: [&str; 2] = ["/srv/a.py", "/srv/b.py"];
 const UNITS: [&str; 2] = ["a.service", "b.service"];
 const SCOPES: [&str; 3] = ["repo", "gist", "admin"];
+const CLIENTS: [&str; 2] = ["cursor", "zed"];
 const RESOURCES: [&str; 2] = ["https://a.example/mcp", "https://b.example/mcp"];
 
 fn one_of(words: &'static [&'static str]) -> impl Strategy<Value = &'static str> {
@@ -146,6 +149,7 @@ fn subject() -> impl Strategy<Value = RuleSubject> {
     prop_oneof![
         1 => Just(RuleSubject::Anyone),
         1 => Just(RuleSubject::Capability),
+        1 => one_of(&CLIENTS).prop_map(|name| RuleSubject::Client(name.to_owned())),
         4 => program.prop_map(|(executable, script, unit)| {
             RuleSubject::Program(RuleProgram { executable: owned(executable), script: owned(script), unit: owned(unit) })
         }),
@@ -177,14 +181,16 @@ fn world() -> impl Strategy<Value = World> {
         unit: owned(unit),
         stamps: None,
     }));
-    let asker = (program, proptest::bool::weighted(0.2));
+    let asker = (program, proptest::bool::weighted(0.2), maybe(one_of(&CLIENTS)));
     let rules = proptest::collection::vec((rule(), 0..3_u16), 0..6);
     let token = (subset(), maybe(one_of(&RESOURCES)), subset());
-    (rules, one_of(&GRANTS), asker, token, 0..20_i64).prop_map(|(rules, grant, (program, capability), (token, resource, asked), now)| {
-        let numbered = rules.into_iter().enumerate();
-        let (rules, given) = numbered.map(|(at, (rule, given))| (Rule { id: at as u32 + 1, ..rule }, given)).unzip();
-        World { rules, grant, program, capability, token, resource, asked, now, given }
-    })
+    (rules, one_of(&GRANTS), asker, token, 0..20_i64).prop_map(
+        |(rules, grant, (program, capability, client), (token, resource, asked), now)| {
+            let numbered = rules.into_iter().enumerate();
+            let (rules, given) = numbered.map(|(at, (rule, given))| (Rule { id: at as u32 + 1, ..rule }, given)).unzip();
+            World { rules, grant, program, capability, client, token, resource, asked, now, given }
+        },
+    )
 }
 
 proptest! {

@@ -210,7 +210,7 @@ impl Remembered {
 pub fn program_of(subject: &RuleSubject) -> super::Program {
     let named = match subject {
         RuleSubject::Program(named) => named.clone(),
-        RuleSubject::Capability | RuleSubject::Anyone => wire::RuleProgram::default(),
+        RuleSubject::Capability | RuleSubject::Client(_) | RuleSubject::Anyone => wire::RuleProgram::default(),
     };
     let executable = PathBuf::from(named.executable.unwrap_or_default());
     let interpreter = named.script.is_some() || runs_others(&executable);

@@ -39,6 +39,8 @@ pub struct Asker<'a> {
     pub program: Option<&'a Program>,
     /// It came through a capability socket of the grant.
     pub capability: bool,
+    /// It is this client of the relay's port.
+    pub client: Option<&'a str>,
 }
 
 /// What a token is, as far as a rule can limit it.
@@ -111,6 +113,7 @@ impl Rule {
         match &self.subject {
             RuleSubject::Anyone => true,
             RuleSubject::Capability => asker.capability,
+            RuleSubject::Client(name) => asker.client == Some(name),
             RuleSubject::Program(named) => asker.program.is_some_and(|program| is_program(named, program)),
         }
     }
@@ -166,6 +169,11 @@ pub fn runs_others(executable: &Path) -> bool {
     executable.file_name().is_some_and(is_interpreter)
 }
 
+/// Whether this may be the name of a client of the relay's port: a grant's name without a label.
+pub fn is_client_name(text: &str) -> bool {
+    text.parse::<GrantName>().is_ok_and(|name| name.label().is_none())
+}
+
 /// Whether everybody can run it to be given a token: our own command line. Who is behind it cannot be told.
 pub fn is_go_between(executable: &Path) -> bool {
     executable.file_stem().is_some_and(|name| name == "mcp-authctl")
@@ -182,6 +190,11 @@ fn is_program(named: &RuleProgram, program: &Program) -> bool {
 }
 
 fn check_subject(subject: &RuleSubject) -> Result<(), ErrorBody> {
+    if let RuleSubject::Client(name) = subject
+        && !is_client_name(name)
+    {
+        return Err(invalid("this is not the name of a client of the relay").hint("mcp-authctl relay list"));
+    }
     let RuleSubject::Program(RuleProgram { executable, script, unit }) = subject else { return Ok(()) };
     for path in [executable, script].into_iter().flatten() {
         if !PathBuf::from(path).is_absolute() || path.len() > LONGEST {

@@ -53,7 +53,7 @@ struct Case<'a> {
 fn verdict(rules: &[Rule], question: &Case<'_>, now: Now) -> String {
     let grant: GrantName = question.grant.parse().unwrap();
     let token = TokenFacts { scopes: set(question.token), resource: None };
-    let asker = Asker { program: question.program, capability: false };
+    let asker = Asker { program: question.program, capability: false, client: None };
     match decide(rules, &Asking { grant: &grant, asker, token: &token, scopes: &set(question.asked) }, &Rates::default(), now) {
         Verdict::Allow(rule) => format!("allow {}", rule.id),
         Verdict::Ask(rule, times) => format!("ask {:?} {times:?}", rule.map(|rule| rule.id)),
@@ -128,7 +128,7 @@ fn an_interpreter_never_counts_alone_whatever_it_is_called() {
 fn a_rate_is_kept_over_any_minute_and_says_when_the_next_try_is_worth_it() {
     let rules = policy(vec![wire::NewRule { per_minute: Some(2), ..new_rule("github", RuleSubject::Anyone, RuleAnswer::Allow) }]).rules;
     let (grant, token, none) = ("github".parse().unwrap(), TokenFacts::default(), BTreeSet::new());
-    let asking = Asking { grant: &grant, asker: Asker { program: None, capability: false }, token: &token, scopes: &none };
+    let asking = Asking { grant: &grant, asker: Asker { program: None, capability: false, client: None }, token: &token, scopes: &none };
     let mut rates = Rates::default();
     let mut given = Vec::new();
     for second in 0..600 {
@@ -213,7 +213,12 @@ fn numbers_are_never_given_twice_and_the_last_rule_opens_its_grant() {
 fn question(executable: &str, version: u64, scopes: &str) -> Question {
     let stamp = FileStamp { inode: version, size: 10, changed: 0 };
     Question {
-        asker: Identity { executable: Some(executable.into()), script: None, stamps: Some(Stamps { executable: stamp, script: None }) },
+        asker: Identity {
+            executable: Some(executable.into()),
+            script: None,
+            client: None,
+            stamps: Some(Stamps { executable: stamp, script: None }),
+        },
         grant: "github".parse().unwrap(),
         token: TokenFacts { scopes: set(scopes), resource: None },
         times: Times::Once,

@@ -25,7 +25,7 @@ pub struct Who {
     /// Its user and process.
     pub peer: Peer,
     /// What runs there; `None` where nothing is known that may count, for the reason that `weak` says.
-    pub program: Option<Program>,
+    pub program: Option<Arc<Program>>,
     /// What the capability socket that it came through is for; `None` on the daemon's own socket.
     pub only: Option<Only>,
     /// What is not known of it, or not for sure.
@@ -71,20 +71,29 @@ pub enum Weak {
     /// Somebody holds up its /proc entry, or too many are looked at.
     #[error("the system did not show its executable in time")]
     Slow,
+    /// It ended at once, or somebody holds up its /proc entry. Told of what was done, and never judged by.
+    #[error("it could not be seen in time whether its executable is the file at that path")]
+    Glimpsed,
     /// Linux before 6.5 names the process by its number alone.
     #[error("this kernel cannot rule out that its process number was another's when it connected")]
     Reused,
     /// It could run anything.
     #[error("it is an interpreter without a script")]
     NoScript,
+    /// A port on loopback has no peer credentials.
+    #[error("a port on loopback does not tell which program asks: the client is known by its secret alone")]
+    Port,
     /// A process may overwrite its own command line.
     #[error("its script is what its own command line says")]
     OwnWord,
 }
 
-/// The grants of a capability socket, fixed when it was opened.
+/// The grants of a capability socket, or of a client of the relay's port, fixed when it was made.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Only(Arc<[(GrantName, GrantName)]>);
+pub struct Only {
+    client: Option<Arc<str>>,
+    grants: Arc<[(GrantName, GrantName)]>,
+}
 
 impl Only {
     /// Grants, each by the name that was asked for and by its own: `github` may mean `github:work`. Their order does not
@@ -92,17 +101,27 @@ impl Only {
     pub fn new(mut grants: Vec<(GrantName, GrantName)>) -> Self {
         grants.sort_unstable();
         grants.dedup();
-        Self(grants.into())
+        Self { client: None, grants: grants.into() }
+    }
+
+    /// The same for a client of the relay's port, which is known by its secret.
+    pub fn of_client(client: &str, grants: Vec<(GrantName, GrantName)>) -> Self {
+        Self { client: Some(client.into()), ..Self::new(grants) }
+    }
+
+    /// The name of that client; `None` for a capability socket.
+    pub fn client(&self) -> Option<&str> {
+        self.client.as_deref()
     }
 
     /// The grant that a name means here, whatever it means on the daemon's own socket.
     pub fn meant(&self, name: &str) -> Option<&GrantName> {
-        self.0.iter().find(|(asked, own)| asked.as_str() == name || own.as_str() == name).map(|(_, own)| own)
+        self.grants.iter().find(|(asked, own)| asked.as_str() == name || own.as_str() == name).map(|(_, own)| own)
     }
 
     /// The grants by their own names.
     pub fn grants(&self) -> impl Iterator<Item = &GrantName> {
-        self.0.iter().map(|(_, own)| own)
+        self.grants.iter().map(|(_, own)| own)
     }
 
     /// The same for people, and for the audit.
@@ -113,26 +132,32 @@ impl Only {
     /// What everything else is answered with.
     pub fn denial(&self) -> ErrorBody {
         let names: Vec<_> = self.grants().map(|grant| format!("`{grant}`")).collect();
+        if let Some(client) = self.client() {
+            let sentence = format!("the relay's client `{client}` is for {} and nothing else", names.join(", "));
+            return ErrorBody::new(ErrorCode::AccessDenied, sentence)
+                .hint(format!("mcp-authctl relay remove {client}, then mcp-authctl relay add {client} with every grant that it needs"));
+        }
         ErrorBody::new(ErrorCode::AccessDenied, format!("this socket is for access tokens of {} and nothing else", names.join(", ")))
             .hint("what your program needs besides goes into its `mcp-authctl exec --only NAME`")
     }
 
     /// The grants as pairs: the name that was asked for, and its own.
     pub fn pairs(&self) -> &[(GrantName, GrantName)] {
-        &self.0
+        &self.grants
     }
 }
 
 impl Who {
     /// As it is shown: what moves a cursor or cannot be seen is spelled out, and a long path lacks its middle.
     pub fn shown(&self) -> wire::Program {
-        let program = self.program.as_ref();
+        let program = self.program.as_deref();
         wire::Program {
             executable: program.map(|program| text(&program.executable)),
             script: program.and_then(|program| program.script.as_deref()).map(text),
             unit: program.and_then(|program| program.unit.as_deref()).map(visible),
             pid: self.peer.pid,
             only: self.only.iter().flat_map(Only::grants).cloned().collect(),
+            client: self.only.as_ref().and_then(Only::client).map(str::to_owned),
             weak: self.weak.iter().map(ToString::to_string).collect(),
         }
     }
@@ -159,7 +184,7 @@ mod tests {
             ..Program::default()
         };
         let peer = Peer { uid: 1, pid: Some(7) };
-        let shown = Who { peer, program: Some(program), only: None, weak: vec![Weak::OwnWord] }.shown();
+        let shown = Who { peer, program: Some(program.into()), only: None, weak: vec![Weak::OwnWord] }.shown();
         assert_eq!(shown.executable.as_deref(), Some(r"/opt/a\u{1b}[2J\u{a}b"));
         assert_eq!((shown.script.as_deref(), shown.pid), (Some(r"/x\u{202e}y"), Some(7)));
         assert_eq!(shown.weak, ["its script is what its own command line says"]);

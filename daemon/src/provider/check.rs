@@ -77,6 +77,12 @@ pub(crate) fn label(text: &str) -> Result<(), Fault> {
     named.map(|_| ()).map_err(|_| Fault::new("is not the label of a grant").hint("of the grant `github:work` it is `work`"))
 }
 
+/// The name of a provider.
+pub(crate) fn provider_name(text: &str) -> Result<(), Fault> {
+    let named = text.parse::<mcp_auth_proto::GrantName>().is_ok_and(|name| name.label().is_none());
+    if named { Ok(()) } else { Err(Fault::new("is not the name of a provider").hint("of [providers.okta] it is `okta`")) }
+}
+
 /// A scope (RFC 6749 section 3.3: `scope-token`).
 pub(crate) fn scope(text: &str) -> Result<(), Fault> {
     if text.contains(' ') {
@@ -196,13 +202,6 @@ fn not_ours(name: &str, ours: &[&str]) -> Result<(), Fault> {
     printable(name)
 }
 
-/// The known word that is nearest to a mistyped one, if any is near.
-pub(crate) fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
-    let near = (word.chars().count() / 3).max(1) + 1;
-    let distances = known.into_iter().map(|candidate| (distance(word, candidate), candidate));
-    distances.filter(|(distance, _)| *distance <= near).min().map(|(_, candidate)| candidate)
-}
-
 fn server_url(text: &str) -> Result<Url, Fault> {
     let url = url_with(text, &["https", "http"])?;
     let loopback = match url.host() {
@@ -235,22 +234,6 @@ fn url_with(text: &str, schemes: &[&str]) -> Result<Url, Fault> {
         return Err(Fault::new(format!("must begin with {}://", schemes.join(":// or "))));
     }
     Url::parse(text).map_err(|error| Fault::new(format!("is not a URL: {error}")))
-}
-
-/// Levenshtein's distance.
-fn distance(a: &str, b: &str) -> usize {
-    let b: Vec<char> = b.chars().collect();
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, x) in a.chars().enumerate() {
-        let mut diagonal = i;
-        row[0] = i + 1;
-        for (j, y) in b.iter().enumerate() {
-            let replaced = diagonal + usize::from(x != *y);
-            diagonal = row[j + 1];
-            row[j + 1] = replaced.min(diagonal + 1).min(row[j] + 1);
-        }
-    }
-    row[b.len()]
 }
 
 #[cfg(test)]
@@ -298,13 +281,5 @@ mod tests {
         for bad in ["", "callback", "//host", "/a?b", "/a#b", "/a b", "/../a", "/%2e"] {
             assert_ne!(what(redirect_path(bad)), "ok", "{bad}");
         }
-    }
-
-    #[test]
-    fn the_nearest_word_is_found_only_when_it_is_near() {
-        let known = ["client_id", "scopes", "issuer"];
-        assert_eq!(nearest("clientid", known), Some("client_id"));
-        assert_eq!(nearest("scope", known), Some("scopes"));
-        assert_eq!(nearest("colour", known), None);
     }
 }

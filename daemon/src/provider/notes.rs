@@ -11,6 +11,8 @@ pub(super) fn of(provider: &Provider) -> Vec<String> {
     let mut note = |holds: bool, sentence: &str| notes.extend(holds.then(|| sentence.to_owned()));
     note(quirks.flow == Some(Flow::DeviceCode), "A login shows a code to type at a page; --no-browser takes the code flow.");
     note(quirks.flow == Some(Flow::ClientCredentials), "Nobody logs in: the client itself is what is granted.");
+    note(quirks.flow == Some(Flow::JwtBearer), "Nobody logs in: a JWT that the platform keeps in a file is enough.");
+    note(quirks.flow == Some(Flow::Enterprise), "Nobody logs in here: the enterprise's identity provider vouches for the person.");
     note(quirks.refresh_invalidates_access_token, "A refresh ends the access token that was handed out before.");
     if let Some(lifetime) = quirks.refresh_token_lifetime {
         note(true, &format!("A login ends {} after it was made.", span(lifetime)));

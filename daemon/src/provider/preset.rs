@@ -4,12 +4,13 @@
 
 use std::sync::OnceLock;
 
+use mcp_auth_proto::similar;
 use serde::Deserialize;
 use toml::Spanned;
 
-use super::Provider;
 use super::check;
 use super::table::{Table, Wrong, combinations};
+use super::{Flow, Provider};
 
 /// A built-in preset.
 #[derive(Debug)]
@@ -46,6 +47,7 @@ pub fn provider(name: &str, config: Table) -> Result<Provider, Wrong> {
     config.check()?;
     if config.server.is_some() {
         discovered(&config)?;
+        combinations(&config, &config)?;
         return config.provider(name, None);
     }
     let preset = match &config.preset {
@@ -292,10 +294,14 @@ fn discovered(config: &Table) -> Result<(), Wrong> {
         ("userinfo_endpoint", &config.userinfo_endpoint),
         ("device_authorization_endpoint", &config.device_authorization_endpoint),
     ];
-    match fixed.into_iter().find_map(|(key, value)| Some((key, value.as_ref()?))) {
-        Some((key, value)) => {
-            let what = format!("`{key}` means nothing beside `server`, whose authorization server is discovered");
-            Err(Wrong::table(what, "remove one of the two").at(value.span()))
+    if let Some((key, value)) = fixed.into_iter().find_map(|(key, value)| Some((key, value.as_ref()?))) {
+        let what = format!("`{key}` means nothing beside `server`, whose authorization server is discovered");
+        return Err(Wrong::table(what, "remove one of the two").at(value.span()));
+    }
+    match config.flow.as_ref().filter(|flow| *flow.get_ref() == Flow::DeviceCode) {
+        Some(flow) => {
+            let hint = "leave `flow` out for the browser, or write \"client_credentials\"";
+            Err(Wrong::table("`flow` is \"device_code\", which remote MCP servers do not have", hint).at(flow.span()))
         }
         None => Ok(()),
     }
@@ -330,7 +336,7 @@ fn stands_alone(name: &str, config: &Table) -> Result<(), Wrong> {
 }
 
 fn no_server_hint(name: &str) -> String {
-    match check::nearest(name, SOURCES.iter().map(|source| source.name)) {
+    match similar(name, SOURCES.iter().map(|source| source.name)) {
         Some(near) => format!("did you mean [providers.{near}]? Else give preset, issuer, or authorization_endpoint and token_endpoint"),
         None => "give preset, issuer, or authorization_endpoint and token_endpoint".to_owned(),
     }
@@ -338,7 +344,7 @@ fn no_server_hint(name: &str) -> String {
 
 fn unknown(named: &Spanned<String>) -> Wrong {
     let shown: String = named.get_ref().escape_debug().take(64).collect();
-    let near = check::nearest(&shown, SOURCES.iter().map(|source| source.name));
+    let near = similar(&shown, SOURCES.iter().map(|source| source.name));
     let meant = near.map(|near| format!("did you mean `{near}`? ")).unwrap_or_default();
     Wrong::table(format!("there is no preset `{shown}`"), format!("{meant}`mcp-authctl provider list` shows them all")).at(named.span())
 }

@@ -104,6 +104,17 @@ pub enum Flow {
     DeviceCode,
     /// Nobody is asked: the client itself is what is granted (RFC 6749 section 4.4).
     ClientCredentials,
+    /// Nobody is asked: a JWT that the platform gives its workload is enough (RFC 7523 section 2.1).
+    JwtBearer,
+    /// Nobody is asked here: the enterprise's identity provider vouches for a person (RFC 8693, then RFC 7523).
+    Enterprise,
+}
+
+impl Flow {
+    /// Whether a JWT of somebody else takes the place of a login.
+    pub fn is_by_assertion(self) -> bool {
+        matches!(self, Self::JwtBearer | Self::Enterprise)
+    }
 }
 
 /// How a token is revoked.
@@ -194,6 +205,8 @@ pub struct Quirks {
     pub refresh: RefreshPlan,
     /// The lifetime of a token that comes without one; `None`: unknown.
     pub default_lifetime: Option<DefaultLifetime>,
+    /// Whether tokens are bound to a key (RFC 9449); `None`: as a remote server demands.
+    pub dpop: Option<bool>,
     /// Whether RFC 8707 `resource` may be sent.
     pub send_resource: bool,
     /// Further parameters of the authorization request.
@@ -262,6 +275,7 @@ impl Default for Quirks {
             refresh_token_idle_lifetime: None,
             refresh: RefreshPlan::Ahead,
             default_lifetime: None,
+            dpop: None,
             send_resource: true,
             authorization_params: Vec::new(),
             token_request: TokenRequestBody::Form,

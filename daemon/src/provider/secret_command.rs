@@ -7,6 +7,7 @@ use tokio::io::AsyncReadExt;
 use tokio::process::{Child, Command};
 use zeroize::Zeroizing;
 
+use super::Provider;
 use crate::secret::ClientSecret;
 
 /// Why a command gave no secret. Names the program, never its arguments or output.
@@ -42,6 +43,14 @@ pub enum SecretCommandError {
         /// What is wrong with the output, without any of it.
         what: &'static str,
     },
+}
+
+/// The client secret of a provider: what its command prints, else what is stored.
+pub async fn of(provider: &Provider, stored: Option<&ClientSecret>) -> Result<Option<ClientSecret>, SecretCommandError> {
+    match &provider.client_secret_command {
+        Some(argv) => run(argv).await.map(Some),
+        None => Ok(stored.cloned()),
+    }
 }
 
 /// Runs the command and takes its output, less one line end, as the secret. Dropping the future kills the command.

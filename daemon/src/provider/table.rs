@@ -40,7 +40,7 @@ pub struct Table {
     pub(super) revocation_endpoint: Text,
     pub(super) userinfo_endpoint: Text,
     pub(super) device_authorization_endpoint: Text,
-    resource: Text,
+    pub(super) resource: Text,
     pub(super) client_id: Text,
     default_account: Text,
     client_secret_command: Option<Spanned<Vec<String>>>,
@@ -49,6 +49,9 @@ pub struct Table {
     client_auth: Option<Spanned<ClientAuth>>,
     client_assertion_audience: Option<Spanned<AssertionAudience>>,
     client_key_id: Text,
+    pub(super) assertion_file: Text,
+    pub(super) identity_provider: Text,
+    pub(super) identity_token_file: Text,
     needs_client_secret: Option<bool>,
     pub(super) flow: Option<Spanned<Flow>>,
     pkce: Option<Spanned<Pkce>>,
@@ -62,6 +65,7 @@ pub struct Table {
     refresh_token_idle_lifetime: Option<Spanned<i64>>,
     refresh: Option<RefreshPlan>,
     default_lifetime: Option<Spanned<SecondsOrNever>>,
+    pub(super) dpop: Option<Spanned<bool>>,
     send_resource: Option<bool>,
     authorization_params: Params,
     token_request: Option<TokenRequestBody>,
@@ -134,6 +138,9 @@ impl Table {
             client_auth: self.client_auth.or(below.client_auth),
             client_assertion_audience: self.client_assertion_audience.or(below.client_assertion_audience),
             client_key_id: self.client_key_id.or(below.client_key_id),
+            assertion_file: self.assertion_file.or(below.assertion_file),
+            identity_provider: self.identity_provider.or(below.identity_provider),
+            identity_token_file: self.identity_token_file.or(below.identity_token_file),
             needs_client_secret: self.needs_client_secret.or(below.needs_client_secret),
             flow: self.flow.or(below.flow),
             pkce: self.pkce.or(below.pkce),
@@ -147,6 +154,7 @@ impl Table {
             refresh_token_idle_lifetime: self.refresh_token_idle_lifetime.or(below.refresh_token_idle_lifetime),
             refresh: self.refresh.or(below.refresh),
             default_lifetime: self.default_lifetime.or(below.default_lifetime),
+            dpop: self.dpop.or(below.dpop),
             send_resource: self.send_resource.or(below.send_resource),
             authorization_params: self.authorization_params.or(below.authorization_params),
             token_request: self.token_request.or(below.token_request),
@@ -185,6 +193,9 @@ impl Table {
         one("registration_url", &self.registration_url, check::page)?;
         one("client_id", &self.client_id, check::printable)?;
         one("default_account", &self.default_account, check::label)?;
+        one("assertion_file", &self.assertion_file, check::absolute_path)?;
+        one("identity_provider", &self.identity_provider, check::provider_name)?;
+        one("identity_token_file", &self.identity_token_file, check::absolute_path)?;
         each("scopes", &self.scopes, check::scope)?;
         each("refresh_scopes", &self.refresh_scopes, check::scope)?;
         each("invalid_grant_codes", &self.invalid_grant_codes, check::printable)?;
@@ -204,7 +215,7 @@ impl Table {
 
     /// The provider that a whole table describes. `preset` is the one that it was laid over.
     pub fn provider(self, name: &str, preset: Option<&str>) -> Result<Provider, Wrong> {
-        let (quirks, network) = (self.quirks()?, self.network());
+        let (quirks, network, identity) = (self.quirks()?, self.network(), self.identity());
         let steps = texts(self.registration_steps);
         let mut provider = Provider {
             name: name.to_owned(),
@@ -229,6 +240,7 @@ impl Table {
             refresh_scopes: texts(self.refresh_scopes).unwrap_or_default(),
             quirks,
             network,
+            identity,
             registration_url: text(self.registration_url),
             registration_steps: Vec::new(),
         };

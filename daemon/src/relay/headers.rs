@@ -8,8 +8,11 @@ use mcp_auth_proto::Secret;
 /// How a client of ours tells an error of ours from the server's own: the code. A server cannot set it.
 pub(super) const OUR_ERROR: HeaderName = HeaderName::from_static("mcp-authd-error");
 
+/// RFC 9449 section 8.
+pub(super) const DPOP_NONCE: HeaderName = HeaderName::from_static("dpop-nonce");
+
 /// Headers of one hop (RFC 9110 section 7.6.1), and those that would show or carry a login.
-const ENDING: [&str; 19] = [
+const ENDING: [&str; 21] = [
     "connection",
     "keep-alive",
     "te",
@@ -21,6 +24,8 @@ const ENDING: [&str; 19] = [
     "origin",
     "authorization",
     "authentication-info",
+    "dpop",
+    "dpop-nonce",
     "www-authenticate",
     "cookie",
     "cookie2",
@@ -31,18 +36,18 @@ const ENDING: [&str; 19] = [
     "alt-svc",
 ];
 
-/// The same for families of them.
-const ENDING_FAMILIES: [&str; 2] = ["proxy-", "mcp-authd-"];
+/// The same for families of them, and for what lets pages of other sites in (CORS).
+const ENDING_FAMILIES: [&str; 3] = ["proxy-", "mcp-authd-", "access-control-"];
 
-/// The headers of a client's request as the server gets them; `None` for a token that no header can carry.
-pub(super) fn outward(headers: &HeaderMap, token: Option<&Secret>) -> Option<HeaderMap> {
+/// The headers of a client's request as the server gets them, with a token of this scheme; `None` for one that no header can carry.
+pub(super) fn outward(headers: &HeaderMap, token: Option<(&str, &Secret)>) -> Option<HeaderMap> {
     let mut passed = passing(headers);
     // What is sent may come in pieces; the body itself says how long it is.
     passed.remove(CONTENT_LENGTH);
-    if let Some(token) = token {
-        let mut bearer = HeaderValue::from_str(&format!("Bearer {}", token.expose())).ok()?;
-        bearer.set_sensitive(true);
-        passed.insert(AUTHORIZATION, bearer);
+    if let Some((scheme, token)) = token {
+        let mut value = HeaderValue::from_str(&format!("{scheme} {}", token.expose())).ok()?;
+        value.set_sensitive(true);
+        passed.insert(AUTHORIZATION, value);
     }
     Some(passed)
 }
@@ -96,7 +101,7 @@ mod tests {
             ("X-Tenant", "u"),
         ]);
         assert_eq!(homeward(&of_mcp), of_mcp);
-        let mut sent = outward(&of_mcp, Some(&Secret::new("at"))).unwrap();
+        let mut sent = outward(&of_mcp, Some(("Bearer", &Secret::new("at")))).unwrap();
         let bearer = sent.remove(AUTHORIZATION).unwrap();
         assert!(bearer == "Bearer at" && bearer.is_sensitive());
         assert_eq!(sent, of_mcp);
@@ -104,18 +109,18 @@ mod tests {
 
     #[test]
     fn what_speaks_of_connections_and_logins_passes_in_neither() {
-        let names_of_logins = "authorization cookie cookie2 set-cookie set-cookie2 www-authenticate authentication-info proxy-authorization \
-             proxy-authenticate clear-site-data strict-transport-security alt-svc origin host mcp-authd-error";
+        let names_of_logins = "authorization dpop dpop-nonce cookie cookie2 set-cookie set-cookie2 www-authenticate authentication-info proxy-authorization \
+             proxy-authenticate clear-site-data strict-transport-security alt-svc origin host mcp-authd-error access-control-allow-origin";
         let names_of_one_hop = "connection keep-alive te trailer transfer-encoding upgrade expect proxy-connection x-hop";
         let both = names_of_logins.split_whitespace().chain(names_of_one_hop.split_whitespace());
         let mut hostile: Vec<(&str, &str)> = both.map(|name| (name, "x")).collect();
         hostile.extend([("connection", "close, X-Hop"), ("x-stays", "x")]);
         let hostile = headers(&hostile);
         assert_eq!(names(&homeward(&hostile)), ["x-stays"]);
-        let sent = outward(&hostile, Some(&Secret::new("at"))).unwrap();
+        let sent = outward(&hostile, Some(("DPoP", &Secret::new("at")))).unwrap();
         assert_eq!(names(&sent), ["authorization", "x-stays"]);
         assert_eq!(sent.get_all(AUTHORIZATION).iter().count(), 1, "the client's own is not sent beside it");
-        assert_eq!(names(&outward(&headers(&[("content-length", "3")]), Some(&Secret::new("at"))).unwrap()), ["authorization"]);
-        assert!(outward(&HeaderMap::new(), Some(&Secret::new("a\nb"))).is_none(), "a token cannot add a header");
+        assert_eq!(names(&outward(&headers(&[("content-length", "3")]), Some(("Bearer", &Secret::new("at")))).unwrap()), ["authorization"]);
+        assert!(outward(&HeaderMap::new(), Some(("Bearer", &Secret::new("a\nb")))).is_none(), "a token cannot add a header");
     }
 }

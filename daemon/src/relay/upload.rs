@@ -8,7 +8,7 @@ use crate::ipc::{BodyError, RequestBody};
 use crate::transport::{Outgoing, Piece};
 
 /// The largest body that is kept until its answer has begun.
-const LARGEST_KEPT: usize = 4 * 1024 * 1024;
+pub(super) const LARGEST_KEPT: usize = 4 * 1024 * 1024;
 
 /// A request's body.
 #[derive(Debug)]
@@ -33,11 +33,11 @@ pub(super) struct Remainder {
 }
 
 impl Upload {
-    /// Takes in as much as is kept.
-    pub(super) async fn begin(stream: Option<RequestBody>) -> Result<Self, BodyError> {
+    /// Takes in as much as is kept: `most` bytes, or little more.
+    pub(super) async fn begin(stream: Option<RequestBody>, most: usize) -> Result<Self, BodyError> {
         let mut kept = BytesMut::new();
         let mut rest = stream;
-        while let Some(body) = rest.as_mut().filter(|_| kept.len() <= LARGEST_KEPT) {
+        while let Some(body) = rest.as_mut().filter(|_| kept.len() <= most) {
             match body.next().await? {
                 Some(piece) => kept.extend_from_slice(&piece),
                 None => rest = None,

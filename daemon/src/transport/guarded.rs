@@ -31,8 +31,12 @@ impl Guard {
 
     /// Where a request to this URL may be connected to.
     pub fn reach(&self, url: &str) -> Reach {
-        let named = check_url(url).is_ok_and(|url| self.named.contains(&url.origin()));
-        if named { Reach::Anywhere } else { self.others }
+        if self.names(url) { Reach::Anywhere } else { self.others }
+    }
+
+    /// Whether the person named the origin of this URL.
+    fn names(&self, url: &str) -> bool {
+        check_url(url).is_ok_and(|url| self.named.contains(&url.origin()))
     }
 }
 
@@ -71,18 +75,62 @@ impl Transport for Guarded {
         }
     }
 
-    /// What passes through goes to the server that the person named, and nowhere else.
+    /// What passes through goes to the server that the person named, and nowhere else, whatever else may be reached: its
+    /// connections are kept, and no address is looked at again.
     fn open(&self, request: Opening) -> Open<'_> {
-        match self.guard.reach(&request.url) {
-            Reach::Anywhere => self.inner.open(request),
-            _ => Box::pin(async move { Err(TransportError::Refused(shown(&request.url))) }),
+        if self.guard.names(&request.url) {
+            return self.inner.open(request);
         }
+        Box::pin(async move { Err(TransportError::Refused(shown(&request.url))) })
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Mutex;
+
+    use hyper::HeaderMap;
+
     use super::*;
+    use crate::transport::Outgoing;
+
+    /// Remembers where it was asked to go, and goes nowhere.
+    #[derive(Default)]
+    struct Nowhere(Mutex<Vec<String>>);
+
+    impl Nowhere {
+        fn refuse(&self, url: String) -> TransportError {
+            self.0.lock().unwrap().push(url);
+            TransportError::Refused("nowhere".to_owned())
+        }
+    }
+
+    impl Transport for Nowhere {
+        fn send(&self, request: Request) -> Exchange<'_> {
+            Box::pin(async move { Err(self.refuse(request.url)) })
+        }
+
+        fn open(&self, request: Opening) -> Open<'_> {
+            Box::pin(async move { Err(self.refuse(request.url)) })
+        }
+    }
+
+    #[tokio::test]
+    async fn what_passes_through_goes_to_the_named_origin_and_nowhere_else_even_where_more_may_be_reached() {
+        let server = "https://mcp.corp.example/mcp";
+        for anywhere in [false, true] {
+            let inner = Arc::new(Nowhere::default());
+            let guarded = Guarded::new(inner.clone(), Guard::of(server, anywhere));
+            for url in
+                [server, "https://as.corp.example/mcp", "https://10.0.0.1/", "https://mcp.corp.example:8443/mcp", "http://127.0.0.1/", "x"]
+            {
+                let (method, body) = (hyper::Method::GET, Outgoing::Whole(bytes::Bytes::new()));
+                let opening = Opening { method, url: url.to_owned(), headers: HeaderMap::new(), body, prove: None };
+                assert!(guarded.open(opening).await.is_err());
+            }
+            assert_eq!(*inner.0.lock().unwrap(), [server], "anywhere: {anywhere}");
+        }
+    }
 
     #[test]
     fn only_the_origin_that_the_person_named_is_exempt() {

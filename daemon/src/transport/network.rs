@@ -65,6 +65,8 @@ const USUAL_BODY: usize = 16 * 1024;
 const MOST_HEADERS: usize = 100;
 /// The most challenges in an answer that are read.
 const MOST_CHALLENGES: usize = 8;
+/// RFC 9449 section 8.
+const DPOP_NONCE: &str = "dpop-nonce";
 /// The most redirects that a `GET` follows on its origin.
 const MOST_REDIRECTS: usize = 3;
 
@@ -108,11 +110,7 @@ impl Network {
         let url = check_url(url)?;
         let client = self.client(&url, timeout, Reach::Anywhere).await?;
         let answer = client.get(url.clone()).timeout(timeout).send().await.map_err(|error| failure(&url, error))?;
-        Ok(answer
-            .headers()
-            .get(DATE)
-            .and_then(|value| date(value.to_str().ok()?))
-            .map(|date| Wall(date.unix_timestamp().saturating_mul(1000))))
+        Ok(told_date(answer.headers()))
     }
 
     /// A client for one exchange. The roots come along behind an `Arc`. Its redirects stay on the origin, so one host is sifted.
@@ -239,8 +237,10 @@ async fn read(url: &url::Url, mut answer: reqwest::Response) -> Result<Response,
     let retry_after = retry_after(answer.headers());
     let texts = answer.headers().get_all(WWW_AUTHENTICATE).iter().filter_map(|value| value.to_str().ok());
     let challenges = texts.take(MOST_CHALLENGES).map(str::to_owned).collect();
+    let dpop_nonce = answer.headers().get(DPOP_NONCE).and_then(|value| value.to_str().ok()).map(str::to_owned);
+    let date = told_date(answer.headers());
     if content_type.as_deref() == Some("text/event-stream") {
-        return Ok(Response { status, content_type, retry_after, challenges, body: Zeroizing::default() });
+        return Ok(Response { status, content_type, retry_after, challenges, dpop_nonce, date, body: Zeroizing::default() });
     }
     let mut body = Zeroizing::new(Vec::with_capacity(USUAL_BODY));
     while let Some(chunk) = answer.chunk().await.map_err(|error| failure(url, error))? {
@@ -250,7 +250,7 @@ async fn read(url: &url::Url, mut answer: reqwest::Response) -> Result<Response,
         }
         body.extend_from_slice(&chunk);
     }
-    Ok(Response { status, content_type, retry_after, challenges, body })
+    Ok(Response { status, content_type, retry_after, challenges, dpop_nonce, date, body })
 }
 
 fn media_type(value: &str) -> String {
@@ -265,6 +265,12 @@ fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     }
     let now = headers.get(DATE).and_then(|value| date(value.to_str().ok()?)).unwrap_or_else(|| SystemTime::now().into());
     Some(Duration::try_from(date(value)? - now).unwrap_or_default())
+}
+
+/// The server's clock, if it tells it.
+pub(crate) fn told_date(headers: &HeaderMap) -> Option<Wall> {
+    let told = headers.get(DATE).and_then(|value| date(value.to_str().ok()?))?;
+    Some(Wall(told.unix_timestamp().saturating_mul(1000)))
 }
 
 /// A date of HTTP (RFC 9110 section 5.6.7).

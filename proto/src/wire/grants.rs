@@ -43,6 +43,9 @@ pub struct GrantSummary {
     /// Whether its provider's bare name stands for it.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub default: bool,
+    /// A rule names it: its tokens are for the programs that the policy names, or that a person agrees to (`GET /v1/policy`).
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub closed: bool,
     /// What its tokens allow.
     pub scopes: Vec<String>,
     /// How it is.
@@ -52,6 +55,13 @@ pub struct GrantSummary {
     /// It is the client's own (RFC 6749 section 4.4): nobody logged in, and there is no refresh token.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub client_credentials: bool,
+    /// Its tokens are bound to a key of the daemon (RFC 9449): they go through the relay, and no program gets one.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub dpop: bool,
+    /// What takes the place of a login and of refreshes, where that is a token of somebody else (RFC 7523 section 2.1): plain
+    /// words, no token.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub assertion: Option<String>,
     /// A new token is asked for when somebody wants one, and not ahead of that.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub on_demand: bool,

@@ -49,9 +49,18 @@ pub struct LoginRequest {
     /// Its secret, where it has one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub client_secret: Option<Secret>,
+    /// The private key that it signs with in place of a secret (RFC 7523 section 2.2): PEM, or a JWK.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub private_key: Option<Secret>,
     /// For a remote MCP server: the URL of a client metadata document, shown where the authorization server takes one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub client_metadata_url: Option<String>,
+    /// For a remote MCP server: the JWT that takes the place of a login (RFC 7523 section 2.1).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub assertion: Option<TokenSource>,
+    /// For a remote MCP server: who vouches for the person in place of a login (RFC 8693, then RFC 7523).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub identity: Option<IdentityProvider>,
     /// For a remote MCP server: the raw `WWW-Authenticate` value that it answered. Its scopes are asked for besides those
     /// that the grant has asked for before.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -59,12 +68,41 @@ pub struct LoginRequest {
     /// No person asked for this login: a program did, for want of a token. The daemon lets it start only so often.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub unprompted: bool,
+    /// Nobody is there who could log in: a login that needs a person is refused with `login_required` and does not begin.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub unattended: bool,
     /// Whether this subscriber can open a browser.
     #[serde(default)]
     pub browser: bool,
     /// Whether the login ends when this subscriber goes and nobody else waits.
     #[serde(default)]
     pub interactive: bool,
+}
+
+/// Where a token of somebody else is: `{"file": PATH}` or `{"token": TEXT}`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TokenSource {
+    /// In this file, an absolute path; the daemon reads it now, and again for every new access token.
+    File(String),
+    /// Here; it is used for this login and not kept.
+    Token(Secret),
+}
+
+/// An identity provider, and the person's ID token that it has made.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct IdentityProvider {
+    /// The name of a provider in the config, or an issuer.
+    pub provider: String,
+    /// With an issuer: the client that the ID token is for. It is a public one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub client_id: Option<String>,
+    /// With an issuer: its token endpoint; absent: its metadata says it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub token_endpoint: Option<String>,
+    /// The ID token.
+    pub token: TokenSource,
 }
 
 /// The code and verifier of an authorization request that a person made by hand (RFC 6749 section 4.1.3, RFC 7636 section 4.5).

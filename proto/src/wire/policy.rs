@@ -22,6 +22,9 @@ pub struct Program {
     /// The grants of the capability socket that it came through.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub only: Vec<GrantName>,
+    /// The name of the client of the relay's port that it proved to be by its secret.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub client: Option<String>,
     /// What is not known of it, or not for sure, each as a clause without a subject.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub weak: Vec<String>,
@@ -81,6 +84,8 @@ pub struct ConsentDecision {
 pub enum RuleSubject {
     /// Whoever came through a capability socket of the grant (`mcp-authctl exec --only`).
     Capability,
+    /// A client of the relay's port (`mcp-authctl relay add`), by its name.
+    Client(String),
     /// A program; everything that is named here must be so.
     Program(RuleProgram),
     /// Every process of the user that no other rule of the grant is about.

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{GrantName, IssuerStatus, VaultStatus};
+use crate::{GrantName, IssuerStatus, RelayStatus, VaultStatus};
 
 /// The config's part of [`Status`], and the answer of `POST /v1/reload`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -41,6 +41,9 @@ pub struct Status {
     /// Our own authorization server; absent while it is switched off.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub issuer: Option<IssuerStatus>,
+    /// The relay's port on loopback; absent while there is none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub relay: Option<RelayStatus>,
     /// How many grants are held.
     pub grants: usize,
     /// How many of them need a login.

@@ -136,6 +136,8 @@ impl Grants {
         match get("grant_type") {
             "authorization_code" => self.exchange(get("code"), get("code_verifier"), seen),
             "refresh_token" => self.refresh(get("refresh_token"), commit, seen),
+            // The code may be asked for again.
+            "urn:ietf:params:oauth:grant-type:device_code" if !commit => (200, json!({})),
             "urn:ietf:params:oauth:grant-type:device_code" => self.exchange_device(get("device_code"), seen),
             _ => (400, json!({ "error": "unsupported_grant_type" })),
         }
@@ -188,6 +190,7 @@ impl Grants {
     }
 
     fn exchange(&mut self, code: &str, verifier: &str, seen: &mut Seen) -> (u16, Value) {
+        seen.verifiers.push(verifier.to_owned());
         let challenge = match verifier {
             "" if self.rules.demands.no_pkce => String::new(),
             verifier => URL_SAFE_NO_PAD.encode(sha2::Sha256::digest(verifier.as_bytes())),

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use mcp_auth_proto::{GrantState, GrantSummary, NetworkStatus, Notifications, ProviderReach, VaultState};
+use mcp_auth_proto::{GrantState, GrantSummary, NetworkStatus, Notifications, ProviderReach, RelayStatus, VaultState};
 
 use super::machine::is_open;
 use super::{Check, Level, Told};
@@ -87,6 +87,19 @@ impl Told {
                 vec![Check::new("provider", Level::Warning, format!("mcp-authd could not ask: {failure}")).safe("could not be asked")]
             }
         }
+    }
+
+    /// `None`: the relay has no port.
+    pub(super) fn relay(&self) -> Option<Check> {
+        let RelayStatus { url, clients, error } = self.status.relay.as_ref()?;
+        Some(match error {
+            Some(error) => Check::new("relay", Level::Failed, error.clone())
+                .hint("`ss -ltnp` tells who has the port; end that program, or set another `listen` in [relay] of config.toml"),
+            None => {
+                let clients = clients.map(|count| format!(", for {count} clients")).unwrap_or_default();
+                Check::new("relay", Level::Ok, format!("listens at {url}{clients}"))
+            }
+        })
     }
 
     pub(super) fn desktop(&self) -> Option<Check> {

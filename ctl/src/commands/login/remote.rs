@@ -1,9 +1,12 @@
 //! What a login at a remote MCP server has besides: its options, and what the person is told on the way.
 
+use std::path::PathBuf;
+
 use mcp_auth_proto::{Client, ClientKind, ClientSecretRequest, GrantName, LoginRequest, ProviderSummary};
 
 use super::register;
 use crate::ask;
+use crate::commands::bearer::Stdin;
 use crate::commands::target::Target;
 use crate::commands::{provider_of, scopes};
 use crate::failure::Failure;
@@ -15,32 +18,61 @@ pub(super) struct RemoteArgs {
     /// With a URL: what the grant is called; else it is named after the server's host
     #[arg(long = "name", value_name = "NAME")]
     grant_name: Option<GrantName>,
+    #[command(flatten)]
+    client: ClientArgs,
+    /// Read the secret of that client from stdin; it is kept
+    #[arg(long, requires = "client_id", conflicts_with_all = ["client_secret_file", "private_key_file"])]
+    client_secret_stdin: bool,
+}
+
+/// A client that was registered by hand. Secrets come from files: arguments are public
+#[derive(Debug, clap::Args)]
+pub(crate) struct ClientArgs {
     /// The client id that the provider, or the server's authorization server, gave you; it is kept
     #[arg(long, value_name = "ID")]
     client_id: Option<String>,
-    /// Read the secret of that client from stdin; it is kept
-    #[arg(long, requires = "client_id")]
-    client_secret_stdin: bool,
+    /// A file with the secret of that client; it is kept
+    #[arg(long, value_name = "FILE", requires = "client_id")]
+    client_secret_file: Option<PathBuf>,
+    /// A file with the private key that this client signs with in place of a secret (PEM, JWK), or -; it is kept, and never sent
+    #[arg(long, value_name = "FILE", requires = "client_id", conflicts_with = "client_secret_file")]
+    private_key_file: Option<PathBuf>,
     /// With a URL: the client metadata document to show where the authorization server takes one
     #[arg(long, value_name = "URL")]
     client_metadata_url: Option<String>,
+}
+
+impl ClientArgs {
+    /// Puts the client into a request at a remote server.
+    pub(crate) fn fill(&self, stdin: Stdin, request: &mut LoginRequest) -> Result<(), Failure> {
+        [&self.client_secret_file, &self.private_key_file].into_iter().flatten().try_for_each(|file| stdin.spare(file))?;
+        let read = |path: &Option<PathBuf>, what| path.as_deref().map(|path| ask::secret_in(path, what)).transpose();
+        request.client_id.clone_from(&self.client_id);
+        request.client_secret = read(&self.client_secret_file, "the client secret")?;
+        request.private_key = read(&self.private_key_file, "the private key")?;
+        request.client_metadata_url.clone_from(&self.client_metadata_url);
+        Ok(())
+    }
 }
 
 impl RemoteArgs {
     /// Puts a client that was given where it belongs: into the request at a remote server, else to the provider.
     pub(super) fn place(&self, target: &Target, client: &Client, request: &mut LoginRequest) -> Result<(), Failure> {
         request.name = self.grant_name.as_ref().map(ToString::to_string);
-        request.client_metadata_url.clone_from(&self.client_metadata_url);
-        let Some(client_id) = &self.client_id else { return Ok(()) };
-        let client_secret = self.client_secret_stdin.then(|| ask::client_secret("client secret (not shown): ")).transpose()?;
-        match provider(target, client)? {
-            Some(provider) => {
-                register::keep_client_id(client, &provider, client_id)?;
-                if let Some(client_secret) = client_secret {
-                    client.set_client_secret(&provider.name, &ClientSecretRequest { client_secret })?;
-                }
-            }
-            None => (request.client_id, request.client_secret) = (Some(client_id.clone()), client_secret),
+        self.client.fill(Stdin::Ours, request)?;
+        if self.client_secret_stdin {
+            request.client_secret = Some(ask::client_secret("client secret (not shown): ")?);
+        }
+        if request.client_id.is_none() {
+            return Ok(());
+        }
+        let Some(provider) = provider(target, client)? else { return Ok(()) };
+        if let Some(client_id) = request.client_id.take() {
+            register::keep_client_id(client, &provider, &client_id)?;
+        }
+        // A provider's key is stored as its secret: the config says which of both it is.
+        if let Some(client_secret) = request.client_secret.take().or(request.private_key.take()) {
+            client.set_client_secret(&provider.name, &ClientSecretRequest { client_secret })?;
         }
         Ok(())
     }

@@ -14,7 +14,7 @@ const ACCOUNT: usize = 1;
 const SCOPES: usize = 4;
 const MAX_PROGRAM: usize = 26;
 /// Where room is found when there is not enough: the column, and how narrow it may become.
-const GIVING: [(usize, usize); 4] = [(SCOPES, 12), (ACCOUNT, 14), (GRANT, 16), (SCOPES, 8)];
+const GIVING: [(usize, usize); 6] = [(SCOPES, 12), (ACCOUNT, 14), (GRANT, 16), (SCOPES, 8), (ACCOUNT, 10), (GRANT, 15)];
 
 /// The table's lines, the heads first.
 pub(super) fn lines(grants: &[GrantSummary]) -> Vec<String> {
@@ -51,7 +51,8 @@ fn cells(grant: &GrantSummary) -> [String; 6] {
     let account = grant.account.as_deref().map_or_else(|| "-".to_owned(), field);
     let scopes = if grant.scopes.is_empty() { "-".to_owned() } else { field(&grant.scopes.join(" ")) };
     let name = format!("{}{}", grant.name, if grant.default { " (default)" } else { "" });
-    [name, account, expires(grant), refresh(grant), scopes, state(grant).to_owned()]
+    let state = format!("{}{}", state(grant), if grant.closed { ", closed" } else { "" });
+    [name, account, expires(grant), refresh(grant), scopes, state]
 }
 
 fn expires(grant: &GrantSummary) -> String {
@@ -126,9 +127,11 @@ mod tests {
 
     #[test]
     fn the_widest_table_fits() {
-        let mut widths = [127, 300, 7, 10, 300, 12];
-        shrink(&mut widths);
-        assert_eq!(widths.iter().sum::<usize>() + 10, 80, "{widths:?}");
+        for state in [12, "LOGIN NEEDED, closed".len()] {
+            let mut widths = [127, 300, 7, 10, 300, state];
+            shrink(&mut widths);
+            assert_eq!(widths.iter().sum::<usize>() + 10, 80, "{widths:?}");
+        }
         let mut widths = [6, 7, 7, 9, 20, 12];
         shrink(&mut widths);
         assert_eq!(widths, [6, 7, 7, 9, 20, 12], "nothing is cut where there is room");

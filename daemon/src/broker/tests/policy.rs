@@ -77,13 +77,7 @@ async fn yes(house: &House, id: String) {
 
 fn widened(scope: &str) -> Result<Response, TransportError> {
     let body = format!(r#"{{"access_token":"at-2","token_type":"Bearer","expires_in":3600,"refresh_token":"rt-2","scope":"{scope}"}}"#);
-    Ok(Response {
-        status: 200,
-        content_type: Some("application/json".into()),
-        retry_after: None,
-        challenges: Vec::new(),
-        body: Zeroizing::new(body.into_bytes()),
-    })
+    Ok(json(200, &body))
 }
 
 #[tokio::test]

@@ -86,6 +86,30 @@ fn what_cannot_be_meant_together_is_told_with_the_line_that_the_person_wrote() {
 }
 
 #[test]
+fn what_takes_the_place_of_a_login_goes_with_its_own_flow_at_a_remote_server() {
+    let server = "[providers.corp]\nserver = 'https://mcp.corp.example/mcp'\nclient_id = 'x'\n";
+    let parsed = |lines: &str| parse(&format!("{server}{lines}")).unwrap().provider("corp").unwrap().clone();
+    let workload = parsed("flow = 'jwt_bearer'\nassertion_file = '/run/token'");
+    assert_eq!(workload.identity.assertion_file.as_deref(), Some(std::path::Path::new("/run/token")));
+    let person = parsed("flow = 'enterprise'\nidentity_provider = 'okta'\nidentity_token_file = '/run/id'");
+    assert_eq!((person.identity.provider.as_deref(), person.identity.token_file.is_some()), (Some("okta"), true));
+    for (lines, told) in [
+        ("assertion_file = '/run/token'", ":4: `assertion_file` means something only with flow = \"jwt_bearer\""),
+        ("assertion_file = '/run/token'\nflow = 'enterprise'\nidentity_provider = 'okta'", ":4: `assertion_file` means something only"),
+        ("identity_provider = 'okta'", ":4: `identity_provider` means something only with flow = \"enterprise\""),
+        ("identity_token_file = '/run/id'\nflow = 'jwt_bearer'", ":4: `identity_token_file` means something only"),
+        ("flow = 'enterprise'", ":4: `flow` is \"enterprise\", and `identity_provider` is missing"),
+        ("flow = 'enterprise'\nidentity_provider = 'okta:work'", ":5: `identity_provider` is not the name of a provider"),
+        ("flow = 'jwt_bearer'\nassertion_file = 'token'", ":5: `assertion_file` must be an absolute path"),
+    ] {
+        let said = complaint(&format!("{server}{lines}"));
+        assert!(said.contains(told), "{lines}: {said}");
+    }
+    let elsewhere = complaint("[providers.corp]\nissuer = 'https://a.example'\nflow = 'jwt_bearer'");
+    assert!(elsewhere.contains("`server` is missing"), "{elsewhere}");
+}
+
+#[test]
 fn a_flow_without_a_page_needs_no_authorization_endpoint() {
     let table = "client_id = 'x'\ntoken_endpoint = 'https://a.example/t'\n";
     for more in ["flow = 'client_credentials'", "flow = 'device_code'\ndevice_authorization_endpoint = 'https://a.example/d'"] {
@@ -133,4 +157,19 @@ fn a_remote_server_stands_alone_since_the_rest_is_discovered() {
         assert!(said.contains("means nothing beside `server`") && said.contains(":3: "), "{line}: {said}");
     }
     assert!(complaint("[providers.corp]\nserver = 'http://mcp.corp.example'").contains("`server` uses http"));
+    assert!(complaint(&format!("{server}flow = 'device_code'")).contains("which remote MCP servers do not have"));
+    let public = complaint(&format!("{server}flow = 'client_credentials'\nclient_auth = 'none'"));
+    assert!(public.contains("for a client without credentials"), "{public}");
+}
+
+#[test]
+fn a_client_that_asks_for_itself_at_a_remote_server_lacks_what_nobody_can_register_for_it() {
+    let server = "[providers.corp]\nserver = 'https://mcp.corp.example/mcp'\nflow = 'client_credentials'\n";
+    let missing = |more: &str| parse(&format!("{server}{more}")).unwrap().provider("corp").unwrap().missing(false);
+    assert_eq!(missing(""), ["client_id", "client_secret"]);
+    assert_eq!(missing("client_id = 'x'"), ["client_secret"]);
+    assert!(
+        missing("client_id = 'x'\nclient_auth = 'private_key_jwt'\nclient_assertion_audience = 'issuer'\nclient_secret_command = ['pass']")
+            .is_empty()
+    );
 }

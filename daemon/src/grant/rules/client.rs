@@ -43,7 +43,7 @@ fn a_client_needs_nobody_after_a_restart_and_days() {
 
 #[test]
 fn a_client_that_is_refused_is_kept_and_asks_again_when_its_hour_is_over() {
-    for error in [refused(), invalid_grant(), AttemptError::NoClientSecret("none is stored".into())] {
+    for error in [refused(), invalid_grant(), AttemptError::NoCredentials("none is stored".into())] {
         let mut scene = by_client(Some(HOUR));
         scene.pass(3000 * S);
         scene.ask(at_least(1800));

@@ -9,12 +9,13 @@ use std::time::Duration;
 use mcp_auth_proto::{ClientKind, ErrorBody};
 use tokio::sync::oneshot;
 
-use super::{Plan, Remote, failure};
+use super::{Given, Plan, Remote, failure};
 use crate::clock::Clock;
 use crate::login::Progress;
 use crate::login::redirect::{BindError, Listener};
 use crate::oauth::metadata::AuthorizationServerMetadata;
 use crate::oauth::register::{self, Asked, RegisterError, Registered};
+use crate::oauth::token;
 use crate::provider::ClientAuth;
 use crate::registration::{self, Origin, Registration};
 use crate::secret::ClientSecret;
@@ -33,6 +34,8 @@ const KEEP_PATIENCE: Duration = Duration::from_secs(5);
 pub(super) struct Desk<'a> {
     pub(super) plan: &'a Plan,
     pub(super) remote: &'a Remote,
+    /// No person says yes to the server: what is kept for others is not used for it.
+    pub(super) alone: bool,
     pub(super) metadata: &'a AuthorizationServerMetadata,
     pub(super) transport: &'a dyn Transport,
     pub(super) clock: &'a dyn Clock,
@@ -75,37 +78,52 @@ impl Desk<'_> {
         self.made(refused, progress).await
     }
 
-    /// The client that a person registered: given now, or in the config, or at an earlier login.
+    /// The client that a person registered, and where its redirect comes.
     async fn given(&self) -> Result<Option<Chosen>, ErrorBody> {
+        let Some((registration, is_new)) = self.by_person()? else { return Ok(None) };
+        let quirks = &self.plan.provider.quirks;
+        let listener = self.listen((&quirks.redirect_host, &quirks.redirect_path), &quirks.redirect_ports).await?;
+        let listed = self.metadata.token_endpoint_auth_methods_supported.as_deref();
+        let (id, secret) = (registration.client_id.clone(), registration.client_secret.clone());
+        let auth = registration.auth.or_else(|| secret.as_ref().map(|_| token::client_auth(quirks, listed, true)));
+        let client = Client { id, secret, auth, replaceable: false };
+        Ok(Some(Chosen { client, to_keep: is_new.then_some(registration), kind: ClientKind::Given, listener }))
+    }
+
+    /// The client that a person registered: given now, or in the config, or at an earlier login; and whether it is to be kept.
+    pub(super) fn by_person(&self) -> Result<Option<(Registration, bool)>, ErrorBody> {
         let (issuer, known) = (self.metadata.issuer.as_str(), &self.remote.registrations);
-        let configured = self.plan.provider.client_id.clone().map(|id| (id, self.plan.client_secret.clone()));
-        let Some((id, secret)) = self.remote.given.clone().or(configured) else {
-            let earlier = known.iter().rev().find(|one| one.issuer == issuer && one.origin == Origin::Given);
-            return match earlier {
-                Some(earlier) => self.by_hand(earlier).await.map(Some),
-                None => Ok(None),
-            };
+        let configured = self.plan.provider.client_id.clone().map(|id| Given { id, secret: self.plan.client_secret.clone(), auth: None });
+        let Some(Given { id, secret, auth }) = self.remote.given.clone().or(configured) else {
+            return Ok(self.earlier().map(|earlier| (earlier.clone(), false)));
         };
         if let Some(other) = registration::foreign_issuer(known, issuer, &id) {
             return Err(failure::other_issuer(&self.plan.grant, &id, (other, issuer)));
         }
-        let mut client = Registration::given(issuer, &id, secret, self.clock.now().wall);
-        let before = registration::find(known, issuer, &id).filter(|before| before.origin == Origin::Given);
-        let is_known = client.client_secret.is_none() && before.is_some();
-        if let Some(before) = before.filter(|_| is_known) {
-            client = before.clone();
-        }
-        let chosen = self.by_hand(&client).await?;
-        Ok(Some(Chosen { to_keep: (!is_known).then_some(client), ..chosen }))
+        let before = registration::find(known, issuer, &id).filter(|before| before.origin == Origin::Given && secret.is_none());
+        Ok(Some(match before {
+            // Its id is no secret: who names it alone gets no token of it at another server.
+            Some(before) if self.alone && self.remote.given.is_some() && !self.is_held(before) => {
+                (Registration { client_secret: None, ..before.clone() }, false)
+            }
+            Some(before) => (before.clone(), false),
+            None => (Registration { auth, ..Registration::given(issuer, &id, secret, self.clock.now().wall) }, true),
+        }))
     }
 
-    async fn by_hand(&self, registration: &Registration) -> Result<Chosen, ErrorBody> {
-        let quirks = &self.plan.provider.quirks;
-        let listener = self.listen((&quirks.redirect_host, &quirks.redirect_path), &quirks.redirect_ports).await?;
-        let listed = self.metadata.token_endpoint_auth_methods_supported.as_deref();
-        let auth = registration.client_secret.as_ref().map(|_| crate::oauth::token::client_auth(quirks, listed, true));
-        let client = Client { id: registration.client_id.clone(), secret: registration.client_secret.clone(), auth, replaceable: false };
-        Ok(Chosen { client, to_keep: None, kind: ClientKind::Given, listener })
+    /// The client of the grant that is held; else, where a person says yes to it, the one that was given last. What a client gets
+    /// for itself goes to the servers that it was given for, and not to any other that names its authorization server.
+    fn earlier(&self) -> Option<&Registration> {
+        let issuer = self.metadata.issuer.as_str();
+        let mut given = self.remote.registrations.iter().rev().filter(|one| one.issuer == issuer && one.origin == Origin::Given);
+        let own = given.clone().find(|one| self.is_held(one));
+        if self.alone { own } else { own.or_else(|| given.next()) }
+    }
+
+    /// Whether it is the client of the grant that is held.
+    fn is_held(&self, one: &Registration) -> bool {
+        let before = self.remote.before.as_ref().filter(|before| before.issuer.as_deref() == Some(one.issuer.as_str()));
+        before.is_some_and(|before| before.client_id.as_deref() == Some(one.client_id.as_str()))
     }
 
     /// The metadata document, where one is set and the server takes it.

@@ -20,6 +20,8 @@ pub(super) struct Found {
     pub(super) challenged: Option<Vec<String>>,
     /// The scopes of the resource's metadata.
     pub(super) supported: Option<Vec<String>>,
+    /// Tokens must be bound to a key.
+    pub(super) demands_dpop: bool,
     /// The authorization server.
     pub(super) metadata: AuthorizationServerMetadata,
 }
@@ -39,6 +41,7 @@ pub(super) async fn find(plan: &Plan, remote: &Remote, transport: &dyn Transport
     let name = &plan.grant;
     let door = knock(name, remote, transport).await?;
     let told = if let Door::Closed(challenge) = &door { challenge.clone() } else { Challenge::default() };
+    let by_challenge = told.demands_dpop();
     let challenged = remote.challenge.as_ref().and_then(|challenge| challenge.scopes.clone()).or(told.scopes);
     match resource((name, &remote.server), told.resource_metadata.as_deref(), transport).await? {
         Some(resource) => {
@@ -46,14 +49,15 @@ pub(super) async fn find(plan: &Plan, remote: &Remote, transport: &dyn Transport
             let provider = Provider { issuer: Some(issuer), ..plan.provider.clone() };
             let fetched = of_provider::fetch((name, &provider), transport).await;
             let metadata = fetched.map_err(|error| failure::in_our_words(error, name))?;
-            usable(name, &metadata, &provider)?;
+            usable((plan, remote), &metadata)?;
+            let demands_dpop = by_challenge || resource.dpop_bound_access_tokens_required;
             let (resource, supported) = (Some(resource.resource), resource.scopes_supported);
-            Ok(Found { resource, challenged, supported, metadata })
+            Ok(Found { resource, challenged, supported, demands_dpop, metadata })
         }
         None if matches!(door, Door::Closed(_)) => {
             let metadata = of_an_old_server(name, &remote.server, transport).await?;
-            usable(name, &metadata, &plan.provider)?;
-            Ok(Found { resource: None, challenged, supported: None, metadata })
+            usable((plan, remote), &metadata)?;
+            Ok(Found { resource: None, challenged, supported: None, demands_dpop: by_challenge, metadata })
         }
         None => Err(failure::no_login(name, &remote.server, matches!(door, Door::Open))),
     }
@@ -143,9 +147,13 @@ fn choose(servers: &[String], remote: &Remote) -> String {
     chosen.cloned().unwrap_or_default()
 }
 
-fn usable(name: &GrantName, metadata: &AuthorizationServerMetadata, provider: &Provider) -> Result<(), ErrorBody> {
+/// Whether a person can be led there. A client that asks for itself, or brings a token of somebody else, is led nowhere.
+fn usable((plan, remote): (&Plan, &Remote), metadata: &AuthorizationServerMetadata) -> Result<(), ErrorBody> {
+    if plan.is_by_client() || remote.bearer.is_some() {
+        return Ok(());
+    }
     let page = metadata.authorization_endpoint.as_ref().map(|_| ()).ok_or(MetadataError::Missing("authorization_endpoint"));
-    page.and_then(|()| metadata.require_s256(&provider.quirks)).map_err(|error| failure::metadata(name, &error))
+    page.and_then(|()| metadata.require_s256(&plan.provider.quirks)).map_err(|error| failure::metadata(&plan.grant, &error))
 }
 
 /// MCP authorization 2025-03-26: the server is its own authorization server, by its metadata at the root of its origin, else

@@ -26,6 +26,17 @@ const LONGEST_LIFETIME: Duration = Duration::from_secs(10 * 365 * 86_400);
 /// Checks an answer of the token endpoint. Only an OAuth error in 200, 400, 401 or 403 can be [`TokenError::InvalidGrant`]
 /// (Auth0 and Atlassian use 403); whatever is not understood is transient.
 pub fn check(response: &Response, quirks: &Quirks) -> Result<TokenResponse, TokenError> {
+    check_as(response, quirks, false)
+}
+
+/// The same, where `bound` says that the request showed a key: then a token that is not bound to it is none that can be served
+/// (RFC 9449 section 5).
+pub fn check_as(response: &Response, quirks: &Quirks, bound: bool) -> Result<TokenResponse, TokenError> {
+    success(&granted(response, quirks)?, quirks, bound)
+}
+
+/// The members of an answer that is no refusal.
+pub(in crate::oauth) fn granted(response: &Response, quirks: &Quirks) -> Result<Members, TokenError> {
     let status = response.status;
     match status {
         429 | 503 => {
@@ -46,7 +57,7 @@ pub fn check(response: &Response, quirks: &Quirks) -> Result<TokenResponse, Toke
     if status >= 300 {
         return Err(TokenError::Unusable(format!("status {status} without an error code")));
     }
-    success(&members, quirks)
+    Ok(members)
 }
 
 /// The error code: RFC 6749 section 5.2, or one level below, as REST APIs write it.
@@ -84,13 +95,13 @@ fn refusal(response: &Response, members: &Members, code: &str, quirks: &Quirks) 
     }
 }
 
-fn success(whole: &Members, quirks: &Quirks) -> Result<TokenResponse, TokenError> {
+fn success(whole: &Members, quirks: &Quirks, bound: bool) -> Result<TokenResponse, TokenError> {
     // Answers to refreshes may lack the member; what stands beside it, where it is there, are somebody else's tokens.
     let members = quirks.token_answer_member.as_deref().and_then(|path| whole.object(path)).unwrap_or(whole);
     let token = members.text("access_token").unwrap_or_default();
     let token_type = members.text("token_type").filter(|kind| !OWNERS.contains(kind)).unwrap_or("Bearer");
     let refresh_token = members.text("refresh_token").map(|token| RefreshToken::new(token.to_owned()));
-    let unusable = fault(token, token_type);
+    let unusable = fault(token, token_type, bound);
     if let (Some(fault), None) = (&unusable, &refresh_token) {
         return Err(TokenError::Unusable(fault.clone()));
     }
@@ -109,13 +120,18 @@ fn success(whole: &Members, quirks: &Quirks) -> Result<TokenResponse, TokenError
 }
 
 /// Why an access token cannot be served.
-fn fault(token: &str, token_type: &str) -> Option<String> {
+fn fault(token: &str, token_type: &str, bound: bool) -> Option<String> {
     if token.is_empty() {
         return Some("it holds no access token".into());
     }
     // RFC 6749 appendix A.12, less the space: a token goes into a header.
     if !token.bytes().all(|byte| byte.is_ascii_graphic()) {
         return Some("its access token holds characters that no header can carry".into());
+    }
+    if bound {
+        let is_bound = token_type.eq_ignore_ascii_case("dpop");
+        return (!is_bound)
+            .then(|| format!("its token is of type {} and not bound to the key that it was shown (DPoP)", clean(token_type)));
     }
     (!token_type.eq_ignore_ascii_case("bearer")).then(|| format!("its token is of type {}, not Bearer", clean(token_type)))
 }

@@ -11,10 +11,44 @@ use crate::provider::{AssertionAudience, ClientAuth, Flow, Pkce};
 /// Refuses what cannot be meant. `config` is what the person wrote, `whole` the same laid over its preset; an error names
 /// a line of `config`, since the preset's own are not theirs to change.
 pub(in crate::provider) fn check(config: &Table, whole: &Table) -> Result<(), Wrong> {
+    identities(config, whole)?;
     assertions(config, whole)?;
     proofs(config, whole)?;
     device(config, whole)?;
+    dpop(config, whole)?;
     refresh_endpoint(config, whole)
+}
+
+/// A token that is bound to a key is of use at the one server that the relay leads to.
+fn dpop(config: &Table, whole: &Table) -> Result<(), Wrong> {
+    if !is(&whole.dpop, true) || whole.resource.is_some() || whole.server.is_some() {
+        return Ok(());
+    }
+    let what = "`dpop` is true, and `resource` is missing: tokens that are bound to a key go through the relay only";
+    Err(wrong([span(&config.dpop)], what, "give the URL of the MCP server as `resource`, or as `server`"))
+}
+
+/// What takes the place of a login goes with its flow, and with nothing else.
+fn identities(config: &Table, whole: &Table) -> Result<(), Wrong> {
+    let belongs = [
+        ("assertion_file", &whole.assertion_file, Flow::JwtBearer, "jwt_bearer"),
+        ("identity_provider", &whole.identity_provider, Flow::Enterprise, "enterprise"),
+        ("identity_token_file", &whole.identity_token_file, Flow::Enterprise, "enterprise"),
+    ];
+    let is_alone = |(_, key, flow, _): &(_, &Option<Spanned<String>>, Flow, _)| key.is_some() && !is(&whole.flow, *flow);
+    if let Some((key, place, _, flow)) = belongs.into_iter().find(is_alone) {
+        let what = format!("`{key}` means something only with flow = \"{flow}\"");
+        return Err(wrong([span(place), span(&config.flow)], what, "add that line, or remove this one"));
+    }
+    if whole.flow.as_ref().is_some_and(|flow| flow.get_ref().is_by_assertion()) && whole.server.is_none() {
+        let what = "`flow` is one for a remote MCP server, and `server` is missing";
+        return Err(wrong([span(&config.flow)], what, "give its URL: server = \"https://mcp.example.com/mcp\""));
+    }
+    if is(&whole.flow, Flow::Enterprise) && whole.identity_provider.is_none() {
+        let what = "`flow` is \"enterprise\", and `identity_provider` is missing";
+        return Err(wrong([span(&config.flow)], what, "give the name of the provider that vouches for you: identity_provider = \"okta\""));
+    }
+    Ok(())
 }
 
 fn assertions(config: &Table, whole: &Table) -> Result<(), Wrong> {
@@ -27,7 +61,7 @@ fn assertions(config: &Table, whole: &Table) -> Result<(), Wrong> {
         let what = format!("`{key}` means something only with client_auth = \"private_key_jwt\"");
         return Err(wrong([place, span(&config.client_auth)], what, "add that line, or remove this one"));
     }
-    if is(&whole.client_assertion_audience, AssertionAudience::Issuer) && whole.issuer.is_none() {
+    if is(&whole.client_assertion_audience, AssertionAudience::Issuer) && whole.issuer.is_none() && whole.server.is_none() {
         let what = "`client_assertion_audience` is \"issuer\", and no `issuer` is given";
         return Err(wrong([span(&config.client_assertion_audience)], what, "give `issuer`, or write \"token_endpoint\""));
     }

@@ -1,4 +1,4 @@
-//! The keys that say where a server differs from the RFCs, and those of its own network: checked, and as values.
+//! The keys that say where a server differs from the RFCs, and those of its own network and identity: checked, and as values.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use toml::Spanned;
 use super::values::SecondsOrNever;
 use super::{Table, Text, Wrong, at, each, one, text, texts};
 use crate::provider::check::{self, Fault};
-use crate::provider::{ClientAuth, DefaultLifetime, Flow, OwnNetwork, Quirks, UserinfoRequest};
+use crate::provider::{ClientAuth, DefaultLifetime, Flow, OwnIdentity, OwnNetwork, Quirks, UserinfoRequest};
 use crate::transport::Proxy;
 
 /// The longest time that a key may name.
@@ -61,6 +61,7 @@ impl Table {
             refresh_token_idle_lifetime: seconds("refresh_token_idle_lifetime", &self.refresh_token_idle_lifetime, 1)?,
             refresh: self.refresh.unwrap_or(plain.refresh),
             default_lifetime: self.default_lifetime()?,
+            dpop: value(&self.dpop),
             send_resource: self.send_resource.unwrap_or(plain.send_resource),
             authorization_params: params(&self.authorization_params),
             token_request: self.token_request.unwrap_or(plain.token_request),
@@ -82,6 +83,14 @@ impl Table {
     pub(super) fn network(&self) -> OwnNetwork {
         let proxy = self.proxy.as_ref().map(Spanned::get_ref);
         OwnNetwork { proxy: proxy.map(|proxy| Proxy::of(proxy)), ca_file: text(self.ca_file.clone()).map(Into::into) }
+    }
+
+    pub(super) fn identity(&self) -> OwnIdentity {
+        OwnIdentity {
+            assertion_file: text(self.assertion_file.clone()).map(Into::into),
+            provider: text(self.identity_provider.clone()),
+            token_file: text(self.identity_token_file.clone()).map(Into::into),
+        }
     }
 
     /// Whether its other keys say already that the client has a secret.

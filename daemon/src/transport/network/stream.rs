@@ -8,6 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http_body_util::BodyExt;
 use hyper::body::{Body, Frame, SizeHint};
+use hyper::header::HeaderName;
 use reqwest::{Client, RequestBuilder};
 use tokio::sync::{OnceCell, mpsc};
 
@@ -21,6 +22,8 @@ pub(super) struct Streams {
     loopback: OnceCell<Client>,
 }
 
+/// RFC 9449 section 4.1.
+const DPOP: HeaderName = HeaderName::from_static("dpop");
 /// The longest silence of a server that is there. A tool may think for as long, and an event stream has nothing to tell for as
 /// long; a server that is gone is noticed within a minute, by TCP's own probes.
 const SILENCE: Duration = Duration::from_secs(3600);
@@ -35,12 +38,16 @@ impl Network {
     pub(super) async fn pass(&self, request: Opening) -> Result<Opened, TransportError> {
         let mut url = check_url(&request.url)?;
         let client = self.passing(&url).await?;
-        let Opening { method, headers, body, .. } = request;
+        let Opening { method, mut headers, body, prove, .. } = request;
         let (mut first, again) = match body {
             Outgoing::Whole(bytes) => (None, Some(bytes)),
             Outgoing::Pieces { length, pieces } => (Some(Pieces { left: length, pieces, ended: false }), None),
         };
         for hop in 0.. {
+            if let Some(prove) = &prove {
+                let unproved = || TransportError::NotSent { host: host(&url), reason: "the proof for it cannot be made".to_owned() };
+                headers.insert(DPOP, prove(&method, &url).ok_or_else(unproved)?);
+            }
             let next = client.request(method.clone(), url.clone()).headers(headers.clone());
             let answer = with_body(next, first.take(), again.as_ref()).send().await.map_err(|error| failure(&url, error))?;
             let same = method == hyper::Method::GET || matches!(answer.status().as_u16(), 307 | 308) && again.is_some();

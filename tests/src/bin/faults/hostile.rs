@@ -13,7 +13,7 @@ use serde_json::json;
 
 use crate::provider::refresh;
 use crate::report::{Case, Report, quantile};
-use crate::side::side_by_side;
+use crate::side::{Over, side_by_side};
 
 pub(crate) const CASES: &[Case] = &[
     Case { id: "T26", title: "answers without end: cut off, memory flat, others served", rounds: 42, quick: 6, run: without_end },
@@ -22,17 +22,17 @@ pub(crate) const CASES: &[Case] = &[
 
 const HOUR: Duration = Duration::from_secs(3600);
 /// How much the daemon may grow at its peak, KiB.
-const MOST_GROWTH: u64 = 10 * 1024;
+pub(crate) const MOST_GROWTH: u64 = 10 * 1024;
 
 // ---- T26 ----
 
 /// A name, and what goes with it.
-type Named<T> = (&'static str, T);
+pub(crate) type Named<T> = (&'static str, T);
 /// Makes a body with these members in it.
-type MakeBody = fn(&str) -> String;
+pub(crate) type MakeBody = fn(&str) -> String;
 
 /// An answer without an end. The last takes 20 s and is left out of quick runs.
-const FLOODS: [Named<fn() -> Plan>; 7] = [
+pub(crate) const FLOODS: [Named<fn() -> Plan>; 7] = [
     ("a body of 1 GB", || flood("content-length: 1000000000\r\n\r\n", &[b'a'; 4096])),
     ("chunks without end", || flood("transfer-encoding: chunked\r\n\r\n", chunk(&[b'a'; 4096]).as_slice())),
     ("a gzip bomb of 1:1000", || flood("content-encoding: gzip\r\ntransfer-encoding: chunked\r\n\r\n", &gzip_bomb())),
@@ -118,7 +118,7 @@ fn flooded(plan: Plan) -> Result<(u64, Duration, Vec<f64>), String> {
 }
 
 /// Does something while another grant is asked for all the time: what came of it, and what each asker waited, milliseconds.
-fn while_others_ask<T>(daemon: &Daemon<'_>, act: impl FnOnce() -> T) -> (T, Vec<f64>) {
+pub(crate) fn while_others_ask<T>(daemon: &Daemon<'_>, act: impl FnOnce() -> T) -> (T, Vec<f64>) {
     let (over, waits) = (AtomicBool::new(false), Mutex::new(Vec::new()));
     let outcome = std::thread::scope(|scope| {
         scope.spawn(|| {
@@ -131,21 +131,20 @@ fn while_others_ask<T>(daemon: &Daemon<'_>, act: impl FnOnce() -> T) -> (T, Vec<
                 std::thread::sleep(Duration::from_millis(5));
             }
         });
-        let outcome = act();
-        over.store(true, Ordering::Relaxed);
-        outcome
+        let _over = Over(&over);
+        act()
     });
     (outcome, waits.into_inner().unwrap())
 }
 
 /// Sets the peak back to what is in use now, and gives that, KiB.
-fn start_peak(daemon: &Daemon<'_>) -> u64 {
+pub(crate) fn start_peak(daemon: &Daemon<'_>) -> u64 {
     std::fs::write(format!("/proc/{}/clear_refs", daemon.running.pid()), "5").unwrap();
     peak(daemon)
 }
 
 /// The most that was ever resident, KiB.
-fn peak(daemon: &Daemon<'_>) -> u64 {
+pub(crate) fn peak(daemon: &Daemon<'_>) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{}/status", daemon.running.pid())).unwrap();
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
     line.trim().trim_end_matches(" kB").trim().parse().unwrap()
@@ -154,7 +153,7 @@ fn peak(daemon: &Daemon<'_>) -> u64 {
 // ---- T27 ----
 
 /// Bodies that are no good JSON object, or too large for one. `REST` stands for good members.
-const BODIES: [Named<MakeBody>; 9] = [
+pub(crate) const BODIES: [Named<MakeBody>; 9] = [
     ("arrays 100,000 deep", |rest| format!("{{{rest},\"a\":{}", "[".repeat(100_000))),
     ("objects 40,000 deep", |rest| format!("{{{rest},\"a\":{}", "{\"a\":".repeat(40_000))),
     ("closed arrays 100,000 deep", |rest| format!("{{{rest},\"a\":{}{}}}", "[".repeat(100_000), "]".repeat(100_000))),
@@ -167,7 +166,7 @@ const BODIES: [Named<MakeBody>; 9] = [
 ];
 
 /// Bytes that are no UTF-8, for the same places.
-const NOT_UTF8: &[u8] = b"{\"access_token\":\"\xff\xfe\",\"issuer\":\"\xc0\xaf\",\"sub\":\"\xed\xa0\x80\"}";
+pub(crate) const NOT_UTF8: &[u8] = b"{\"access_token\":\"\xff\xfe\",\"issuer\":\"\xc0\xaf\",\"sub\":\"\xed\xa0\x80\"}";
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Place {

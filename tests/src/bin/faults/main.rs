@@ -5,9 +5,11 @@
 #![allow(clippy::unwrap_used, clippy::print_stdout, clippy::print_stderr)]
 
 mod answers;
+mod bridges;
 mod callback;
 mod consents;
 mod crowds;
+mod device;
 mod disk;
 mod ends;
 mod hostile;
@@ -28,10 +30,14 @@ mod outage;
 mod own_issuer;
 mod passphrases;
 mod peers;
+mod pkce;
 mod places;
 mod power;
 mod provider;
+mod relayed;
 mod remote;
+mod remote_answers;
+mod remote_texts;
 mod report;
 mod side;
 mod soak;
@@ -44,6 +50,8 @@ mod vault;
 mod walls;
 
 use std::process::ExitCode;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use report::{Case, Report};
 
@@ -57,48 +65,56 @@ Usage: tests/faults [--quick] [--case T1,T7] [--rounds N] [--markdown] [--list]
   --list         what there is; RELIABILITY.md says what cannot be tested here, and why
 ";
 
-/// Every case, in the order of the table.
-fn cases() -> Vec<Case> {
-    let mut cases = [
-        answers::CASES,
-        consents::CASES,
-        callback::CASES,
-        crowds::CASES,
-        disk::CASES,
-        ends::CASES,
-        hostile::CASES,
-        key_memory::CASES,
-        keys::CASES,
-        kills::CASES,
-        life::CASES,
-        listening::CASES,
-        lost::CASES,
-        names::CASES,
-        neighbours::CASES,
-        notices::CASES,
-        odd::CASES,
-        oidc_agent::CASES,
-        openers::CASES,
-        outage::CASES,
-        peers::CASES,
-        passphrases::CASES,
-        own_issuer::CASES,
-        places::CASES,
-        power::CASES,
-        provider::CASES,
-        remote::CASES,
-        soak::CASES,
-        stalls::CASES,
-        texts::CASES,
-        time::CASES,
-        traces::CASES,
-        vault::CASES,
-        walls::CASES,
-    ]
-    .concat();
-    cases.sort_by_key(|case| case.id[1..].parse::<u32>().unwrap());
-    cases
-}
+/// Those that wait most of the time, the longest first: they are done side by side.
+const WAITING: [&[Case]; 12] = [
+    notices::CASES,
+    keys::CASES,
+    lost::CASES,
+    provider::CASES,
+    bridges::CASES,
+    device::CASES,
+    outage::CASES,
+    disk::CASES,
+    vault::CASES,
+    passphrases::CASES,
+    answers::CASES,
+    ends::CASES,
+];
+
+/// Those that need the machine for themselves, since they measure or crowd it.
+const ALONE: [&[Case]; 28] = [
+    consents::CASES,
+    callback::CASES,
+    crowds::CASES,
+    hostile::CASES,
+    key_memory::CASES,
+    kills::CASES,
+    life::CASES,
+    listening::CASES,
+    names::CASES,
+    neighbours::CASES,
+    odd::CASES,
+    oidc_agent::CASES,
+    openers::CASES,
+    peers::CASES,
+    pkce::CASES,
+    own_issuer::CASES,
+    places::CASES,
+    power::CASES,
+    relayed::CASES,
+    remote::CASES,
+    remote_answers::CASES,
+    remote_texts::CASES,
+    soak::CASES,
+    stalls::CASES,
+    texts::CASES,
+    time::CASES,
+    traces::CASES,
+    walls::CASES,
+];
+
+/// How many of [`WAITING`] are done at a time.
+const SIDE_BY_SIDE: usize = 4;
 
 /// What the arguments ask for.
 #[derive(Default)]
@@ -124,7 +140,8 @@ impl Wish {
                 other => return Err(format!("unknown option {other}")),
             }
         }
-        let unknown = wish.only.iter().find(|id| cases().iter().all(|case| case.id != id.as_str()));
+        let known = |id: &str| WAITING.iter().chain(&ALONE).flat_map(|cases| *cases).any(|case| case.id == id);
+        let unknown = wish.only.iter().find(|id| !known(id));
         unknown.map_or(Ok(()), |id| Err(format!("there is no case {id}; --list shows them")))?;
         Ok(wish)
     }
@@ -143,17 +160,44 @@ fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
-    let mut cases = cases();
+    let wanted = |case: &&Case| wish.only.is_empty() || wish.only.iter().any(|id| id == case.id);
+    let of = |cases: &[&[Case]]| cases.concat().iter().filter(wanted).copied().collect::<Vec<_>>();
+    let (waiting, alone) = (of(&WAITING), of(&ALONE));
     if wish.list {
-        report::list(&cases);
+        report::list(&in_order([waiting, alone].concat(), |case| case.id));
         return ExitCode::SUCCESS;
     }
-    cases.retain(|case| wish.only.is_empty() || wish.only.iter().any(|id| id == case.id));
     report::head();
-    let rounds = |case: &Case| wish.rounds.unwrap_or(if wish.quick { case.quick } else { case.rounds });
-    let reports: Vec<Report> = cases.iter().map(|case| case.run(rounds(case))).collect();
+    let run = |case: &Case| case.run(wish.rounds.unwrap_or(if wish.quick { case.quick } else { case.rounds }));
+    let mut reports = at_a_time(SIDE_BY_SIDE, &waiting, run);
+    reports.extend(at_a_time(1, &alone, run));
+    let reports = in_order(reports, Report::id);
     if wish.markdown {
         report::markdown(&reports, &format!("tests/faults {}", arguments.join(" ")));
     }
     report::summary(&reports)
+}
+
+/// Runs the cases, so many at a time.
+fn at_a_time(threads: usize, cases: &[Case], run: impl Fn(&Case) -> Report + Sync) -> Vec<Report> {
+    let (next, reports) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
+    std::thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(|| {
+                while let Some(case) = cases.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    let report = run(case);
+                    let mut reports = reports.lock().unwrap();
+                    report.print();
+                    reports.push(report);
+                }
+            });
+        }
+    });
+    reports.into_inner().unwrap()
+}
+
+/// In the order of the table.
+fn in_order<T>(mut list: Vec<T>, id: impl Fn(&T) -> &'static str) -> Vec<T> {
+    list.sort_by_key(|one| id(one)[1..].parse::<u32>().unwrap());
+    list
 }

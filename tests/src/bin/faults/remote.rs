@@ -23,20 +23,20 @@ pub(crate) const CASES: &[Case] = &[
     Case { id: "T64", title: "a server that is never content leads to few pages", rounds: 30, quick: 3, run: never_content },
 ];
 
-const METADATA: &str = "/.well-known/oauth-authorization-server";
+pub(crate) const METADATA: &str = "/.well-known/oauth-authorization-server";
 
-fn rogue() -> Rogue {
+pub(crate) fn rogue() -> Rogue {
     Rogue::start(Rules::strict(Duration::from_secs(300)))
 }
 
 /// From now on these members of the answers at a path are others.
-fn edit(rogue: &Rogue, path: &str, changes: &Value) {
+pub(crate) fn edit(rogue: &Rogue, path: &str, changes: &Value) {
     let changes = changes.as_object().unwrap().clone();
     rogue.plan(Plan::edited(move |body| body.as_object_mut().unwrap().extend(changes.clone())).path(path));
 }
 
 /// Up to the page, or to the end: the URL, or why there is none.
-fn page(login: &mut LoginStream) -> Result<String, String> {
+pub(crate) fn page(login: &mut LoginStream) -> Result<String, String> {
     loop {
         match login.next_event() {
             Some(LoginEvent::OpenUrl { url, .. }) => return Ok(url),
@@ -48,7 +48,7 @@ fn page(login: &mut LoginStream) -> Result<String, String> {
 }
 
 /// A whole login, with a person who says yes: why it failed, if it did.
-fn log_in(daemon: &Daemon<'_>, request: &Value) -> Result<(), String> {
+pub(crate) fn log_in(daemon: &Daemon<'_>, request: &Value) -> Result<(), String> {
     let mut login = daemon.start_login(request);
     let url = page(&mut login)?;
     Person::named("alice").browse_to_the_end(&url, Answer::Yes);
@@ -59,7 +59,7 @@ fn log_in(daemon: &Daemon<'_>, request: &Value) -> Result<(), String> {
     }
 }
 
-fn parameter(url: &str, name: &str) -> String {
+pub(crate) fn parameter(url: &str, name: &str) -> String {
     let url = Url::parse(url).unwrap();
     url.query_pairs().find(|(key, _)| key == name).map(|(_, value)| value.into_owned()).unwrap_or_default()
 }
@@ -149,18 +149,20 @@ fn lies(report: &mut Report) {
 // ---- T58 ----
 
 /// A listener at this machine's own address, which is a private one, and how many have come.
-struct Forbidden {
+pub(crate) struct Forbidden {
     address: IpAddr,
     port: u16,
     hits: Arc<AtomicUsize>,
 }
 
 impl Forbidden {
-    fn listen() -> Self {
+    pub(crate) fn listen() -> Self {
         let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
         // Sends nothing: it tells the address that packets would leave from.
         let found = socket.connect("192.0.2.1:9").and_then(|()| socket.local_addr());
         let address = found.expect("this machine has an address besides loopback").ip();
+        let fits = matches!(address, IpAddr::V4(address) if address.is_private() || address.is_documentation());
+        assert!(fits, "this machine's address is a public one: {address}");
         let listener = TcpListener::bind((address, 0)).unwrap();
         let (port, hits) = (listener.local_addr().unwrap().port(), Arc::new(AtomicUsize::new(0)));
         let counted = hits.clone();
@@ -174,7 +176,7 @@ impl Forbidden {
     }
 
     /// Its address in every spelling that a URL parser takes.
-    fn origins(&self) -> Vec<String> {
+    pub(crate) fn origins(&self) -> Vec<String> {
         let IpAddr::V4(address) = self.address else { panic!("an IPv4 address was asked for") };
         let ([a, b, c, d], number) = (address.octets(), u32::from(address));
         let hosts = [
@@ -187,7 +189,7 @@ impl Forbidden {
         hosts.iter().map(|host| format!("https://{host}:{}", self.port)).collect()
     }
 
-    fn hits(&self) -> usize {
+    pub(crate) fn hits(&self) -> usize {
         self.hits.load(Ordering::SeqCst)
     }
 }
@@ -204,8 +206,6 @@ fn lead(way: usize, origin: &str, mcp: &McpServer, rogue: &Rogue) {
 
 fn private(report: &mut Report) {
     let forbidden = Forbidden::listen();
-    let fits = matches!(forbidden.address, IpAddr::V4(address) if address.is_private() || address.is_documentation());
-    assert!(fits, "this machine's address is a public one: {}", forbidden.address);
     let origins = forbidden.origins();
     side_by_side(report, 3, |round| {
         let (rogue, room) = (rogue(), Room::with_config(""));

@@ -47,7 +47,6 @@ impl Case {
             report.failures.push(message(&*panic));
         }
         report.took = began.elapsed();
-        report.print();
         report
     }
 }
@@ -119,7 +118,13 @@ impl Report {
         self.peer.as_ref().map_or(0, |peer| peer.not_kept.len()) + self.failures.len()
     }
 
-    fn print(&self) {
+    /// The number of its case.
+    pub(crate) fn id(&self) -> &'static str {
+        self.case.id
+    }
+
+    /// One line of the table, and what there is to say about it.
+    pub(crate) fn print(&self) {
         let (title, held, not) = (self.title(), self.held, self.not_held());
         let rounds = held as usize + not;
         println!("{:<4} {title:<66} {rounds:>7} {held:>7} {not:>5}  {:>5.0} s", self.case.id, self.took.as_secs_f64());

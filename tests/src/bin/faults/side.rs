@@ -1,7 +1,7 @@
 //! Rounds side by side, each counted as if it were alone.
 
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use crate::report::{Report, alone};
 
@@ -41,6 +41,15 @@ pub(crate) fn side_by_side_in<P>(
     });
     let (held, failures) = sum.into_inner().unwrap();
     report.count(held, failures);
+}
+
+/// Says that it is over when it goes, after a panic too: whoever goes on until then would go on for ever.
+pub(crate) struct Over<'a>(pub(crate) &'a AtomicBool);
+
+impl Drop for Over<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
 }
 
 /// What did not happen in so many askings of the rounds that held: a zero with its 95 % upper bound.

@@ -1,5 +1,6 @@
 //! Texts and addresses of somebody who wants to do harm with them: T41, T44.
 
+use std::fmt::Debug;
 use std::io::{Read as _, Write as _};
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::UnixStream;
@@ -7,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mcp_auth_tests::rogue::{Content, Plan, Rogue, Rules};
-use mcp_auth_tests::{Answer, Daemon, Person, Room, get, wait_until};
+use mcp_auth_tests::{Answer, Daemon, Person, Room, Running, get, wait_until};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 use url::Url;
@@ -23,12 +24,12 @@ pub(crate) const CASES: &[Case] = &[
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// An answer at this path with its JSON changed.
-fn edited(path: &str, edit: impl Fn(&mut Value) + Send + Sync + 'static) -> Plan {
+pub(crate) fn edited(path: &str, edit: impl Fn(&mut Value) + Send + Sync + 'static) -> Plan {
     Plan { content: Content::Edited(Arc::new(edit)), ..Plan::honest(path) }
 }
 
 /// An `authorization_endpoint`, and the host that a browser may be led to, if any.
-const ADDRESSES: &[(&str, Option<&str>)] = &[
+pub(crate) const ADDRESSES: &[(&str, Option<&str>)] = &[
     ("javascript:alert(1)", None),
     ("data:text/html,x", None),
     ("file:///etc/passwd", None),
@@ -62,50 +63,70 @@ const ADDRESSES: &[(&str, Option<&str>)] = &[
 ];
 
 /// What `$BROWSER` says, with the recorder's path in place of `REC`, and which of the arguments is the address.
-const BROWSERS: [(&str, usize); 3] = [("REC", 0), ("REC --flag %s --last", 1), ("/nonexistent/browser:REC", 0)];
+pub(crate) const BROWSERS: [(&str, usize); 3] = [("REC", 0), ("REC --flag %s --last", 1), ("/nonexistent/browser:REC", 0)];
 
 fn addresses(report: &mut Report) {
-    let long = format!("https://a/{}", "x".repeat(64 * 1024));
     let rogue = Rogue::start(Rules::strict(Duration::from_secs(300)));
     let mut room = Room::at_rogue(&rogue);
     room.set("MCP_AUTHD_LOG", "info");
-    // Whatever else it is called, a shell would find its way.
+    record_browsers(&room);
+    let _daemon = room.start();
+    let addresses = all_addresses();
+    for round in 0..report.rounds() as usize {
+        let (address, host) = &addresses[round % addresses.len()];
+        let (browser, position) = BROWSERS[round / addresses.len() % BROWSERS.len()];
+        room.set("BROWSER", &browser.replace("REC", room.path("recorder").to_str().unwrap()));
+        rogue.behave();
+        rogue.plan(leading_to(address));
+        report.round(|| one_address(&room, (address, *host), position, "test"));
+    }
+    report.figure(addresses_figure(&addresses));
+}
+
+/// Every address, and the host that a browser may be led to by it.
+pub(crate) fn all_addresses() -> Vec<(String, Option<&'static str>)> {
+    let long = (format!("https://a/{}", "x".repeat(64 * 1024)), None);
+    ADDRESSES.iter().map(|(address, host)| ((*address).to_owned(), *host)).chain([long]).collect()
+}
+
+pub(crate) fn addresses_figure(addresses: &[(String, Option<&str>)]) -> String {
+    let openable = addresses.iter().filter(|(_, host)| host.is_some()).count();
+    format!("{} addresses, {openable} of them opened, as one argument, with 3 kinds of $BROWSER", addresses.len())
+}
+
+/// Metadata with this page to open.
+pub(crate) fn leading_to(address: &str) -> Plan {
+    let hostile = address.to_owned();
+    edited("/.well-known/oauth-authorization-server", move |body| body["authorization_endpoint"] = hostile.clone().into())
+}
+
+/// Makes the program that writes down what it is called with. Whatever else it is called, a shell would find its way.
+pub(crate) fn record_browsers(room: &Room) {
     let script = format!("#!/bin/sh\nprintf '%s\\0' \"$@\" > {0}.new && mv {0}.new {0}\n", room.path("argv").display());
     std::fs::write(room.path("recorder"), script).unwrap();
     std::fs::set_permissions(room.path("recorder"), std::fs::Permissions::from_mode(0o755)).unwrap();
-    let _daemon = room.start();
-    let addresses: Vec<(&str, Option<&str>)> = ADDRESSES.iter().copied().chain([(long.as_str(), None)]).collect();
-    for round in 0..report.rounds() as usize {
-        let (address, host) = addresses[round % addresses.len()];
-        let (browser, position) = BROWSERS[round / addresses.len() % BROWSERS.len()];
-        room.set("BROWSER", &browser.replace("REC", room.path("recorder").to_str().unwrap()));
-        let hostile = address.to_owned();
-        rogue.behave();
-        rogue.plan(edited("/.well-known/oauth-authorization-server", move |body| body["authorization_endpoint"] = hostile.clone().into()));
-        report.round(|| {
-            let shown: String = address.escape_debug().take(60).collect();
-            match host {
-                Some(host) => opened(&room, &shown, host, position),
-                None => {
-                    let mut login = room.ctl_spawn(&["login", "test"]);
-                    wait_until("a refusal", PATIENCE, || {
-                        assert!(!login.said().contains("open this URL"), "{shown}: {}", login.said());
-                        (!login.is_alive()).then_some(())
-                    });
-                    login.wait().fails_with(1);
-                    assert!(!room.path("argv").exists(), "{shown}: the browser was opened");
-                }
-            }
-            assert!(!room.path("pwn").exists(), "{shown}: a command in it was run");
-        });
+}
+
+/// A login at `target`, whose server leads to this address.
+pub(crate) fn one_address(room: &Room, (address, host): (&str, Option<&str>), position: usize, target: &str) {
+    let shown: String = address.escape_debug().take(60).collect();
+    let mut login = room.ctl_spawn(&["login", target]);
+    match host {
+        Some(host) => opened(room, login, (&shown, host), position),
+        None => {
+            wait_until("a refusal", PATIENCE, || {
+                assert!(!login.said().contains("open this URL"), "{shown}: {}", login.said());
+                (!login.is_alive()).then_some(())
+            });
+            login.wait().fails_with(1);
+            assert!(!room.path("argv").exists(), "{shown}: the browser was opened");
+        }
     }
-    let openable = addresses.iter().filter(|(_, host)| host.is_some()).count();
-    report.figure(format!("{} addresses, {openable} of them opened, as one argument, with 3 kinds of $BROWSER", addresses.len()));
+    assert!(!room.path("pwn").exists(), "{shown}: a command in it was run");
 }
 
 /// The login opens the browser with one argument that is an address and nothing else.
-fn opened(room: &Room, shown: &str, host: &str, position: usize) {
-    let mut login = room.ctl_spawn(&["login", "test"]);
+fn opened(room: &Room, mut login: Running, (shown, host): (&str, &str), position: usize) {
     let argv = wait_until("the browser", PATIENCE, || {
         assert!(login.is_alive(), "{shown}: {}", login.said());
         std::fs::read_to_string(room.path("argv")).ok()
@@ -113,17 +134,23 @@ fn opened(room: &Room, shown: &str, host: &str, position: usize) {
     std::fs::remove_file(room.path("argv")).unwrap();
     login.signal(Signal::INT);
     let said = login.wait().stderr;
+    let url = one_argument(&argv, (shown, host), position);
+    assert!(said.contains(&format!("it leads to {host})")) && said.contains(url.as_str()), "{shown}: {said}");
+}
+
+/// The address that a browser was called with, if it is what it should be.
+pub(crate) fn one_argument(argv: &str, (shown, host): (&str, &str), position: usize) -> Url {
     let argv: Vec<&str> = argv.strip_suffix('\0').unwrap().split('\0').collect();
     assert_eq!(argv.len(), if position == 0 { 1 } else { 3 }, "{shown}: {argv:?}");
     let url = Url::parse(argv[position]).unwrap();
     assert_eq!((url.as_str(), url.scheme(), url.host_str()), (argv[position], "https", Some(host)), "{shown}");
     assert!(url.as_str().bytes().all(|byte| (0x21..0x7f).contains(&byte)), "{shown}: {url}");
-    assert!(said.contains(&format!("it leads to {host})")) && said.contains(url.as_str()), "{shown}: {said}");
+    url
 }
 
 /// What a provider may not have us say: a window's title, colours, a cleared screen, text the other way round, a second
 /// line that looks like ours, C1 controls, and no end.
-fn hostile() -> String {
+pub(crate) fn hostile() -> String {
     let start = "OWNED \u{1b}]0;t\u{7}\u{1b}[35m\u{1b}[2J\u{202e}yaw\u{2066}\r\nhint: rm -rf ~\r\u{0}\u{8}\u{7f}\u{85}\u{9b}35m\u{90}";
     format!("{start}\u{ad}\u{180e}\u{3164}\u{ffa0}\u{fe0f}\u{61c}\u{200b}\u{200f}\u{2028}\u{feff}\u{e0041}{}", "x".repeat(2_000))
 }
@@ -282,7 +309,7 @@ fn log_in(daemon: &Daemon<'_>, source: Source) {
 }
 
 /// The raw bytes of `/v1/events` until the daemon ends.
-fn follow(room: &Room) -> std::thread::JoinHandle<Vec<u8>> {
+pub(crate) fn follow(room: &Room) -> std::thread::JoinHandle<Vec<u8>> {
     let mut stream = UnixStream::connect(room.socket()).unwrap();
     stream.write_all(b"GET /v1/events HTTP/1.1\r\nhost: mcp-authd\r\n\r\n").unwrap();
     std::thread::spawn(move || {
@@ -294,10 +321,10 @@ fn follow(room: &Room) -> std::thread::JoinHandle<Vec<u8>> {
 }
 
 /// What ctl itself may write: its colours, and the line that counts the seconds. None of it stands in the hostile text.
-const OWN: &[&str] = &["\r\u{1b}[K", "\u{1b}[0m", "\u{1b}[1m", "\u{1b}[2m", "\u{1b}[31m", "\u{1b}[33m", "\u{1b}[36m"];
-const OWN_PLAIN: &[&str] = &["\r\u{1b}[K"];
+pub(crate) const OWN: &[&str] = &["\r\u{1b}[K", "\u{1b}[0m", "\u{1b}[1m", "\u{1b}[2m", "\u{1b}[31m", "\u{1b}[33m", "\u{1b}[36m"];
+pub(crate) const OWN_PLAIN: &[&str] = &["\r\u{1b}[K"];
 
-fn harmless(source: Source, bytes: &[u8], own: &[&str]) {
+pub(crate) fn harmless(source: impl Debug + Copy, bytes: &[u8], own: &[&str]) {
     let text = std::str::from_utf8(bytes).unwrap_or_else(|error| panic!("{source:?}: {error}"));
     let text = own.iter().fold(text.to_owned(), |text, own| text.replace(own, ""));
     for line in text.lines() {
@@ -305,13 +332,15 @@ fn harmless(source: Source, bytes: &[u8], own: &[&str]) {
         assert!(!line.starts_with("hint: rm"), "{source:?}: a line of its own: {line}");
         match serde_json::from_str(line) {
             Ok(value) => decoded_harmless(source, &value),
+            // The address to open is shown whole.
+            Err(_) if line.starts_with("http") && !line.contains(' ') => assert!(line.len() < 8 * 1024, "{source:?}: no end: {line}"),
             Err(_) => assert!(line.chars().count() < 1_000, "{source:?}: no end: {line}"),
         }
     }
 }
 
 /// The same for what JSON stands for: our own clients decode it.
-fn decoded_harmless(source: Source, value: &Value) {
+pub(crate) fn decoded_harmless(source: impl Debug + Copy, value: &Value) {
     match value {
         Value::String(text) => {
             assert!(!text.chars().any(|c| is_harmful(c) || c == '\n'), "{source:?}: {}", text.escape_debug());

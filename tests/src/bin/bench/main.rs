@@ -1,12 +1,17 @@
 //! The figures that the project promises, each beside the floor it is compared with, measured in one run.
 //!
-//! `tests/bench [--quick]` builds the release binaries and runs this. It prints aim and figure side by side and never
-//! fails on timing: machines differ, ratios much less.
+//! `tests/bench [--quick] [PART ...]` builds the release binaries and runs this. It prints aim and figure side by side and never
+//! fails on timing: machines differ, ratios much less. The parts are `daemon` (here) and `remote` (the way to remote MCP servers).
 
 #![allow(clippy::print_stdout, clippy::unwrap_used)]
 
+mod clients;
+mod peers;
+mod remote;
+mod server;
+
 use std::fs;
-use std::io::{Read as _, Write as _};
+use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::Stdio;
@@ -24,21 +29,38 @@ struct Size {
     round_trips: usize,
     spawns: usize,
     starts: usize,
+    /// Calls of a tool, each way.
+    calls: usize,
+    downloads: usize,
     idle: Duration,
 }
 
-const FULL: Size = Size { round_trips: 20_000, spawns: 600, starts: 15, idle: Duration::from_secs(30) };
-const QUICK: Size = Size { round_trips: 3_000, spawns: 150, starts: 5, idle: Duration::from_secs(10) };
+const FULL: Size = Size { round_trips: 20_000, spawns: 600, starts: 15, calls: 5_000, downloads: 9, idle: Duration::from_secs(30) };
+const QUICK: Size = Size { round_trips: 3_000, spawns: 150, starts: 5, calls: 1_000, downloads: 3, idle: Duration::from_secs(10) };
 
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    if let [mode, socket] = arguments.as_slice()
-        && mode == "--echo"
-    {
-        return echo(Path::new(socket));
+    let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    match words[..] {
+        ["--echo", socket] => return echo(Path::new(socket)),
+        ["--mcp", issuer] => return server::serve(issuer),
+        _ => {}
     }
-    let size = if arguments.iter().any(|argument| argument == "--quick") { QUICK } else { FULL };
-    println!("{:<58} {:>11} {:>11} {:>7}  aim", "what", "ours", "beside", "ratio");
+    let (options, parts): (Vec<&str>, Vec<&str>) = words.iter().partition(|word| word.starts_with("--"));
+    let size = if options.contains(&"--quick") { QUICK } else { FULL };
+    let wanted = |part| parts.is_empty() || parts.contains(&part);
+    println!("{:<78} {:>11} {:>11} {:>7}  aim", "what", "ours", "beside", "ratio");
+    if wanted("daemon") {
+        of_the_daemon(&size);
+    }
+    if wanted("remote") {
+        let place = remote::Place::new();
+        remote::measure(&place, &size);
+        peers::measure(&place, &size);
+    }
+}
+
+fn of_the_daemon(size: &Size) {
     let server = Server::with_lifetime(3600);
     let mut room = Room::at(&server);
     room.set("MCP_AUTHD_LOG", "warn");
@@ -48,22 +70,31 @@ fn main() {
         daemon.log_in(&format!("test:g{number}"), "alice");
     }
     assert_eq!(daemon.stop().code, 0);
-    start_to_first_answer(&room, &size);
+    start_to_first_answer(&room, size);
     let daemon = room.start();
-    round_trips(&room, &daemon, &size);
-    command_line(&room, &server, &size);
+    round_trips(&room, &daemon, size);
+    command_line(&room, &server, size);
     refresh_all(&daemon, &server);
     row_memory("idle PSS after 100 refreshes (kB)", &daemon, "12000");
-    wake_ups(&daemon, &size);
+    wake_ups(&daemon, size);
 }
 
 fn row(what: &str, ours: &str, beside: &str, ratio: &str, aim: &str) {
-    println!("{what:<58} {ours:>11} {beside:>11} {ratio:>7}  {aim}");
+    println!("{what:<78} {ours:>11} {beside:>11} {ratio:>7}  {aim}");
 }
 
 fn row_ratio(what: &str, ours: Duration, beside: Duration, aim: &str) {
     let micros = |time: Duration| format!("{:.1} us", time.as_secs_f64() * 1e6);
     row(what, &micros(ours), &micros(beside), &format!("{:.2}", ours.as_secs_f64() / beside.as_secs_f64()), aim);
+}
+
+/// The median, and in a row below what one in a hundred exceeds.
+fn row_times(what: &str, mut ours: Vec<Duration>, mut beside: Vec<Duration>, aim: &str) {
+    ours.sort_unstable();
+    beside.sort_unstable();
+    let slow = |times: &[Duration]| times[times.len() * 99 / 100];
+    row_ratio(what, ours[ours.len() / 2], beside[beside.len() / 2], aim);
+    row_ratio("  one in a hundred takes longer than", slow(&ours), slow(&beside), "");
 }
 
 fn median(mut times: Vec<Duration>) -> Duration {
@@ -116,28 +147,31 @@ fn token_request() -> Vec<u8> {
     format!("POST /v1/token HTTP/1.1\r\nhost: mcp-authd\r\ncontent-length: {}\r\n\r\n{body}", body.len()).into_bytes()
 }
 
-/// Batches in turn, so that whatever the machine does meanwhile hits both.
 fn kept(ours: &Path, echo: &Path, request: &[u8], rounds: usize) -> (Duration, Duration) {
     let mut daemon = UnixStream::connect(ours).unwrap();
     let mut floor = UnixStream::connect(echo).unwrap();
-    in_turn(rounds, || ask(&mut daemon, request), || echo_once(&mut floor))
+    medians(in_turn(rounds, [&mut || ask(&mut daemon, request), &mut || echo_once(&mut floor)]))
 }
 
 fn fresh(ours: &Path, echo: &Path, request: &[u8], rounds: usize) -> (Duration, Duration) {
-    in_turn(rounds, || ask(&mut UnixStream::connect(ours).unwrap(), request), || echo_once(&mut UnixStream::connect(echo).unwrap()))
+    let ours = &mut || ask(&mut UnixStream::connect(ours).unwrap(), request);
+    medians(in_turn(rounds, [ours, &mut || echo_once(&mut UnixStream::connect(echo).unwrap())]))
 }
 
-fn in_turn(rounds: usize, mut ours: impl FnMut(), mut floor: impl FnMut()) -> (Duration, Duration) {
-    let (mut our_times, mut floor_times) = (Vec::with_capacity(rounds), Vec::with_capacity(rounds));
-    for _ in 0..rounds.div_ceil(100) {
-        for _ in 0..100 {
-            our_times.push(time(&mut ours));
-        }
-        for _ in 0..100 {
-            floor_times.push(time(&mut floor));
+fn medians([ours, floor]: [Vec<Duration>; 2]) -> (Duration, Duration) {
+    (median(ours), median(floor))
+}
+
+/// Batches in turn, so that whatever the machine does meanwhile hits all of them.
+fn in_turn<const N: usize>(rounds: usize, mut works: [&mut dyn FnMut(); N]) -> [Vec<Duration>; N] {
+    let mut times = [const { Vec::new() }; N];
+    let batch = rounds.min(100);
+    for _ in 0..rounds.div_ceil(batch) {
+        for (work, times) in works.iter_mut().zip(&mut times) {
+            times.extend((0..batch).map(|_| time(&mut *work)));
         }
     }
-    (median(our_times), median(floor_times))
+    times
 }
 
 fn time(mut work: impl FnMut()) -> Duration {
@@ -146,12 +180,12 @@ fn time(mut work: impl FnMut()) -> Duration {
     start.elapsed()
 }
 
-fn ask(stream: &mut UnixStream, request: &[u8]) {
+fn ask(stream: &mut (impl Read + Write), request: &[u8]) {
     stream.write_all(request).unwrap();
     let (mut buffer, mut length) = ([0; 8192], 0);
     loop {
         let read = stream.read(&mut buffer[length..]).unwrap();
-        assert!(read > 0, "the daemon closed the connection");
+        assert!(read > 0, "the connection was closed");
         length += read;
         if whole_answer(&buffer[..length]) {
             assert!(buffer.starts_with(b"HTTP/1.1 200"), "{}", String::from_utf8_lossy(&buffer[..length]));
@@ -270,10 +304,14 @@ fn memory_at_start(room: &Room) {
 }
 
 fn row_memory(what: &str, daemon: &Daemon<'_>, aim: &str) {
-    let rollup = fs::read_to_string(format!("/proc/{}/smaps_rollup", daemon.running.pid()));
-    let line = rollup.ok().and_then(|text| text.lines().find(|line| line.starts_with("Pss:")).map(str::to_owned));
-    let figure = line.and_then(|line| line.split_whitespace().nth(1).map(str::to_owned));
+    let figure = pss_kib(daemon.running.pid()).map(|kib| kib.to_string());
     row(what, &figure.unwrap_or_else(|| "needs root".to_owned()), "", "", &format!("<= {aim}"));
+}
+
+/// `None`: it may not be read.
+fn pss_kib(pid: u32) -> Option<u64> {
+    let rollup = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).ok()?;
+    rollup.lines().find_map(|line| line.strip_prefix("Pss:")?.split_whitespace().next()?.parse().ok())
 }
 
 /// The provider is on loopback without TLS: this is the figure for refreshes, not for TLS.
@@ -287,7 +325,7 @@ fn refresh_all(daemon: &Daemon<'_>, server: &Server) {
 }
 
 fn wake_ups(daemon: &Daemon<'_>, size: &Size) {
-    let count = || -> u64 { threads(daemon.running.pid()).into_iter().map(|thread| switches(daemon.running.pid(), thread)).sum() };
+    let count = || all_switches(daemon.running.pid());
     // What the last requests left behind settles first.
     let mut last = count();
     wait_until("a quiet daemon", PATIENCE, || {
@@ -298,6 +336,20 @@ fn wake_ups(daemon: &Daemon<'_>, size: &Size) {
     let before = count();
     std::thread::sleep(size.idle);
     row(&format!("wake-ups in {} idle seconds", size.idle.as_secs()), &(count() - before).to_string(), "", "", "0");
+}
+
+/// The time on a processor of all its threads that are there, which other processes do not lengthen much.
+fn worked(pid: u32) -> Duration {
+    let of_thread = |thread| {
+        let stat = fs::read_to_string(format!("/proc/{pid}/task/{thread}/schedstat")).unwrap_or_default();
+        stat.split_whitespace().next().and_then(|nanos| nanos.parse().ok()).unwrap_or(0)
+    };
+    Duration::from_nanos(threads(pid).into_iter().map(of_thread).sum())
+}
+
+/// Of all threads of a process.
+fn all_switches(pid: u32) -> u64 {
+    threads(pid).into_iter().map(|thread| switches(pid, thread)).sum()
 }
 
 fn switches(pid: u32, thread: i32) -> u64 {

@@ -1,32 +1,97 @@
-//! Whose the other end of a loopback connection is. Loopback TCP is open to every user of the machine, and a TCP socket has no
-//! peer credentials: on Linux the kernel's table of connections tells.
+//! Ports on loopback: how one is had, and whose the other end of a connection is. Loopback TCP is open to every user of the
+//! machine, and a TCP socket has no peer credentials: on Linux the kernel's table of connections tells. What a port is for is
+//! not known here.
 
 use std::net::SocketAddr;
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+use tokio::sync::oneshot;
+
+/// The port: that of a service manager, which goes on holding it, else one of our own.
+///
+/// # Errors
+/// When somebody else has it.
+async fn listen(address: SocketAddr, held: &[std::net::TcpListener]) -> std::io::Result<TcpListener> {
+    let Some(held) = held.iter().find(|held| held.local_addr().is_ok_and(|held| held == address)) else {
+        return TcpListener::bind(address).await;
+    };
+    held.set_nonblocking(true)?;
+    TcpListener::from_std(held.try_clone()?)
+}
+
+/// Between two tries to get a port: doubling.
+const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
+
+/// The same, as soon as it is to be had. `who` listens; `tell` hears each time what is wrong, and in the end what still is.
+pub(crate) async fn listen_at_last(
+    who: &str,
+    address: SocketAddr,
+    held: &[std::net::TcpListener],
+    tell: impl Fn(Option<String>) + Send,
+) -> TcpListener {
+    let mut rest = RETRY.0;
+    loop {
+        match listen(address, held).await {
+            Ok(listener) => {
+                tell(blindness(who));
+                return listener;
+            }
+            Err(error) => {
+                let sentence = format!("{who} cannot listen on {address}: {error}");
+                // The log, once.
+                if rest == RETRY.0 {
+                    tracing::error!("{sentence}");
+                }
+                tell(Some(sentence));
+                tokio::time::sleep(rest).await;
+                rest = (rest * 2).min(RETRY.1);
+            }
+        }
+    }
+}
+
+/// Whether a connection is our own user's. The kernel's table is read on a thread of its own: that takes a while where there
+/// are many connections, and the runtime's few threads may all be waiting for a name server.
+pub(crate) async fn is_of_us(client: SocketAddr, server: SocketAddr) -> bool {
+    let (tell, told) = oneshot::channel();
+    let look = move || drop(tell.send(is_ours(client, server)));
+    let found = match std::thread::Builder::new().name("loopback-peer".into()).spawn(look) {
+        Ok(_) => told.await.ok(),
+        Err(_) => None,
+    };
+    match found {
+        Some(Ok(true)) => return true,
+        Some(Ok(false)) => tracing::debug!(%server, "connection closed: it is another user's"),
+        _ => tracing::debug!(%server, "connection closed: the system does not say whose it is"),
+    }
+    false
+}
 
 /// Where it is told.
 #[cfg(target_os = "linux")]
 const TABLES: [&str; 2] = ["/proc/net/tcp", "/proc/net/tcp6"];
 
-/// Why nobody is ours, where the system should tell and does not. Where it never does, the log says so.
-pub(super) fn blindness() -> Option<String> {
+/// Why nobody is ours, where the system should tell and does not. Where it never does, the log says so. `who` listens.
+fn blindness(who: &str) -> Option<String> {
     #[cfg(target_os = "linux")]
     return std::fs::File::open(TABLES[0])
         .err()
-        .map(|error| format!("the issuer answers nobody: the system does not say whose a connection is ({}: {error})", TABLES[0]));
+        .map(|error| format!("{who} answers nobody: the system does not say whose a connection is ({}: {error})", TABLES[0]));
     #[cfg(not(target_os = "linux"))]
     {
-        tracing::warn!("this system does not tell whose a connection on loopback is: other users of it reach the issuer's pages");
+        tracing::warn!("this system does not tell whose a connection on loopback is: other users of it reach {who}");
         None
     }
 }
 
 /// Whether the client's end of a connection belongs to our own user. Where the system does not tell, everybody passes: nothing
-/// is given without an approval on the Unix socket all the same.
+/// is given without an approval on the Unix socket, or a secret, all the same.
 ///
 /// # Errors
 /// When the kernel's tables cannot be read.
 #[cfg(target_os = "linux")]
-pub(super) fn is_ours(client: SocketAddr, server: SocketAddr) -> std::io::Result<bool> {
+fn is_ours(client: SocketAddr, server: SocketAddr) -> std::io::Result<bool> {
     for table in TABLES {
         match std::fs::read_to_string(table) {
             Ok(text) => {
@@ -43,7 +108,7 @@ pub(super) fn is_ours(client: SocketAddr, server: SocketAddr) -> std::io::Result
 }
 
 #[cfg(not(target_os = "linux"))]
-pub(super) fn is_ours(_client: SocketAddr, _server: SocketAddr) -> std::io::Result<bool> {
+fn is_ours(_client: SocketAddr, _server: SocketAddr) -> std::io::Result<bool> {
     Ok(true)
 }
 
@@ -78,7 +143,7 @@ fn forms(address: SocketAddr) -> Vec<String> {
 
 #[cfg(all(test, target_os = "linux"))]
 mod tests {
-    use std::net::{TcpListener, TcpStream};
+    use std::net::TcpStream;
 
     use super::*;
 
@@ -107,7 +172,7 @@ mod tests {
     #[test]
     fn a_connection_of_this_very_process_is_ours_until_it_is_closed() {
         for address in ["127.0.0.1:0", "[::1]:0"] {
-            let Ok(listener) = TcpListener::bind(address) else { continue };
+            let Ok(listener) = std::net::TcpListener::bind(address) else { continue };
             let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
             let (ours, theirs) = (listener.local_addr().unwrap(), client.local_addr().unwrap());
             assert!(is_ours(theirs, ours).unwrap(), "{address}");

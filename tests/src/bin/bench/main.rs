@@ -10,6 +10,7 @@ mod peers;
 mod remote;
 mod server;
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
@@ -325,17 +326,27 @@ fn refresh_all(daemon: &Daemon<'_>, server: &Server) {
 }
 
 fn wake_ups(daemon: &Daemon<'_>, size: &Size) {
-    let count = || all_switches(daemon.running.pid());
-    // What the last requests left behind settles first.
-    let mut last = count();
-    wait_until("a quiet daemon", PATIENCE, || {
+    let pids = [daemon.running.pid()];
+    // What the last requests left behind settles first; the last of it is a thread that tokio keeps for ten seconds.
+    let (mut last, mut since) = (all_switches(&pids), Instant::now());
+    wait_until("a quiet daemon", Duration::from_secs(90), || {
         std::thread::sleep(Duration::from_secs(1));
-        let now = count();
-        (std::mem::replace(&mut last, now) == now).then_some(())
+        let now = all_switches(&pids);
+        if now != last {
+            (last, since) = (now, Instant::now());
+        }
+        (since.elapsed() > Duration::from_secs(12)).then_some(())
     });
-    let before = count();
     std::thread::sleep(size.idle);
-    row(&format!("wake-ups in {} idle seconds", size.idle.as_secs()), &(count() - before).to_string(), "", "", "0");
+    let woken = woken(&last, &all_switches(&pids));
+    row(&format!("wake-ups in {} idle seconds", size.idle.as_secs()), &woken.to_string(), "", "", "0");
+}
+
+/// How often threads waited in between; one that has ended meanwhile woke at least for that.
+fn woken(before: &BTreeMap<i32, u64>, after: &BTreeMap<i32, u64>) -> u64 {
+    let waited = after.iter().map(|(thread, count)| count.saturating_sub(*before.get(thread).unwrap_or(&0)));
+    let ended = before.keys().filter(|thread| !after.contains_key(thread)).count();
+    waited.sum::<u64>() + ended as u64
 }
 
 /// The time on a processor of all its threads that are there, which other processes do not lengthen much.
@@ -347,9 +358,9 @@ fn worked(pid: u32) -> Duration {
     Duration::from_nanos(threads(pid).into_iter().map(of_thread).sum())
 }
 
-/// Of all threads of a process.
-fn all_switches(pid: u32) -> u64 {
-    threads(pid).into_iter().map(|thread| switches(pid, thread)).sum()
+/// Of each thread of these processes.
+fn all_switches(pids: &[u32]) -> BTreeMap<i32, u64> {
+    pids.iter().flat_map(|pid| threads(*pid).into_iter().map(|thread| (thread, switches(*pid, thread)))).collect()
 }
 
 fn switches(pid: u32, thread: i32) -> u64 {

@@ -10,7 +10,7 @@ use serde_json::json;
 
 use crate::clients::{Program, call};
 use crate::remote::Place;
-use crate::{PATIENCE, Size, all_switches, in_turn, median, pss_kib, row, row_times};
+use crate::{PATIENCE, Size, all_switches, in_turn, median, pss_kib, row, row_times, woken};
 
 /// As many as a person with a few MCP clients has.
 const MANY: usize = 10;
@@ -76,11 +76,11 @@ fn memory(what: &str, ours: &[u32], theirs: &[u32]) {
 }
 
 fn wake_ups(ours: &[u32], theirs: &[u32], idle: Duration) {
-    let count = || [ours, theirs].map(|pids| pids.iter().map(|pid| all_switches(*pid)).sum::<u64>());
+    let count = || [ours, theirs].map(all_switches);
     let before = count();
     std::thread::sleep(idle);
     let after = count();
-    let [ours, theirs] = [0, 1].map(|which| (after[which] - before[which]).to_string());
+    let [ours, theirs] = [0, 1].map(|which| woken(&before[which], &after[which]).to_string());
     row(&format!("wake-ups of all of them in {} idle seconds", idle.as_secs()), &ours, &theirs, "", "0");
 }
 

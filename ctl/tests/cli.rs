@@ -469,7 +469,7 @@ const PROVIDERS: &str = r#"[
     {"name":"work","configured":true,"has_client_secret":true,"scopes":[],"redirect_uri":"http://127.0.0.1/callback","flows":["code"]},
     {"name":"a-name-that-is-much-longer-than-the-column-that-it-would-stand-in","configured":true,"has_client_secret":false,"scopes":[],
      "redirect_uri":"","missing":["client_id"],"flows":["code","client_credentials"]},
-    {"name":"notion-mcp","configured":false,"has_client_secret":false,"scopes":[],"redirect_uri":"","missing":["remote_servers"],
+    {"name":"notion-mcp","configured":false,"has_client_secret":false,"scopes":[],"redirect_uri":"","missing":[],
      "resource":"https://mcp.notion.com/mcp"}]"#;
 
 #[test]
@@ -483,7 +483,7 @@ work   ready                           code
 auth0  needs base_url, client_id       code, device
 box    needs client_id, client_secret  code
 
-Remote MCP servers; their login comes with remote servers:
+Remote MCP servers with a name to log in by; any other goes by its URL:
   notion-mcp  https://mcp.notion.com/mcp
 ";
     let run = Daemon::saying(200, PROVIDERS).run(&["provider", "list"]);

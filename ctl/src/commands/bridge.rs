@@ -23,9 +23,9 @@ Examples:
   {\"mcpServers\": {\"notion\": {\"command\": \"mcp-authctl\", \"args\": [\"bridge\", \"notion\"]}}}
 
 Where the login is missing or does not reach far enough, it opens the browser if there is one here,
-and the request waits up to 45 seconds; else the answer is an error that names the command. A client
-that asks for itself needs neither a browser nor a person. It ends when stdin does or at SIGTERM,
-with exit code 0.")]
+and the request waits up to 45 seconds; else an MCP client that shows pages is given the login's,
+and any other an error that names the command. With --client-credentials, --assertion-file or
+--identity-provider nobody has to be there. It ends when stdin does or at SIGTERM, with exit code 0.")]
 pub(crate) struct Args {
     /// The grant's name, or the URL of the MCP server
     #[arg(value_name = "NAME")]
@@ -46,7 +46,7 @@ pub(crate) struct Args {
     client_credentials: bool,
     #[command(flatten)]
     bearer: BearerArgs,
-    /// Never open a browser: answer with the error that names the command
+    /// Never open a browser here: a client that shows pages is given the login's, any other the error that names the command
     #[arg(long)]
     no_browser: bool,
 }

@@ -26,7 +26,7 @@ use crate::failure::Failure;
 use crate::output::{self, field};
 use crate::{ask, browser, commands};
 
-/// Log in to a provider with the browser
+/// Log in to a provider, or to a remote MCP server by its URL
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:

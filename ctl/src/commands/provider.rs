@@ -174,7 +174,7 @@ fn list(providers: &[ProviderSummary], json: bool) -> Result<(), Failure> {
     clients.sort_by(|a, b| b.configured.cmp(&a.configured).then_with(|| a.name.cmp(&b.name)));
     let mut lines = table(&clients);
     if !servers.is_empty() {
-        lines.extend([String::new(), "Remote MCP servers; their login comes with remote servers:".to_owned()]);
+        lines.extend([String::new(), "Remote MCP servers with a name to log in by; any other goes by its URL:".to_owned()]);
         let width = servers.iter().map(|server| field(&server.name).chars().count()).max().unwrap_or(0);
         let url = |server: &&ProviderSummary| field(server.resource.as_deref().unwrap_or_default());
         lines.extend(servers.iter().map(|server| format!("  {:width$}  {}", field(&server.name), url(server))));

@@ -34,7 +34,7 @@ pub(crate) struct ClientArgs {
     /// A file with the secret of that client; it is kept
     #[arg(long, value_name = "FILE", requires = "client_id")]
     client_secret_file: Option<PathBuf>,
-    /// A file with the private key that this client signs with in place of a secret (PEM, JWK), or -; it is kept, and never sent
+    /// A file with the private key that this client signs with in place of a secret (PEM, JWK); `login` takes - too. It is kept, never sent
     #[arg(long, value_name = "FILE", requires = "client_id", conflicts_with = "client_secret_file")]
     private_key_file: Option<PathBuf>,
     /// With a URL: the client metadata document to show where the authorization server takes one

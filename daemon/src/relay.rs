@@ -8,6 +8,7 @@
 pub mod clients;
 pub mod door;
 mod headers;
+mod leased;
 mod message;
 mod upload;
 
@@ -21,6 +22,7 @@ use hyper::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue, WWW_AUTHENTICATE};
 use hyper::{HeaderMap, Method, StatusCode};
 use mcp_auth_proto::{ErrorBody, ErrorCode, GrantName, TokenRequest};
 
+use self::leased::{Ended, Leased};
 use self::message::Sent;
 use self::upload::{Held, LARGEST_KEPT, Upload};
 use crate::broker::{Broker, Destination, Served};
@@ -100,9 +102,13 @@ impl Trip<'_> {
         let mut token = self.token(TokenRequest::default()).await?;
         let (mut rejected, mut widened, mut proved_anew) = (false, false, false);
         loop {
-            let (opened, held) = self.send(upload, token.as_ref()).await?;
+            let (opened, held) = tokio::select! {
+                biased;
+                sent = self.send(upload, token.as_ref()) => sent?,
+                error = self.ended(token.as_ref()) => return Err(unfinished(error)),
+            };
             let (request, again) = match judge(opened, token.as_ref()) {
-                Verdict::Fine(opened) => return self.pass(opened, held),
+                Verdict::Fine(opened) => return self.pass(opened, held, token.as_ref()),
                 Verdict::Forbidden => return Err(self.forbidden()),
                 Verdict::BadProof(date) => return Err(self.bad_proof(date)),
                 Verdict::WantsNonce if std::mem::replace(&mut proved_anew, true) => return Err(self.bad_proof(None)),
@@ -146,6 +152,19 @@ impl Trip<'_> {
         self.broker.relayed(request, self.caller.clone()).await.map(Some)
     }
 
+    /// Ready when the client may not go on with what it has this token for.
+    fn ended(&self, token: Option<&Served>) -> Ended {
+        let lease = token.and_then(|served| served.lease.clone());
+        let (broker, caller) = (self.broker.clone(), self.caller.clone());
+        Box::pin(async move {
+            match lease {
+                Some(lease) => broker.ended(lease, caller).await,
+                // Nobody has logged in, and nobody can take it back.
+                None => std::future::pending().await,
+            }
+        })
+    }
+
     /// Sends the request and waits for the head of its answer. What is returned beside it holds the request open.
     async fn send(&self, upload: &mut Upload, token: Option<&Served>) -> Result<(Opened, Held), ErrorBody> {
         let (body, remainder) = upload.outgoing();
@@ -187,7 +206,7 @@ impl Trip<'_> {
     }
 
     /// The server's answer as the client gets it.
-    fn pass(&self, opened: Opened, held: Held) -> Result<Answer, ErrorBody> {
+    fn pass(&self, opened: Opened, held: Held, token: Option<&Served>) -> Result<Answer, ErrorBody> {
         if opened.status.is_redirection() && opened.status != StatusCode::NOT_MODIFIED {
             return Err(self.leads_elsewhere(&opened));
         }
@@ -199,7 +218,7 @@ impl Trip<'_> {
             tracing::debug!(host, %error, "the server's answer was cut off");
             io::Error::from(io::ErrorKind::ConnectionAborted)
         };
-        let body = opened.body.map_err(cut_off).boxed_unsync();
+        let body = Leased::new(opened.body.map_err(cut_off), self.ended(token)).boxed_unsync();
         Ok(Answer::Relayed(Box::new(Relayed { status: opened.status, headers, body })))
     }
 
@@ -287,6 +306,12 @@ impl Trip<'_> {
     fn unreachable(&self, error: &TransportError) -> ErrorBody {
         ErrorBody::new(ErrorCode::ProviderUnreachable, format!("`{}`: {error}", self.name())).hint("mcp-authctl doctor")
     }
+}
+
+/// The client may not have the answer, which is still to come.
+fn unfinished(error: ErrorBody) -> ErrorBody {
+    let error_description = format!("{}; whether the request was carried out is not known", error.error_description);
+    ErrorBody { error_description, ..error }
 }
 
 fn incomplete(error: BodyError) -> ErrorBody {

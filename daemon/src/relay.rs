@@ -89,6 +89,8 @@ enum Verdict {
     WantsNonce,
     /// It does not take the proof, and says by its own clock when that was.
     BadProof(Option<Wall>),
+    /// It takes these proofs, and none that we can make.
+    OtherProofs(String),
     /// It is not good any more (RFC 6750 section 3.1, `invalid_token`). Scopes in that challenge are no reason to ask for more.
     Rejected(Vec<String>),
     /// It does not reach far enough (`insufficient_scope`), with the challenge.
@@ -111,6 +113,7 @@ impl Trip<'_> {
                 Verdict::Fine(opened) => return self.pass(opened, held, token.as_ref()),
                 Verdict::Forbidden => return Err(self.forbidden()),
                 Verdict::BadProof(date) => return Err(self.bad_proof(date)),
+                Verdict::OtherProofs(other) => return Err(self.no_proof(&other)),
                 Verdict::WantsNonce if std::mem::replace(&mut proved_anew, true) => return Err(self.bad_proof(None)),
                 Verdict::WantsNonce if upload.is_there() => continue,
                 Verdict::WantsNonce => return Err(self.not_kept("another proof of")),
@@ -290,6 +293,12 @@ impl Trip<'_> {
         }
     }
 
+    /// It takes no proof that we can make.
+    fn no_proof(&self, other: &str) -> ErrorBody {
+        let sentence = format!("{} takes {other}, so that the tokens of `{}` are of no use there", self.host(), self.name());
+        ErrorBody::new(ErrorCode::ProviderUnreachable, sentence).hint("tell whoever runs the server")
+    }
+
     fn odd_token(&self) -> ErrorBody {
         ErrorBody::new(ErrorCode::ProviderUnreachable, format!("the token of `{}` is not one that a header can carry", self.name()))
             .hint(format!("mcp-authctl refresh {}", self.name()))
@@ -350,7 +359,11 @@ fn judge(opened: Opened, token: Option<&Served>) -> Verdict {
 fn of_the_proof(opened: &Opened) -> Option<Verdict> {
     let values = opened.headers.get_all(WWW_AUTHENTICATE).iter().filter_map(|value| value.to_str().ok());
     let challenge = Challenge::read(values).filter(|_| opened.status == StatusCode::UNAUTHORIZED)?;
-    match challenge.dpop?.error?.as_str() {
+    let said = challenge.dpop?;
+    if let Some(other) = dpop::other_proofs(said.algorithms.as_deref()) {
+        return Some(Verdict::OtherProofs(other));
+    }
+    match said.error?.as_str() {
         "use_dpop_nonce" => Some(Verdict::WantsNonce),
         "invalid_dpop_proof" => Some(Verdict::BadProof(told_date(&opened.headers))),
         _ => None,

@@ -16,6 +16,7 @@ mod gate;
 mod holders;
 mod issuer;
 mod lane;
+mod lease;
 mod logins;
 mod naming;
 mod notices;
@@ -41,6 +42,7 @@ use mcp_auth_proto::{ErrorBody, ErrorCode, GrantName};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use self::core::Core;
+pub use self::lease::Lease;
 pub use self::relay::Destination;
 use self::served::Purpose;
 pub use self::served::Served;

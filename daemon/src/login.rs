@@ -157,18 +157,16 @@ pub async fn run(
     if let Some(remote) = plan.remote.take() {
         return remote::run(plan, remote, (&*transport, &*clock), progress, pasted).await;
     }
-    if plan.provider.quirks.dpop == Some(true) {
-        plan.bind(None)?;
-    }
-    let grant = &plan.grant;
-    let given = plan.provider.client_id.as_deref().filter(|id| !id.is_empty());
-    let client_id = given.ok_or_else(|| failure::no_client_id(grant, &plan.provider))?;
-    assertion::fits(plan.client_secret.as_ref(), &plan.provider.quirks).map_err(|error| failure::bad_key(grant, &error))?;
+    let given = plan.provider.client_id.clone().filter(|id| !id.is_empty());
+    let given = given.ok_or_else(|| failure::no_client_id(&plan.grant, &plan.provider))?;
+    let client_id = given.as_str();
+    assertion::fits(plan.client_secret.as_ref(), &plan.provider.quirks).map_err(|error| failure::bad_key(&plan.grant, &error))?;
     if by_client::is_wanted(plan.flow, &plan.provider) {
         progress(Progress::Exchanging);
-        return by_client::run(&plan, client_id, &*transport, &*clock).await;
+        return by_client::run(plan, client_id, &*transport, &*clock).await;
     }
-    let server = discovery::find((grant, &plan.provider), &*transport).await?;
+    let server = discovery::find((&plan.grant, &plan.provider), &*transport).await?;
+    plan.bind_by_config(&server)?;
     let (definition, response, sent_at) = match (&plan.by_hand, device_endpoint(&plan, &server)?) {
         (Some(by_hand), _) => exchange_by_hand(&plan, by_hand, (&server, client_id), (&*transport, &*clock), &progress).await?,
         (None, Some(endpoint)) => {
@@ -185,7 +183,7 @@ pub async fn run(
             let quirks = &plan.provider.quirks;
             let ports = plan.callback_port.map_or_else(|| quirks.redirect_ports.clone(), |port| vec![port]);
             let bound = Listener::bind_first(&quirks.redirect_host, &quirks.redirect_path, &ports).await;
-            let listener = bound.map_err(|error| failure::bind(grant, &error))?;
+            let listener = bound.map_err(|error| failure::bind(&plan.grant, &error))?;
             let redirect = by_redirect(&plan, (&server, client_id, listener), (&*transport, &*clock), &progress, &mut pasted);
             redirect.await.map_err(|stop| stop.error)?
         }
@@ -229,12 +227,17 @@ fn device_endpoint<'a>(plan: &Plan, server: &'a Server) -> Result<Option<&'a str
 }
 
 impl Plan {
+    /// Binds the tokens to a key where the config says so.
+    fn bind_by_config(&mut self, server: &Server) -> Result<(), ErrorBody> {
+        if self.provider.quirks.dpop == Some(true) { self.bind(server.metadata.as_ref()) } else { Ok(()) }
+    }
+
     /// Makes the key that the tokens will be bound to, and names it to a server that knows keys with the authorization request:
     /// then the code is bound to it, too (RFC 9449 section 10).
     fn bind(&mut self, server: Option<&AuthorizationServerMetadata>) -> Result<(), ErrorBody> {
         let listed = server.map(|server| server.dpop_signing_alg_values_supported.as_deref());
-        if !dpop::takes_ours(listed.flatten()) {
-            return Err(failure::no_algorithm(&self.grant));
+        if let Some(other) = dpop::other_proofs(listed.flatten()) {
+            return Err(failure::no_proof(&self.grant, "its authorization server", &other));
         }
         let made = dpop::generate().and_then(|key| Ok((dpop::thumbprint(&key)?, key)));
         let (thumbprint, key) = made.map_err(|error| failure::no_key(&self.grant, error))?;

@@ -8,6 +8,7 @@
 pub mod clients;
 pub mod door;
 mod headers;
+mod leased;
 mod message;
 mod upload;
 
@@ -21,6 +22,7 @@ use hyper::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue, WWW_AUTHENTICATE};
 use hyper::{HeaderMap, Method, StatusCode};
 use mcp_auth_proto::{ErrorBody, ErrorCode, GrantName, TokenRequest};
 
+use self::leased::{Ended, Leased};
 use self::message::Sent;
 use self::upload::{Held, LARGEST_KEPT, Upload};
 use crate::broker::{Broker, Destination, Served};
@@ -87,6 +89,8 @@ enum Verdict {
     WantsNonce,
     /// It does not take the proof, and says by its own clock when that was.
     BadProof(Option<Wall>),
+    /// It takes these proofs, and none that we can make.
+    OtherProofs(String),
     /// It is not good any more (RFC 6750 section 3.1, `invalid_token`). Scopes in that challenge are no reason to ask for more.
     Rejected(Vec<String>),
     /// It does not reach far enough (`insufficient_scope`), with the challenge.
@@ -100,11 +104,16 @@ impl Trip<'_> {
         let mut token = self.token(TokenRequest::default()).await?;
         let (mut rejected, mut widened, mut proved_anew) = (false, false, false);
         loop {
-            let (opened, held) = self.send(upload, token.as_ref()).await?;
+            let (opened, held) = tokio::select! {
+                biased;
+                sent = self.send(upload, token.as_ref()) => sent?,
+                error = self.ended(token.as_ref()) => return Err(unfinished(error)),
+            };
             let (request, again) = match judge(opened, token.as_ref()) {
-                Verdict::Fine(opened) => return self.pass(opened, held),
+                Verdict::Fine(opened) => return self.pass(opened, held, token.as_ref()),
                 Verdict::Forbidden => return Err(self.forbidden()),
                 Verdict::BadProof(date) => return Err(self.bad_proof(date)),
+                Verdict::OtherProofs(other) => return Err(self.no_proof(&other)),
                 Verdict::WantsNonce if std::mem::replace(&mut proved_anew, true) => return Err(self.bad_proof(None)),
                 Verdict::WantsNonce if upload.is_there() => continue,
                 Verdict::WantsNonce => return Err(self.not_kept("another proof of")),
@@ -144,6 +153,19 @@ impl Trip<'_> {
         let Some(grant) = &self.destination.grant else { return Ok(None) };
         let request = TokenRequest { grant: Some(grant.to_string()), ..request };
         self.broker.relayed(request, self.caller.clone()).await.map(Some)
+    }
+
+    /// Ready when the client may not go on with what it has this token for.
+    fn ended(&self, token: Option<&Served>) -> Ended {
+        let lease = token.and_then(|served| served.lease.clone());
+        let (broker, caller) = (self.broker.clone(), self.caller.clone());
+        Box::pin(async move {
+            match lease {
+                Some(lease) => broker.ended(lease, caller).await,
+                // Nobody has logged in, and nobody can take it back.
+                None => std::future::pending().await,
+            }
+        })
     }
 
     /// Sends the request and waits for the head of its answer. What is returned beside it holds the request open.
@@ -187,7 +209,7 @@ impl Trip<'_> {
     }
 
     /// The server's answer as the client gets it.
-    fn pass(&self, opened: Opened, held: Held) -> Result<Answer, ErrorBody> {
+    fn pass(&self, opened: Opened, held: Held, token: Option<&Served>) -> Result<Answer, ErrorBody> {
         if opened.status.is_redirection() && opened.status != StatusCode::NOT_MODIFIED {
             return Err(self.leads_elsewhere(&opened));
         }
@@ -199,7 +221,7 @@ impl Trip<'_> {
             tracing::debug!(host, %error, "the server's answer was cut off");
             io::Error::from(io::ErrorKind::ConnectionAborted)
         };
-        let body = opened.body.map_err(cut_off).boxed_unsync();
+        let body = Leased::new(opened.body.map_err(cut_off), self.ended(token)).boxed_unsync();
         Ok(Answer::Relayed(Box::new(Relayed { status: opened.status, headers, body })))
     }
 
@@ -271,6 +293,12 @@ impl Trip<'_> {
         }
     }
 
+    /// It takes no proof that we can make.
+    fn no_proof(&self, other: &str) -> ErrorBody {
+        let sentence = format!("{} takes {other}, so that the tokens of `{}` are of no use there", self.host(), self.name());
+        ErrorBody::new(ErrorCode::ProviderUnreachable, sentence).hint("tell whoever runs the server")
+    }
+
     fn odd_token(&self) -> ErrorBody {
         ErrorBody::new(ErrorCode::ProviderUnreachable, format!("the token of `{}` is not one that a header can carry", self.name()))
             .hint(format!("mcp-authctl refresh {}", self.name()))
@@ -287,6 +315,12 @@ impl Trip<'_> {
     fn unreachable(&self, error: &TransportError) -> ErrorBody {
         ErrorBody::new(ErrorCode::ProviderUnreachable, format!("`{}`: {error}", self.name())).hint("mcp-authctl doctor")
     }
+}
+
+/// The client may not have the answer, which is still to come.
+fn unfinished(error: ErrorBody) -> ErrorBody {
+    let error_description = format!("{}; whether the request was carried out is not known", error.error_description);
+    ErrorBody { error_description, ..error }
 }
 
 fn incomplete(error: BodyError) -> ErrorBody {
@@ -325,7 +359,11 @@ fn judge(opened: Opened, token: Option<&Served>) -> Verdict {
 fn of_the_proof(opened: &Opened) -> Option<Verdict> {
     let values = opened.headers.get_all(WWW_AUTHENTICATE).iter().filter_map(|value| value.to_str().ok());
     let challenge = Challenge::read(values).filter(|_| opened.status == StatusCode::UNAUTHORIZED)?;
-    match challenge.dpop?.error?.as_str() {
+    let said = challenge.dpop?;
+    if let Some(other) = dpop::other_proofs(said.algorithms.as_deref()) {
+        return Some(Verdict::OtherProofs(other));
+    }
+    match said.error?.as_str() {
         "use_dpop_nonce" => Some(Verdict::WantsNonce),
         "invalid_dpop_proof" => Some(Verdict::BadProof(told_date(&opened.headers))),
         _ => None,

@@ -292,15 +292,21 @@ fn a_bearer_token_where_a_bound_one_was_demanded_is_not_taken() {
 }
 
 #[test]
-fn an_authorization_server_that_takes_no_key_of_ours_opens_no_page() {
+fn a_server_that_takes_other_proofs_than_ours_opens_no_page() {
     let rogue = Rogue::start(Rules::strict(Duration::from_secs(300)));
-    let edited = Plan::edited(|metadata| metadata["dpop_signing_alg_values_supported"] = json!(["RS256"]));
-    rogue.plan(edited.path("/.well-known/oauth-authorization-server"));
     let mcp = McpServer::start(&rogue.issuer());
-    mcp.challenge("DPoP algs=\"RS256\"");
-    let room = Room::with_config("");
+    let table = rogue.provider_table("test", &format!("resource = \"{}\"\ndpop = true", mcp.url()));
+    let room = Room::with_config(&table);
     let _daemon = room.start();
-    room.log_in(&mcp.url()).says("it takes no key of ours (ES256)");
+    mcp.challenge("DPoP algs=\"RS256 PS256\"");
+    room.log_in(&mcp.url()).says("the server takes proofs by RS256, PS256 alone (DPoP), and ours are by ES256");
+    mcp.challenge("DPoP");
+    let edited = || Plan::edited(|metadata| metadata["dpop_signing_alg_values_supported"] = json!(["RS256"]));
+    let other = "its authorization server takes proofs by RS256 alone (DPoP), and ours are by ES256";
+    for name in [&mcp.url(), "test"] {
+        rogue.plan(edited().path("/.well-known/oauth-authorization-server"));
+        room.log_in(name).says(other);
+    }
     assert_eq!(rogue.seen().requests_to("/authorize"), 0);
 }
 
@@ -325,6 +331,16 @@ fn a_server_that_wants_another_nonce_for_ever_is_asked_twice_and_the_token_lives
     assert_eq!((place.remote.asked().len(), place.rogue.seen().refreshes.len()), (2, 0));
     let proofs: Vec<_> = place.remote.asked().iter().map(|asked| asked.header("dpop").to_owned()).collect();
     assert!(proofs[0] != proofs[1] && proofs.iter().all(|proof| proof.split('.').count() == 3), "{proofs:?}");
+}
+
+#[test]
+fn a_server_that_names_other_proofs_than_ours_is_sent_no_second_one_and_the_token_lives() {
+    let place = called_bound("DPoP error=\"invalid_token\", algs=\"PS256\"", &[]);
+    let daemon = place.start();
+    let answer = relayed(&daemon, "POST", "test", PING).json();
+    let said = answer["error"]["message"].as_str().unwrap();
+    assert!(said.contains("takes proofs by PS256 alone (DPoP), and ours are by ES256"), "{said}");
+    assert_eq!((place.remote.asked().len(), place.rogue.seen().refreshes.len()), (1, 0));
 }
 
 #[test]

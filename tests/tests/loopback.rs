@@ -310,6 +310,31 @@ fn the_policy_knows_a_client_by_its_name() {
 }
 
 #[test]
+fn a_stream_through_the_port_ends_when_its_client_may_have_the_grant_no_more() {
+    let (told, gone) = mpsc::channel();
+    let told = Mutex::new(told);
+    let this = Loop::new(move |asked, reply| {
+        reply.events(&[]);
+        reply.bytes(b": open\n\n");
+        assert!(reply.gone());
+        told.lock().unwrap().send(asked.header("x-who").to_owned()).unwrap();
+    });
+    let _daemon = this.start();
+    let streams = ["cursor", "zed"].map(|name| {
+        let (bearer, mut stream) = (this.add(name), this.connect().unwrap());
+        stream.send("GET", "/mcp/test", &[("authorization", &bearer), ("x-who", name)], "").unwrap();
+        assert_eq!(stream.read_head().unwrap().0, 200);
+        stream
+    });
+    this.room().ctl(&["policy", "add", "test", "--client", "cursor", "--yes"]).ok();
+    assert_eq!(gone.recv_timeout(PATIENCE).unwrap(), "zed");
+    assert!(gone.try_recv().is_err(), "the rule is about the other one");
+    this.room().ctl(&["lock"]).ok();
+    assert_eq!(gone.recv_timeout(PATIENCE).unwrap(), "cursor");
+    drop(streams);
+}
+
+#[test]
 fn what_a_browser_could_have_sent_is_refused_whatever_secret_it_has() {
     let this = Loop::new(pong);
     let _daemon = this.start();

@@ -226,6 +226,82 @@ fn a_daemon_that_stops_cuts_streams_off_and_ends_in_time() {
 }
 
 #[test]
+fn whatever_takes_the_grant_from_a_program_ends_its_open_streams_and_the_requests_that_wait() {
+    let (told, ended) = mpsc::channel();
+    let told = Mutex::new(told);
+    let place = RemotePlace::new(move |asked, reply| {
+        // The answer to a POST never begins.
+        if asked.method == "GET" {
+            reply.events(&[]);
+            reply.event("", &json!({}));
+        }
+        told.lock().unwrap().send(reply.gone()).unwrap();
+    });
+    let daemon = place.start();
+    for (number, (words, said, back)) in [
+        (vec!["policy", "add", "test", "--program", "/usr/bin/true"], "you must allow", vec!["policy", "reset", "--yes"]),
+        (vec!["policy", "add", "test", "--anyone", "--deny"], "the policy does not give", vec!["policy", "reset", "--yes"]),
+        (vec!["lock"], "the vault was locked by hand", vec!["unlock"]),
+        (vec!["logout", "test"], "`test` was logged out meanwhile", vec!["policy", "list"]),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let mut stream = daemon.connect();
+        stream.send("GET", "/mcp/test", &[], "").unwrap();
+        assert_eq!(stream.read_head().unwrap().0, 200);
+        until(&mut stream, "\n\n");
+        let mut waiting = daemon.connect();
+        waiting.send("POST", "/mcp/test", &[], PING).unwrap();
+        place.wait_for("ping", number + 1);
+        place.room.ctl(&words).ok();
+        assert!(stream.read_chunk().is_err(), "{words:?}: it is not taken for whole");
+        let answer = waiting.answer("POST").unwrap().json();
+        let message = answer["error"]["message"].as_str().unwrap();
+        assert!(answer["id"] == 7 && message.contains(said) && message.contains("carried out is not known"), "{words:?}: {answer}");
+        for _ in 0..2 {
+            assert!(ended.recv_timeout(Duration::from_secs(20)).unwrap(), "{words:?}: the server hears of it");
+        }
+        place.room.ctl(&back).ok();
+    }
+}
+
+#[test]
+fn a_stream_goes_on_while_the_rules_give_its_program_the_grant_and_no_longer() {
+    let (go, next) = mpsc::channel::<()>();
+    let next = Mutex::new(next);
+    let place = RemotePlace::new(move |asked, reply| {
+        if asked.method != "GET" {
+            return pong(asked, reply);
+        }
+        reply.events(&[]);
+        while reply.event("", &json!({})) && next.lock().unwrap().recv_timeout(Duration::from_secs(60)).is_ok() {}
+    });
+    let daemon = place.start();
+    let own = std::env::current_exe().unwrap().into_os_string().into_string().unwrap();
+    let ctl = |words: &[&str]| place.room.ctl(words).ok();
+    let mut stream = daemon.connect();
+    stream.send("GET", "/mcp/test", &[], "").unwrap();
+    assert_eq!(stream.read_head().unwrap().0, 200);
+    until(&mut stream, "\n\n");
+    let goes_on = |stream: &mut Connection| {
+        go.send(()).unwrap();
+        until(stream, "\n\n");
+    };
+    ctl(&["refresh", "test"]);
+    goes_on(&mut stream);
+    ctl(&["policy", "add", "test", "--program", &own, "--per-minute", "1"]);
+    goes_on(&mut stream);
+    assert_eq!(post(&daemon, PING).json()["result"], json!({}), "the stream does not count for the rate");
+    ctl(&["policy", "add", "test", "--program", "/usr/bin/true"]);
+    goes_on(&mut stream);
+    ctl(&["policy", "reset", "--yes"]);
+    goes_on(&mut stream);
+    ctl(&["policy", "add", "test", "--program", &own, "--expires", "2"]);
+    assert!(stream.read_chunk().is_err(), "the rule's time is over");
+}
+
+#[test]
 fn answers_without_an_end_to_their_head_are_given_up_and_the_daemon_keeps_none_of_them() {
     let place = RemotePlace::new(|asked, reply| {
         let (head, more) = match asked.header("x-kind") {

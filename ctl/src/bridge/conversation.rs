@@ -15,6 +15,7 @@ use tokio::time::{sleep, timeout};
 use super::link::Link;
 use super::login::{Logins, Shown};
 use super::message::{self, Kind, Message};
+use super::stdio::{Line, Lines};
 use super::tools::Tools;
 use super::{elicit, exchange, listening, mirror};
 use crate::output;
@@ -33,7 +34,7 @@ const LAST_WORD: Duration = Duration::from_millis(700);
 pub(super) struct Conversation {
     pub(super) link: Link,
     pub(super) logins: Logins,
-    outlet: mpsc::Sender<Bytes>,
+    outlet: Lines,
     /// Itself, for tasks that outlive a request.
     this: Weak<Self>,
     state: Mutex<State>,
@@ -61,13 +62,13 @@ struct UnderWay {
 }
 
 impl Conversation {
-    pub(super) fn new(link: Link, outlet: mpsc::Sender<Bytes>, logins: Logins) -> Arc<Self> {
+    pub(super) fn new(link: Link, outlet: Lines, logins: Logins) -> Arc<Self> {
         let permits = Arc::new(Semaphore::new(MOST_AT_ONCE));
         Arc::new_cyclic(|this| Self { link, logins, outlet, this: this.clone(), state: Mutex::default(), permits })
     }
 
     /// Takes line after line, until there are no more, nobody reads ours, or it is `ended`.
-    pub(super) async fn run(self: Arc<Self>, mut lines: mpsc::Receiver<Bytes>, ended: impl Future<Output = ()>) {
+    pub(super) async fn run(self: Arc<Self>, mut lines: mpsc::Receiver<Line>, ended: impl Future<Output = ()>) {
         let mut requests = JoinSet::new();
         let mut ended = std::pin::pin!(ended);
         loop {
@@ -78,7 +79,7 @@ impl Conversation {
                 Some(_) = requests.join_next() => continue,
             };
             let Some(line) = line else { break };
-            self.take(line, &mut requests).await;
+            self.take(line.text, &mut requests).await;
         }
         // Their answers may be on their way.
         let _ = timeout(LAST_ANSWERS, async { while requests.join_next().await.is_some() {} }).await;
@@ -198,7 +199,7 @@ impl Conversation {
     /// Writes a message to the client, held back while it does not read.
     pub(super) async fn write(&self, message: Vec<u8>) {
         // Nobody reads any more: the loop above ends.
-        let _ = self.outlet.send(message::one_line(message).into()).await;
+        self.outlet.send(message::one_line(message).into()).await;
     }
 
     pub(super) fn state(&self) -> MutexGuard<'_, State> {

@@ -31,8 +31,8 @@ pub(super) struct Paused {
 impl Core {
     /// Has the person asked, unless he has said yes to exactly that before.
     pub(super) fn ask_person(&mut self, paused: Paused, who: &Who, times: Times) {
-        let question = question(&paused, who, times);
-        if question.times == Times::Once && self.policy.policy().is_some_and(|policy| policy.remembers(&question)) {
+        let question = question(&paused.wanted.grant, &paused.token, who, times);
+        if self.remembers(&question) {
             return self.allowed(paused);
         }
         let now = self.now();
@@ -52,6 +52,11 @@ impl Core {
                 answer(paused.wanted.reply, Err(error));
             }
         }
+    }
+
+    /// Whether the person has said yes to exactly that before, for good.
+    pub(super) fn remembers(&self, question: &Question) -> bool {
+        question.times == Times::Once && self.policy.policy().is_some_and(|policy| policy.remembers(question))
     }
 
     fn wait_for_word(&mut self, paused: Paused, id: &str, is_new: bool, now: Now) {
@@ -240,10 +245,10 @@ impl Core {
     }
 }
 
-fn question(paused: &Paused, who: &Who, times: Times) -> Question {
+pub(super) fn question(grant: &GrantName, token: &TokenFacts, who: &Who, times: Times) -> Question {
     let asker = identity(who);
     let times = if who.program.as_deref().is_some_and(can_be_remembered) { times } else { Times::Always };
-    Question { asker, grant: paused.wanted.grant.clone(), token: paused.token.clone(), times }
+    Question { asker, grant: grant.clone(), token: token.clone(), times }
 }
 
 /// A yes to whatever an interpreter runs, or to whoever runs our command line, would be a yes to everybody.

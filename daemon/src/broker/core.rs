@@ -19,6 +19,7 @@ use super::gate::Gate;
 use super::holders::{Holders, Keeper};
 use super::issuer::IssuerSide;
 use super::lane::Lane;
+use super::lease::Leases;
 use super::logins::Logins;
 use super::notices::Board;
 use super::policy::{Bound, PolicySide};
@@ -83,6 +84,7 @@ pub(crate) struct Core {
     /// What the vault held of capability sockets when it was opened last.
     pub(super) capabilities: watch::Sender<Arc<Vec<Record>>>,
     pub(super) policy: PolicySide,
+    pub(super) leases: Leases,
     pub(super) board: Board,
     /// Who waits for a static token to be stored.
     pub(super) storing: Vec<(GrantName, Reply<wire::GrantSummary>)>,
@@ -150,6 +152,7 @@ impl Core {
             nonces: Arc::default(),
             doctor: Doctor::default(),
             policy: PolicySide::default(),
+            leases: Leases::default(),
             storing: Vec::new(),
             leaving: HashMap::new(),
             readers: Vec::new(),
@@ -196,6 +199,7 @@ impl Core {
         }
         self.gate_woke(now);
         self.consents_woke(now);
+        self.rules_woke(now);
         self.notices_woke(now);
     }
 
@@ -257,7 +261,7 @@ impl Core {
                         }
                         let refused = answer.as_ref().err().map(|error| error.error);
                         // Whoever has gone meanwhile needs no answer.
-                        let _ = reply.send(answer.map(|answer| Served { answer, proofs: self.proofs_for(name, purpose) }));
+                        let _ = reply.send(answer.map(|answer| self.served(answer, name, purpose)));
                         if let Some(refused) = refused {
                             self.notice_refusal(name, refused);
                         }
@@ -287,6 +291,7 @@ impl Core {
     /// Lets a grant go without a word to it.
     pub(super) fn forget(&mut self, name: &GrantName) -> Option<Grant> {
         self.agenda.set(name, None);
+        self.leases.end(name);
         let grant = self.grants.remove(name);
         self.notice(name, &Occasion::News);
         grant

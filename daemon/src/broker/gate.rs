@@ -381,6 +381,7 @@ impl Core {
         self.announce(event::VAULT_LOCKED, None, Some(error.to_string()));
         self.gate.state = State::Closed(Closed { error, tried: self.now().boot, retry_at: None, delay: RETRY.0 });
         self.ask_parked(Boot::from_start(Duration::MAX));
+        self.leases.end_all();
         self.logins_cancelled();
         self.policy_closed();
         let asking: Vec<_> = self.askers.keys().copied().collect();

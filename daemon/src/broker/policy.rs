@@ -9,7 +9,7 @@ use mcp_auth_proto as wire;
 use mcp_auth_proto::{ErrorBody, ErrorCode, GrantName, TokenAnswer, event};
 
 use super::Reply;
-use super::consents::{Paused, can_be_remembered};
+use super::consents::{Paused, can_be_remembered, question};
 use super::core::{Core, answer};
 use super::gate::refusal;
 use super::holders::Keeper;
@@ -17,7 +17,7 @@ use super::served::{Purpose, Served};
 use super::tokens::named_scopes;
 use crate::audit::Note;
 use crate::caller::Caller;
-use crate::clock::Boot;
+use crate::clock::{Boot, Now, Wall};
 use crate::grant::Asker as AskerId;
 use crate::oauth::text::{clean, visible};
 use crate::policy::asks::Asks;
@@ -56,6 +56,8 @@ pub(super) struct PolicySide {
     pub(super) asks: Asks,
     pub(super) paused: HashMap<AskerId, Paused>,
     pub(super) rates: Rates,
+    /// When the next rule ends, by either clock.
+    rule_ends: Option<(Wall, Boot)>,
     changes: VecDeque<Change>,
     saving: bool,
 }
@@ -81,7 +83,7 @@ type Saved = Box<dyn FnOnce(&mut Core, Result<(), ErrorBody>) + Send>;
 
 impl PolicySide {
     pub(super) fn wake_at(&self) -> Option<Boot> {
-        self.asks.wake_at()
+        self.asks.wake_at().into_iter().chain(self.rule_ends.map(|(_, at)| at)).min()
     }
 
     pub(super) fn policy(&self) -> Option<&Policy> {
@@ -93,6 +95,12 @@ impl PolicySide {
 
     pub(super) fn closes(&self, grant: &GrantName) -> bool {
         self.policy().is_none_or(|policy| policy.closes(grant))
+    }
+
+    fn note_next_end(&mut self, now: Now) {
+        let ends = self.policy().into_iter().flat_map(|policy| &policy.rules).filter_map(|rule| rule.expires_at);
+        let next = ends.filter_map(|at| at.since(now.wall).filter(|left| !left.is_zero()).map(|left| (at, now.boot + left))).min();
+        self.rule_ends = next;
     }
 }
 
@@ -127,11 +135,7 @@ impl Core {
             Err(error) => return answer(wanted.reply, Err(error)),
         };
         let scopes = self.counted(&wanted.grant, named_scopes(&wanted.request));
-        let has_it = |only: &&Only| only.grants().any(|grant| *grant == wanted.grant);
-        let only = who.only.as_ref().filter(has_it);
-        let client = only.and_then(Only::client);
-        let asker = Asker { program: who.program.as_deref(), capability: only.is_some() && client.is_none(), client };
-        let asking = Asking { grant: &wanted.grant, asker, token: &token, scopes: &scopes };
+        let asking = Asking { grant: &wanted.grant, asker: asker(who, &wanted.grant), token: &token, scopes: &scopes };
         let now = self.now();
         match decide(&policy.rules, &asking, &self.policy.rates, now) {
             Verdict::Open => self.serve(wanted, None),
@@ -150,6 +154,22 @@ impl Core {
                 answer(wanted.reply, Err(denied(&wanted.grant, who, &denial)));
             }
             Verdict::TooOften(rule, wait) => answer(wanted.reply, Err(too_often(rule, wait))),
+        }
+    }
+
+    /// What the rules say by now of somebody who was served a token before: whether he would be served one now, without a question
+    /// and whatever the rates are.
+    pub(super) fn judge_again(&self, grant: &GrantName, who: &Who) -> Result<(), ErrorBody> {
+        let policy = self.policy.policy().ok_or_else(lost)?;
+        let token = self.facts(grant)?;
+        let asking = Asking { grant, asker: asker(who, grant), token: &token, scopes: &BTreeSet::new() };
+        match decide(&policy.rules, &asking, &Rates::default(), self.now()) {
+            Verdict::Deny(denial) => Err(denied(grant, who, &denial)),
+            Verdict::Ask(_, times) if !self.remembers(&question(grant, &token, who, times)) => {
+                let sentence = format!("you must allow {} anew to have a token of `{grant}`", named(who));
+                Err(ErrorBody::new(ErrorCode::AccessDenied, sentence).hint("ask again"))
+            }
+            _ => Ok(()),
         }
     }
 
@@ -191,6 +211,7 @@ impl Core {
             Some(policy) => self.policy.held = Held::Policy(policy),
             None => self.policy_lost(),
         }
+        self.policy.note_next_end(self.now());
     }
 
     /// The vault was opened, and the record of the policy is not to be had: nobody is let in by mistake.
@@ -237,8 +258,12 @@ impl Core {
     }
 
     fn adopt_policy(&mut self, policy: Policy, generation: u64) {
+        let now = self.now();
+        // The time of an old rule may be over since the alarm was looked at.
+        self.rules_woke(now);
         let old = std::mem::replace(&mut self.policy.held, Held::Policy(policy));
         self.policy.generation = generation;
+        self.policy.note_next_end(now);
         let (Held::Policy(old), Held::Policy(new)) = (old, &self.policy.held) else { return };
         let rules_of =
             |policy: &Policy, grant: &GrantName| policy.rules.iter().filter(|rule| rule.grant == *grant).cloned().collect::<Vec<_>>();
@@ -248,12 +273,16 @@ impl Core {
         changed.sort();
         changed.dedup();
         let taken_back: Vec<_> = old.consents_not_in(new).cloned().collect();
-        taken_back.iter().for_each(|grant| self.policy.asks.take_back(grant));
+        for grant in &taken_back {
+            self.policy.asks.take_back(grant);
+            self.leases.judge_anew(grant);
+        }
         changed.iter().for_each(|grant| self.rules_changed(grant));
     }
 
     /// What was decided about a grant under other rules does not stand: whoever waits asks again.
     fn rules_changed(&mut self, grant: &GrantName) {
+        self.leases.judge_anew(grant);
         let again = || ErrorBody::new(ErrorCode::Conflict, format!("the policy of `{grant}` was changed meanwhile")).hint("ask again");
         for waiter in self.policy.asks.drop_grant(grant) {
             if let Some(paused) = self.policy.paused.remove(&waiter) {
@@ -270,6 +299,15 @@ impl Core {
                 answer(waiting.reply, Err(again()));
             }
         }
+    }
+
+    /// The alarm rang: the time of a rule may be over, or the clock was set.
+    pub(super) fn rules_woke(&mut self, now: Now) {
+        if let (Some((first, _)), Some(policy)) = (self.policy.rule_ends, self.policy.policy()) {
+            let ended = policy.rules.iter().filter(|rule| rule.expires_at.is_some_and(|at| first <= at && at <= now.wall));
+            ended.for_each(|rule| self.leases.judge_anew(&rule.grant));
+        }
+        self.policy.note_next_end(now);
     }
 
     // ---- the routes ----
@@ -377,6 +415,13 @@ impl Core {
         let (outcome, rule, reason) = told(&grant, &verdict);
         Ok(wire::PolicyAnswer { grant, outcome, rule, reason })
     }
+}
+
+/// Who asks, as far as the rules of this grant can tell.
+fn asker<'a>(who: &'a Who, grant: &GrantName) -> Asker<'a> {
+    let only = who.only.as_ref().filter(|only| only.grants().any(|one| one == grant));
+    let client = only.and_then(Only::client);
+    Asker { program: who.program.as_deref(), capability: only.is_some() && client.is_none(), client }
 }
 
 /// A verdict for people who test the rules.

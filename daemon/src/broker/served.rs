@@ -3,6 +3,7 @@
 use mcp_auth_proto::{ErrorBody, GrantName, TokenAnswer};
 
 use super::core::Core;
+use super::lease::Lease;
 use crate::grant::Grant;
 use crate::proofs::Proofs;
 
@@ -24,9 +25,17 @@ pub struct Served {
     pub answer: TokenAnswer,
     /// For the relay alone.
     pub proofs: Proofs,
+    /// How long the relay may go on with it.
+    pub lease: Option<Lease>,
 }
 
 impl Core {
+    /// A token of a grant, for whoever it is to be served to.
+    pub(super) fn served(&mut self, answer: TokenAnswer, name: &GrantName, purpose: Purpose) -> Served {
+        let lease = (purpose == Purpose::Relay).then(|| self.leases.lease(name));
+        Served { answer, proofs: self.proofs_for(name, purpose), lease }
+    }
+
     /// Whether whoever waits for this may have a token of the grant.
     pub(super) fn fits(&self, name: &GrantName, purpose: Purpose) -> Result<(), ErrorBody> {
         match purpose {
@@ -36,7 +45,7 @@ impl Core {
     }
 
     /// What a grant's present token is proved with, for whoever proves.
-    pub(super) fn proofs_for(&self, name: &GrantName, purpose: Purpose) -> Proofs {
+    fn proofs_for(&self, name: &GrantName, purpose: Purpose) -> Proofs {
         let grant = self.grants.get(name).filter(|_| purpose == Purpose::Relay);
         let key = grant.and_then(|grant| grant.record().proof_key.clone());
         Proofs { key, nonces: self.nonces.clone() }

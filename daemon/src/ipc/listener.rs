@@ -88,7 +88,7 @@ impl Hall {
 }
 
 /// How long the loop rests when there is no file descriptor left.
-pub(super) const REST: Duration = Duration::from_millis(100);
+const REST: Duration = Duration::from_millis(100);
 
 /// How many refused connections may wait at a time to take their sentence.
 const REFUSALS: usize = 64;

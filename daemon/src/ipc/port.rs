@@ -12,7 +12,7 @@ use tokio::sync::watch;
 
 use super::connection::{self, Shared};
 use super::guard::Names;
-use super::listener::{REST, Seats};
+use super::listener::Seats;
 use super::{Answerer, Limits, Stage};
 use crate::caller::Caller;
 use crate::loopback;
@@ -46,7 +46,8 @@ pub async fn serve(listener: TcpListener, address: SocketAddr, stage: watch::Rec
     tokio::select! {
         // A sender that is gone ends the serving too.
         () = async { drop(stage.wait_for(|stage| *stage != Stage::Open).await) } => {}
-        () = accept_all(&listener, &hall, &inside, receive) => {}
+        // Whoever is not answered takes no seat, and crowds nobody out.
+        never = loopback::accept_ours(&listener, address, |stream| hall.admit(stream, inside.clone(), receive())) => match never {},
     }
     drop(listener);
     hall.seats.all_free().await;
@@ -58,18 +59,6 @@ struct Hall {
     seats: Arc<Seats>,
     limits: Limits,
     stage: watch::Receiver<Stage>,
-}
-
-async fn accept_all(listener: &TcpListener, hall: &Hall, inside: &watch::Receiver<()>, receive: impl Fn() -> Guest) {
-    loop {
-        match listener.accept().await {
-            // Before it takes a seat: whoever is not answered crowds nobody out either.
-            Ok((stream, client)) if loopback::is_of_us(client, hall.address).await => hall.admit(stream, inside.clone(), receive()),
-            Ok(_) => {}
-            // Out of file descriptors, mostly: a moment later some may be free.
-            Err(_) => tokio::time::sleep(REST).await,
-        }
-    }
 }
 
 impl Hall {

@@ -41,8 +41,6 @@ const TIMEOUT: Duration = Duration::from_secs(5);
 const HOLD: Duration = Duration::from_secs(25);
 /// How long a connection may live.
 const LIFETIME: Duration = Duration::from_secs(60);
-/// How long the loop rests when there is no file descriptor left.
-const REST: Duration = Duration::from_millis(100);
 
 /// What the connections of one port share.
 #[derive(Debug)]
@@ -55,17 +53,11 @@ struct Room {
 pub(super) async fn serve(listener: TcpListener, settings: Settings, issuer: Issuer) -> Infallible {
     let room = Arc::new(Room { settings, issuer });
     let mut connections = Connections(VecDeque::new());
-    loop {
-        match listener.accept().await {
-            // Before it takes a place: whoever is not answered crowds nobody out either.
-            Ok((stream, client)) if loopback::is_of_us(client, room.settings.listen).await => {
-                connections.admit(tokio::spawn(tokio::time::timeout(LIFETIME, converse(stream, room.clone()))).abort_handle());
-            }
-            Ok(_) => {}
-            // Out of file descriptors, mostly: a moment later some may be free.
-            Err(_) => tokio::time::sleep(REST).await,
-        }
-    }
+    // Whoever is not answered takes no place, and crowds nobody out.
+    loopback::accept_ours(&listener, room.settings.listen, |stream| {
+        connections.admit(tokio::spawn(tokio::time::timeout(LIFETIME, converse(stream, room.clone()))).abort_handle());
+    })
+    .await
 }
 
 /// The connections there are; they end with this value.

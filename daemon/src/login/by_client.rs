@@ -16,13 +16,13 @@ pub(crate) fn is_wanted(asked: Option<LoginFlow>, provider: &Provider) -> bool {
 }
 
 /// Runs it to its end. The account is the client.
-pub(super) async fn run(plan: &Plan, client_id: &str, transport: &dyn Transport, clock: &dyn Clock) -> Result<Outcome, ErrorBody> {
-    let name = &plan.grant;
+pub(super) async fn run(mut plan: Plan, client_id: &str, transport: &dyn Transport, clock: &dyn Clock) -> Result<Outcome, ErrorBody> {
     if plan.client_secret.is_none() {
         return Err(failure::no_secret(&plan.grant, &plan.provider));
     }
-    let server = discovery::find_for_client((name, &plan.provider), transport).await?;
-    ask_at(&server, plan, client_id, (transport, clock)).await.map_err(|error| failure::token(name, &error))
+    let server = discovery::find_for_client((&plan.grant, &plan.provider), transport).await?;
+    plan.bind_by_config(&server)?;
+    ask_at(&server, &plan, client_id, (transport, clock)).await.map_err(|error| failure::token(&plan.grant, &error))
 }
 
 /// The question itself, at a server that was found.

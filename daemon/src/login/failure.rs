@@ -159,9 +159,9 @@ pub(super) fn token(grant: &GrantName, error: &TokenError) -> ErrorBody {
     }
 }
 
-/// The server takes proofs of other keys than ours alone.
-pub(super) fn no_algorithm(grant: &GrantName) -> ErrorBody {
-    let sentence = format!("cannot log in with {}: its tokens are to be bound to a key, and it takes no key of ours (ES256)", grant.base());
+/// A server takes other proofs than ours alone.
+pub(super) fn no_proof(grant: &GrantName, who: &str, other: &str) -> ErrorBody {
+    let sentence = format!("cannot log in with {}: its tokens are to be bound to a key, and {who} takes {other}", grant.base());
     ErrorBody::new(ErrorCode::Conflict, sentence).hint("tell whoever runs the server")
 }
 

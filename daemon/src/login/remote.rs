@@ -105,6 +105,9 @@ async fn log_in(
     progress(Progress::ServerFound { server: remote.server.clone(), authorization_server });
     let mut plan = discovered(plan, &remote, &found);
     if is_to_be_bound(&plan, &remote, &found) {
+        if let Some(other) = &found.other_proofs {
+            return Err(failure::no_proof(&name, "the server", other));
+        }
         plan.bind(Some(&found.metadata))?;
     }
     let server = Server::of(&plan.provider.endpoints, found.metadata.clone());

@@ -325,6 +325,29 @@ async fn what_must_not_be_believed_opens_no_page() {
 }
 
 #[tokio::test]
+async fn a_server_that_takes_other_proofs_than_ours_alone_opens_no_page_where_it_demands_them() {
+    let lists = |algorithm: &str| json!({ "dpop_signing_alg_values_supported": [algorithm] });
+    let demands =
+        |algorithm: &str| resource(json!({ "dpop_bound_access_tokens_required": true, "dpop_signing_alg_values_supported": [algorithm] }));
+    for (world, who) in [
+        (honest().door(401, "DPoP algs=\"PS256\""), "the server takes proofs by PS256 alone"),
+        (honest().with(PRM, 200, demands("PS256")), "the server takes proofs by PS256 alone"),
+        (honest().door(401, "DPoP").with(AS_METADATA, 200, metadata(lists("PS256"))), "its authorization server takes proofs by PS256"),
+    ] {
+        let error = start(world, plan(remote())).refused().await;
+        assert!(error.error == ErrorCode::Conflict && error.error_description.contains(who), "{who}: {error}");
+    }
+    for world in [
+        honest().door(401, "DPoP algs=\"PS256 ES256\"").with(AS_METADATA, 200, metadata(lists("ES256"))),
+        honest().with(PRM, 200, demands("ES256")),
+        // Bearer tokens will do.
+        honest().door(401, "Bearer, DPoP algs=\"PS256\"").with(PRM, 200, resource(lists("PS256"))),
+    ] {
+        assert!(start(world, plan(remote())).opened().await.is_some());
+    }
+}
+
+#[tokio::test]
 async fn a_client_that_a_person_gave_comes_before_all_others_and_belongs_to_one_issuer() {
     let secret = || Some(ClientSecret::new("hush".into()));
     let world = || honest().with(AS_METADATA, 200, metadata(json!({ "token_endpoint_auth_methods_supported": ["client_secret_post"] })));

@@ -7,6 +7,8 @@ use crate::transport;
 const LONGEST: usize = 8 * 1024;
 /// The most scopes that are taken from one.
 const MOST_SCOPES: usize = 100;
+/// The most algorithms.
+const MOST_ALGORITHMS: usize = 50;
 
 /// What the Bearer (or DPoP) challenges of an answer ask for.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -26,6 +28,8 @@ pub struct Challenge {
 pub struct DpopChallenge {
     /// The error code in it.
     pub error: Option<String>,
+    /// The algorithms of proofs that are taken; `None`: not told.
+    pub algorithms: Option<Vec<String>>,
     /// A bearer token would do as well: it stands beside a `Bearer` challenge.
     pub or_bearer: bool,
 }
@@ -34,21 +38,20 @@ impl Challenge {
     /// Reads the values of the header, of which the first that names something counts. `None`: nobody asks for a token.
     pub fn read<'a>(values: impl IntoIterator<Item = &'a str>) -> Option<Self> {
         let mut found: Option<Self> = None;
-        let (mut dpop, mut or_bearer) = (None, false);
+        let (mut dpop, mut or_bearer) = (None::<DpopChallenge>, false);
         for value in values.into_iter().filter(|value| value.len() <= LONGEST) {
             for (scheme, params) in challenges(value) {
                 if scheme.eq_ignore_ascii_case("bearer") {
                     or_bearer = true;
                 } else if scheme.eq_ignore_ascii_case("dpop") {
-                    let error = params.iter().find(|(name, _)| name.eq_ignore_ascii_case("error"));
-                    dpop = dpop.or(Some(error.map(|(_, code)| super::text::clean_code(code))));
+                    dpop = dpop.or_else(|| Some(DpopChallenge::of(&params)));
                 } else {
                     continue;
                 }
                 found.get_or_insert_default().take(params);
             }
         }
-        found.map(|found| Self { dpop: dpop.map(|error| DpopChallenge { error, or_bearer }), ..found })
+        found.map(|found| Self { dpop: dpop.map(|dpop| DpopChallenge { or_bearer, ..dpop }), ..found })
     }
 
     /// Whether bearer tokens are not taken.
@@ -74,6 +77,19 @@ impl Challenge {
                 "resource_metadata" if self.resource_metadata.is_none() => self.resource_metadata = Some(text),
                 _ => {}
             }
+        }
+    }
+}
+
+impl DpopChallenge {
+    fn of(params: &[(&str, String)]) -> Self {
+        let text = |wanted: &str| params.iter().find(|(name, _)| name.eq_ignore_ascii_case(wanted)).map(|(_, text)| text);
+        let listed = text("algs").map(|list| list.split_ascii_whitespace().take(MOST_ALGORITHMS).map(str::to_owned).collect::<Vec<_>>());
+        Self {
+            error: text("error").map(|code| super::text::clean_code(code)),
+            // A list of nothing says nothing.
+            algorithms: listed.filter(|listed| !listed.is_empty()),
+            or_bearer: false,
         }
     }
 }
@@ -186,6 +202,19 @@ mod tests {
             let found = Challenge::read(values.iter().copied()).unwrap();
             assert_eq!((found.demands_dpop(), found.dpop.as_ref().and_then(|dpop| dpop.error.as_deref())), (demanded, error), "{values:?}");
             assert!(!found.from_client("https://mcp.example").demands_dpop(), "a client does not decide that");
+        }
+    }
+
+    #[test]
+    fn the_algorithms_of_proofs_are_those_of_the_dpop_challenge_and_an_empty_list_is_none() {
+        for (value, algorithms) in [
+            (r#"DPoP algs="ES256 PS256""#, Some(vec!["ES256", "PS256"])),
+            (r#"Bearer, dpop error="invalid_token", ALGS=EdDSA"#, Some(vec!["EdDSA"])),
+            (r#"Bearer algs="RS256", DPoP"#, None),
+            (r#"DPoP algs=" ""#, None),
+        ] {
+            let expected = algorithms.map(|all| all.into_iter().map(str::to_owned).collect());
+            assert_eq!(Challenge::read([value]).unwrap().dpop.unwrap().algorithms, expected, "{value}");
         }
     }
 

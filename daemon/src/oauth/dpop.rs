@@ -1,5 +1,6 @@
 //! Proofs of possession (RFC 9449): a JWT for each request, signed with the key that a grant's tokens are bound to. ring signs;
-//! this file makes keys and writes the form. Always ES256, which every server that knows proofs is taken to know.
+//! this file makes keys and writes the form. Always ES256, which every server that knows proofs is taken to know
+//! if it does not list others.
 //!
 //! A key lives for one signature: it is read from the sealed text and gone when the proof is made.
 
@@ -12,6 +13,7 @@ use sha2::{Digest, Sha256};
 use url::Url;
 use zeroize::Zeroizing;
 
+use super::text::clean_within;
 use super::token;
 use crate::clock::Wall;
 use crate::secret::ProofKey;
@@ -22,6 +24,8 @@ pub const ALGORITHM: &str = "ES256";
 
 /// The longest nonce that is taken: it comes back with every proof.
 const LONGEST_NONCE: usize = 1024;
+/// The longest list of a server's algorithms that is shown, in characters.
+const LONGEST_LIST: usize = 100;
 /// How far a server's clock may be from ours before a refused proof is put down to that. Servers take proofs of the last minute or
 /// few, and some of the last seconds.
 const CLOCKS_APART: i64 = 10_000;
@@ -96,9 +100,12 @@ fn claims(facts: Facts<'_>) -> Result<Value, DpopError> {
     Ok(claims)
 }
 
-/// Whether a server that lists its algorithms takes our proofs; one that lists none is taken at its word otherwise.
-pub fn takes_ours(listed: Option<&[String]>) -> bool {
-    listed.is_none_or(|listed| listed.iter().any(|algorithm| algorithm == ALGORITHM))
+/// What a server takes that lists these algorithms and not ours; `None`: it takes our proofs, or does not say.
+pub fn other_proofs(listed: Option<&[String]>) -> Option<String> {
+    let listed = listed.filter(|listed| !listed.iter().any(|algorithm| algorithm == ALGORITHM))?;
+    let named = clean_within(&listed.join(", "), LONGEST_LIST);
+    let named = if named.is_empty() { "other algorithms" } else { &named };
+    Some(format!("proofs by {named} alone (DPoP), and ours are by {ALGORITHM}"))
 }
 
 /// Whether a text can be a nonce (section 8.1): printable ASCII without space, quotation mark and backslash.

@@ -133,7 +133,14 @@ fn a_refused_proof_is_put_down_to_the_clock_only_where_that_is_off() {
 #[test]
 fn servers_that_list_their_algorithms_must_list_ours() {
     let list = |algorithms: &[&str]| Some(algorithms.iter().map(|one| (*one).to_owned()).collect::<Vec<_>>());
-    for (listed, takes) in [(None, true), (list(&["RS256", "ES256"]), true), (list(&["RS256"]), false), (list(&[]), false)] {
-        assert_eq!(takes_ours(listed.as_deref()), takes, "{listed:?}");
+    for (listed, others) in [
+        (None, None),
+        (list(&["RS256", "ES256"]), None),
+        (list(&["RS256", "Ed\u{1b}DSA"]), Some("proofs by RS256, EdDSA alone (DPoP), and ours are by ES256")),
+        (list(&["es256"]), Some("proofs by es256 alone (DPoP), and ours are by ES256")),
+        (list(&[]), Some("proofs by other algorithms alone (DPoP), and ours are by ES256")),
+    ] {
+        assert_eq!(other_proofs(listed.as_deref()).as_deref(), others, "{listed:?}");
     }
+    assert!(other_proofs(list(&["x"; 10_000]).as_deref()).unwrap().len() < 200, "nobody reads that");
 }

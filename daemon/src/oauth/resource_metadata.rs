@@ -19,6 +19,8 @@ pub struct ProtectedResourceMetadata {
     pub scopes_supported: Option<Vec<String>>,
     /// It takes no token that is not bound to a key (RFC 9449).
     pub dpop_bound_access_tokens_required: bool,
+    /// The algorithms of proofs that it takes (RFC 9449); `None`: not told.
+    pub dpop_signing_alg_values_supported: Option<Vec<String>>,
 }
 
 /// Why metadata may not be used.
@@ -102,6 +104,9 @@ pub fn check(server: &str, response: &Response) -> Result<ProtectedResourceMetad
         authorization_servers: servers,
         scopes_supported: scopes,
         dpop_bound_access_tokens_required: members.is_true("dpop_bound_access_tokens_required"),
+        dpop_signing_alg_values_supported: members
+            .texts("dpop_signing_alg_values_supported")
+            .map(|listed| listed.into_iter().map(str::to_owned).collect()),
     })
 }
 

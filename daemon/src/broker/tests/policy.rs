@@ -250,3 +250,92 @@ async fn a_test_says_that_a_yes_to_an_interpreter_or_to_our_command_line_is_not_
         assert!(answer.reason.ends_with(&format!("you are asked {often}")), "{executable}: {}", answer.reason);
     }
 }
+
+/// A token for the relay, with its lease.
+async fn leased(house: &House, caller: &Arc<Caller>) -> Lease {
+    let request = wire::TokenRequest { wait: Some(true), ..wire::TokenRequest::for_grant("corp") };
+    house.broker.relayed(request, caller.clone()).await.unwrap().lease.unwrap()
+}
+
+#[tokio::test]
+async fn a_lease_holds_while_the_rules_would_give_the_token_without_a_question_and_costs_no_rate() {
+    let of_another = || wire::NewRule { grant: "corp:b".parse().unwrap(), ..anyone(wire::RuleAnswer::Deny) };
+    let one_a_minute = || wire::NewRule { per_minute: Some(1), ..rule(own_program(), wire::RuleAnswer::Allow) };
+    for (name, rule, expected) in [
+        ("of another grant", of_another(), Ok(())),
+        ("as much as the token is", narrow(), Ok(())),
+        ("with a rate", one_a_minute(), Ok(())),
+        ("less than the token is", wire::NewRule { scopes: Some(vec!["other".into()]), ..narrow() }, Err(ErrorCode::AccessDenied)),
+        ("about another program", wire::NewRule { subject: wire::RuleSubject::Capability, ..narrow() }, Err(ErrorCode::AccessDenied)),
+        ("that asks", anyone(wire::RuleAnswer::AskAlways), Err(ErrorCode::AccessDenied)),
+        ("a no", anyone(wire::RuleAnswer::Deny), Err(ErrorCode::AccessDenied)),
+    ] {
+        let house = house(allowing("read", true)).await;
+        told(|done| house.vault.save(expired("corp:b"), done)).await.unwrap();
+        house.broker.vault_lock().await.unwrap();
+        house.broker.vault_unlock(unlocking()).await.unwrap();
+        let (caller, _open) = myself();
+        let lease = leased(&house, &caller).await;
+        house.broker.add_rule(rule, process(1)).await.unwrap();
+        for _ in 0..3 {
+            let judged = house.broker.may_go_on(&"corp".parse().unwrap(), &caller).await;
+            assert_eq!(judged.map_err(|error| error.error), expected, "{name}");
+        }
+        assert!(house.broker.consents().await.unwrap().is_empty(), "{name}: nobody is asked");
+        if expected.is_err() {
+            assert_eq!(Err(house.broker.ended(lease, caller).await.error), expected, "{name}");
+        } else {
+            assert_eq!(asked(house.broker.clone()).await.as_deref(), Ok("at-1"), "{name}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_logout_and_a_lock_end_a_lease_and_another_login_does_not_bring_it_back() {
+    let house = house(allowing("read", true)).await;
+    let (caller, _open) = myself();
+    let lease = leased(&house, &caller).await;
+    house.broker.logout("corp".parse().unwrap(), wire::LogoutRequest { revoke: Some(false) }).await.unwrap();
+    let gone = house.broker.ended(lease.clone(), caller.clone()).await;
+    assert!(gone.error == ErrorCode::AccessDenied && gone.to_string().contains("`corp` was logged out"), "{gone}");
+    let brought = r#"{"access_token":"whatever","scopes":["read"]}"#;
+    house.broker.add_token("corp".parse().unwrap(), serde_json::from_str(brought).unwrap()).await.unwrap();
+    assert_eq!(house.broker.ended(lease, caller.clone()).await.error, ErrorCode::AccessDenied);
+
+    let lease = leased(&house, &caller).await;
+    house.broker.vault_lock().await.unwrap();
+    assert_eq!(house.broker.ended(lease, caller).await.error, ErrorCode::VaultLocked);
+}
+
+#[tokio::test]
+async fn a_lease_by_a_yes_ends_when_the_yes_is_taken_back() {
+    let house = house(allowing("read", true)).await;
+    house.broker.add_rule(anyone(wire::RuleAnswer::AskOnce), process(1)).await.unwrap();
+    let (caller, _open) = myself();
+    let word = async {
+        let id = id_of_question(&house).await;
+        yes(&house, id).await;
+    };
+    let (lease, ()) = tokio::join!(leased(&house, &caller), word);
+    let consent = loop {
+        if let Some(consent) = house.broker.policy().await.unwrap().consents.pop() {
+            break consent.id;
+        }
+        tokio::task::yield_now().await;
+    };
+    house.broker.may_go_on(&"corp".parse().unwrap(), &caller).await.unwrap();
+    house.broker.remove_rule(consent, process(1)).await.unwrap();
+    let taken_back = house.broker.ended(lease, caller).await.to_string();
+    assert!(taken_back.contains("you must allow") && taken_back.contains("anew"), "{taken_back}");
+}
+
+#[tokio::test]
+async fn a_lease_by_a_rule_ends_with_the_rules_time() {
+    let house = house(allowing("read", true)).await;
+    let (caller, _open) = myself();
+    let (lease, started) = (leased(&house, &caller).await, std::time::Instant::now());
+    let for_a_moment = wire::NewRule { expires_in: Some(1), ..rule(own_program(), wire::RuleAnswer::Allow) };
+    house.broker.add_rule(for_a_moment, process(1)).await.unwrap();
+    assert_eq!(house.broker.ended(lease, caller).await.error, ErrorCode::AccessDenied);
+    assert!(started.elapsed() > Duration::from_millis(900), "and not before: {:?}", started.elapsed());
+}

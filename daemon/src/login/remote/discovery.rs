@@ -6,6 +6,7 @@ use mcp_auth_proto::{ErrorBody, GrantName};
 use super::{Plan, Remote, failure};
 use crate::login::discovery as of_provider;
 use crate::oauth::challenge::Challenge;
+use crate::oauth::dpop;
 use crate::oauth::metadata::{self, AuthorizationServerMetadata, MetadataError};
 use crate::oauth::resource_metadata::{self, ProtectedResourceMetadata, ResourceMetadataError};
 use crate::provider::Provider;
@@ -22,6 +23,8 @@ pub(super) struct Found {
     pub(super) supported: Option<Vec<String>>,
     /// Tokens must be bound to a key.
     pub(super) demands_dpop: bool,
+    /// What proofs it takes, where ours are not among them.
+    pub(super) other_proofs: Option<String>,
     /// The authorization server.
     pub(super) metadata: AuthorizationServerMetadata,
 }
@@ -42,6 +45,7 @@ pub(super) async fn find(plan: &Plan, remote: &Remote, transport: &dyn Transport
     let door = knock(name, remote, transport).await?;
     let told = if let Door::Closed(challenge) = &door { challenge.clone() } else { Challenge::default() };
     let by_challenge = told.demands_dpop();
+    let other_proofs = dpop::other_proofs(told.dpop.and_then(|dpop| dpop.algorithms).as_deref());
     let challenged = remote.challenge.as_ref().and_then(|challenge| challenge.scopes.clone()).or(told.scopes);
     match resource((name, &remote.server), told.resource_metadata.as_deref(), transport).await? {
         Some(resource) => {
@@ -51,13 +55,14 @@ pub(super) async fn find(plan: &Plan, remote: &Remote, transport: &dyn Transport
             let metadata = fetched.map_err(|error| failure::in_our_words(error, name))?;
             usable((plan, remote), &metadata)?;
             let demands_dpop = by_challenge || resource.dpop_bound_access_tokens_required;
+            let other_proofs = dpop::other_proofs(resource.dpop_signing_alg_values_supported.as_deref()).or(other_proofs);
             let (resource, supported) = (Some(resource.resource), resource.scopes_supported);
-            Ok(Found { resource, challenged, supported, demands_dpop, metadata })
+            Ok(Found { resource, challenged, supported, demands_dpop, other_proofs, metadata })
         }
         None if matches!(door, Door::Closed(_)) => {
             let metadata = of_an_old_server(name, &remote.server, transport).await?;
             usable((plan, remote), &metadata)?;
-            Ok(Found { resource: None, challenged, supported: None, demands_dpop: by_challenge, metadata })
+            Ok(Found { resource: None, challenged, supported: None, demands_dpop: by_challenge, other_proofs, metadata })
         }
         None => Err(failure::no_login(name, &remote.server, matches!(door, Door::Open))),
     }

@@ -51,6 +51,10 @@ pub(super) fn bind(name: &GrantName, error: &BindError) -> ErrorBody {
     shared::bind(name, error)
 }
 
+pub(super) fn no_proof(name: &GrantName, who: &str, other: &str) -> ErrorBody {
+    shared::no_proof(name, who, other)
+}
+
 /// The server answers something that is neither a challenge nor an answer.
 pub(super) fn server_status(name: &GrantName, status: u16) -> ErrorBody {
     ErrorBody::new(ErrorCode::ProviderUnreachable, format!("cannot log in at {name}: the server answered with status {status}"))

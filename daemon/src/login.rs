@@ -72,7 +72,7 @@ pub async fn look(provider: &Provider, transport: &dyn Transport) -> Result<(), 
     let grant =
         provider.name.parse().map_err(|_| ErrorBody::new(ErrorCode::InternalError, "the provider has a name that no grant can have"))?;
     match provider.server.as_deref().filter(|_| provider.issuer.is_none()) {
-        Some(server) => remote::authorization_servers((&grant, server), None, transport).await.map(|_| ()),
+        Some(server) => remote::look((&grant, server), provider, transport).await,
         None => discovery::find((&grant, provider), transport).await.map(|_| ()),
     }
 }

@@ -38,6 +38,8 @@ pub struct Provider {
     pub preset: Option<String>,
     /// The URL of the remote MCP server that it stands for, byte for byte: its authorization server is discovered at each login.
     pub server: Option<String>,
+    /// The issuer that must be its authorization server, byte for byte; `None`: whichever the server names.
+    pub authorization_server: Option<String>,
     /// Whether that server may name hosts in private networks.
     pub allow_private: bool,
     /// The issuer, byte for byte; its metadata is discovered when endpoints are missing.
@@ -76,6 +78,7 @@ impl Provider {
             configured: false,
             preset: None,
             server: None,
+            authorization_server: None,
             allow_private: false,
             issuer: None,
             endpoints: Endpoints::default(),
@@ -168,6 +171,8 @@ impl Provider {
             missing: self.missing(has_secret),
             title: preset.map(|preset| preset.title().to_owned()),
             resource: self.server.clone(),
+            authorization_server: self.authorization_server.clone(),
+            unbound_secret: self.has_unbound_secret(has_secret),
             base_url_example: preset.filter(|_| self.lacks_server()).and_then(Preset::base_url_example).map(str::to_owned),
             flows: self.flows(),
             needs_client_secret: self.needs_client_secret(),
@@ -225,6 +230,18 @@ impl Provider {
             && self.endpoints.refresh == definition.refresh_endpoint
             && unmoved(&self.endpoints.revocation, &definition.revocation_endpoint)
             && unmoved(&self.endpoints.userinfo, &definition.userinfo_endpoint)
+    }
+
+    /// Whether this issuer may be the remote server's authorization server, as far as the config says.
+    pub fn may_be_at(&self, issuer: Option<&str>) -> bool {
+        self.authorization_server.is_none() || self.authorization_server.as_deref() == issuer
+    }
+
+    /// Whether a first login would show a secret to whichever authorization server the remote server names. A private key is
+    /// shown to nobody.
+    fn has_unbound_secret(&self, in_vault: bool) -> bool {
+        let shown = !matches!(self.quirks.client_auth, Some(ClientAuth::None | ClientAuth::PrivateKeyJwt));
+        self.server.is_some() && self.authorization_server.is_none() && shown && self.has_client_secret(in_vault)
     }
 
     fn has_device_flow_without_secret(&self) -> bool {
@@ -359,6 +376,26 @@ mod tests {
         let summary = configured("github", command).summary(false);
         assert!(summary.has_client_secret && summary.missing.is_empty());
         assert_eq!(summary.redirect_uri, "http://127.0.0.1/callback");
+    }
+
+    #[test]
+    fn a_secret_is_unbound_where_a_remote_server_alone_says_who_is_shown_it() {
+        let server = "server = 'https://mcp.corp.example/mcp'\nclient_id = 'x'\n";
+        let command = format!("{server}client_secret_command = ['pass', 'corp']\n");
+        let bound = "authorization_server = 'https://corp.example'";
+        for (table, in_vault, unbound) in [
+            (server.to_owned(), false, false),
+            (server.to_owned(), true, true),
+            (command.clone(), false, true),
+            (format!("{command}{bound}"), false, false),
+            (format!("{command}client_auth = 'private_key_jwt'"), false, false),
+            ("issuer = 'https://corp.example'".to_owned(), true, false),
+        ] {
+            assert_eq!(configured("corp", &table).summary(in_vault).unbound_secret, unbound, "{table}");
+        }
+        let bound = configured("corp", &format!("{server}{bound}"));
+        assert!(bound.may_be_at(Some("https://corp.example")) && !bound.may_be_at(Some("https://corp.example/")) && !bound.may_be_at(None));
+        assert!(configured("corp", server).may_be_at(None));
     }
 
     #[test]

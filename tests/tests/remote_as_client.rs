@@ -8,6 +8,8 @@ use std::process::Command;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use mcp_auth_proto::LoginEvent;
+use mcp_auth_tests::rogue::{Rogue, Rules};
 use mcp_auth_tests::{
     Asked, CLIENT_SECRET, McpServer, RemoteServer, Reply, Room, Server, StdioServer, node, now_ms, older, post_json, wait_until,
 };
@@ -208,6 +210,71 @@ fn what_a_rule_closes_is_not_to_be_had_under_another_name() {
     }
     assert_eq!(asked_for(&server), asked, "nothing was asked for");
     assert!(server.is_active(&daemon.token("corp:open")), "what is there already is not touched");
+}
+
+#[test]
+fn a_configured_secret_is_shown_to_the_authorization_server_of_the_config_and_another_hears_of_nobody() {
+    let (server, evil) = (Server::with_lifetime(300), Rogue::start(Rules::strict(Duration::from_secs(300))));
+    let (mcp, room) = (McpServer::start(&evil.issuer()), headless(""));
+    let path = file(&room, "secret", CLIENT_SECRET);
+    let naming = |issuers: &[&str]| mcp.describe(|metadata| metadata["authorization_servers"] = json!(issuers));
+    let table = format!(
+        "[providers.corp]\nserver = \"{}\"\nflow = \"client_credentials\"\nclient_id = \"machine\"\n\
+         client_secret_command = [\"cat\", \"{path}\"]\n",
+        mcp.url()
+    );
+    let bound_to = |issuer: &str| room.write_config(&format!("{table}authorization_server = \"{issuer}\"\n"));
+    room.write_config(&table);
+    let daemon = room.start();
+    let warned = room.ctl(&["doctor"]).stdout;
+    assert!(warned.contains("corp: a first login shows its client secret to whomever the server names"), "{warned}");
+    assert!(warned.contains("set authorization_server under [providers.corp]"), "{warned}");
+
+    bound_to(server.issuer());
+    room.ctl(&["reload"]).ok();
+    let said = format!("its authorization server must be {}, and the server names {}", server.issuer(), evil.issuer());
+    let told = room.ctl(&["login", "corp"]).fails_with(1).says(&said);
+    assert!(told.stderr.contains("change authorization_server under [providers.corp] in config.toml"), "{told:?}");
+    let checked = room.ctl(&["doctor"]).stdout;
+    assert!(checked.contains(&said) && !checked.contains("shows its client secret"), "{checked}");
+    let mut client = StdioServer::bridge(&room, &["corp"]);
+    let error = client.initialize()["error"].clone();
+    assert!(error["message"].as_str().unwrap().contains(&said), "{error}");
+    client.end();
+    room.ctl(&["login", "corp", "--authorization-server", &evil.issuer()]).fails_with(1).says("the config says");
+
+    naming(&[&evil.issuer(), server.issuer()]);
+    room.ctl(&["login", "corp"]).ok();
+    assert!(server.is_active(&daemon.token("corp")), "it is one of those that the server names");
+    let asked = asked_for(&server);
+    naming(&[&evil.issuer()]);
+    let challenge = "Bearer error=\"insufficient_scope\", scope=\"mcp:write\"";
+    for request in [
+        json!({ "provider": "corp" }),
+        json!({ "provider": "corp", "challenge": challenge, "unprompted": true, "unattended": true }),
+        json!({ "provider": "corp", "account": "second" }),
+    ] {
+        let LoginEvent::Failed { error } = daemon.start_login(&request).last() else { panic!("{request} has brought tokens") };
+        assert!(error.error_description.contains(&said), "{request}: {error}");
+    }
+    bound_to(&evil.issuer());
+    room.ctl(&["reload"]).ok();
+    room.ctl(&["token", "corp"]).fails_with(3);
+    room.ctl(&["refresh", "corp"]).fails_with(3);
+    bound_to(server.issuer());
+    room.ctl(&["reload"]).ok();
+    room.ctl(&["logout", "corp"]).ok();
+    room.ctl(&["login", "corp"]).fails_with(1).says(&said);
+
+    // The same without a config.
+    let url = mcp.url();
+    let by_url =
+        [&["login", &url, "--name", "other", "--authorization-server", server.issuer()][..], &by_secret("machine", &path)].concat();
+    let told = room.ctl(&by_url).fails_with(1).says("its authorization server must be");
+    assert!(told.stderr.contains("name the new one by --authorization-server"), "{told:?}");
+    assert_eq!((evil.seen().requests.len(), asked_for(&server)), (0, asked), "nobody was asked for anything");
+    naming(&[server.issuer()]);
+    room.ctl(&by_url).ok();
 }
 
 // ---- the bridge ----

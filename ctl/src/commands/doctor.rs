@@ -8,7 +8,7 @@ mod redact;
 
 use std::time::Duration;
 
-use mcp_auth_proto::{Client, GrantSummary, Notifications, ProviderReach, Status, VaultState};
+use mcp_auth_proto::{Client, GrantSummary, Notifications, ProviderReach, ProviderSummary, Status, VaultState};
 use serde::Serialize;
 
 use self::redact::Redactor;
@@ -145,6 +145,8 @@ struct Told {
     /// `None` while the vault is locked.
     grants: Option<Vec<GrantSummary>>,
     reaches: Result<Vec<ProviderReach>, Failure>,
+    /// Remote servers that say themselves who is shown the client secret.
+    unbound: Vec<ProviderSummary>,
     /// `None`: the daemon is older than the question.
     notifications: Option<Notifications>,
 }
@@ -155,6 +157,7 @@ impl<'a> Found<'a> {
         let service = service::state(client);
         let daemon = settled_status(client).map_err(Failure::from).map(|status| Told {
             reaches: client.doctor().map_err(Failure::from),
+            unbound: client.providers().unwrap_or_default().into_iter().filter(|provider| provider.unbound_secret).collect(),
             notifications: client.notifications().ok(),
             grants: if status.vault.state == VaultState::Unlocked { client.grants().ok() } else { None },
             status,
@@ -169,6 +172,7 @@ impl<'a> Found<'a> {
             checks.extend(told.logins());
             checks.extend(told.network(&self.network));
             checks.extend(told.providers());
+            checks.extend(told.unbound.iter().map(|provider| told.unbound(provider)));
             checks.extend(told.clock());
             checks.extend(self.issuer());
             checks.extend(told.relay());

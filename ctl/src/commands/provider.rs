@@ -220,6 +220,7 @@ fn description(provider: &ProviderSummary) -> String {
     let mut text = vec![format!("name: {}{title}", field(&provider.name))];
     if let Some(url) = &provider.resource {
         text.push(format!("remote MCP server: {}", field(url)));
+        text.extend(provider.authorization_server.as_ref().map(|issuer| format!("authorization server: {}", field(issuer))));
     } else {
         facts(provider, &mut text);
     }

@@ -47,6 +47,8 @@ pub(super) struct Running {
     caller: Arc<Caller>,
     /// The remote server that it is at.
     pub(super) server: Option<String>,
+    /// The issuer that it must be at.
+    authorization_server: Option<String>,
     scopes: Vec<String>,
     /// Nobody logs in: the client asks for itself.
     by_client: bool,
@@ -237,7 +239,8 @@ impl Core {
         let alone = |running: &Running| running.by_hand || plan.by_hand.is_some() || given;
         let same = |running: &Running| {
             let same_way = running.by_client == by_client && running.by_token == by_token;
-            running.grant == *grant && running.scopes == plan.scopes && same_way && !alone(running)
+            let same_place = running.grant == *grant && running.authorization_server == issuer_of(plan);
+            same_place && running.scopes == plan.scopes && same_way && !alone(running)
         };
         self.logins.running.iter().find(|(_, running)| same(running)).map(|(id, _)| id.clone())
     }
@@ -253,6 +256,7 @@ impl Core {
         };
         let (scopes, by_hand) = (plan.scopes.clone(), plan.by_hand.is_some());
         let server = plan.remote.as_ref().map(|remote| remote.server.clone());
+        let authorization_server = issuer_of(&plan);
         let by_client = by_client::is_wanted(plan.flow, &plan.provider);
         let by_token = token_of(&plan);
         let errand = async move {
@@ -271,6 +275,7 @@ impl Core {
             grant,
             caller,
             server,
+            authorization_server,
             scopes,
             by_client,
             by_token,
@@ -462,6 +467,11 @@ fn token_of(plan: &Plan) -> Option<TokenSource> {
     plan.remote.as_ref()?.bearer.as_ref().map(|bearer| bearer.token.source())
 }
 
+/// The issuer that a login must be at.
+fn issuer_of(plan: &Plan) -> Option<String> {
+    plan.remote.as_ref()?.authorization_server.clone()
+}
+
 /// Whether a login does without a person.
 fn needs_nobody(plan: &Plan) -> bool {
     by_client::is_wanted(plan.flow, &plan.provider) || token_of(plan).is_some()
@@ -475,6 +485,7 @@ fn of_a_provider(request: &LoginRequest) -> Result<(), ErrorBody> {
         (request.client_secret.is_some(), "a client secret"),
         (request.private_key.is_some(), "a private key"),
         (request.client_metadata_url.is_some(), "a client metadata URL"),
+        (request.authorization_server.is_some(), "an authorization server"),
         (request.challenge.is_some(), "a challenge"),
         (request.assertion.is_some(), "an assertion"),
         (request.identity.is_some(), "an identity provider"),

@@ -210,6 +210,7 @@ impl Core {
             before,
             without_refresh: request.without_refresh_scopes || bearer.is_some(),
             bearer,
+            authorization_server: given::authorization_server(request, &provider)?,
             given: given::client(request)?,
             document: given::document(request)?.or(shown).or(CLIENT_METADATA_URL.map(str::to_owned)),
             registrations: self.remote.registrations.clone(),
@@ -252,7 +253,8 @@ impl Core {
             return provider.map(Cow::Borrowed);
         };
         let moved = definition.issuer.as_ref().is_some_and(|issuer| self.remote.moved.contains(&(server.clone(), issuer.clone())));
-        let provider = self.remote_provider(&definition.provider, server).filter(|_| !moved)?;
+        let there = |provider: &Provider| !moved && provider.may_be_at(definition.issuer.as_deref());
+        let provider = self.remote_provider(&definition.provider, server).filter(there)?;
         if provider.client_id.is_some() && provider.client_id != definition.client_id || !provider.identity.accepts(definition) {
             return None;
         }
@@ -299,7 +301,8 @@ impl Core {
 
     /// A person has stored another secret for a configured server's client: the grants that it holds are renewed with that one.
     pub(super) fn renew_secret(&mut self, provider: &Provider, secret: &ClientSecret) {
-        let theirs = |one: &&Definition| one.server.is_some() && one.provider == provider.name && one.client_id == provider.client_id;
+        let same = |one: &Definition| one.provider == provider.name && one.client_id == provider.client_id;
+        let theirs = |one: &&Definition| one.server.is_some() && same(one) && provider.may_be_at(one.issuer.as_deref());
         let definitions = self.grants.values().map(|grant| &grant.newest().definition).filter(theirs);
         let clients: HashSet<_> = definitions.filter_map(|one| Some((one.issuer.clone()?, one.client_id.clone()?))).collect();
         for (issuer, client_id) in clients {
@@ -409,13 +412,15 @@ fn login_hint(url: &str) -> String {
 
 /// The command that starts this login once more. A grant that is not there yet is known by its URL alone.
 fn login_command(grant: &GrantName, request: &LoginRequest, is_held: bool) -> String {
+    let bound = request.authorization_server.as_ref().map(|issuer| format!(" --authorization-server {}", quoted(issuer)));
+    let bound = bound.unwrap_or_default();
     if is_held || !is_url(&request.provider) {
-        return format!("mcp-authctl login {grant}");
+        return format!("mcp-authctl login {grant}{bound}");
     }
     let named = request.name.as_ref().map(|_| format!(" --name {}", grant.base())).unwrap_or_default();
     let account = grant.label().map(|label| format!(" --account {label}")).unwrap_or_default();
     let url = if is_plain(&request.provider) { request.provider.clone() } else { quoted(&request.provider) };
-    format!("mcp-authctl login {url}{named}{account}")
+    format!("mcp-authctl login {url}{named}{account}{bound}")
 }
 
 /// Whether a URL can stand in a command as it is.

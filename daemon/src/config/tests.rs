@@ -219,7 +219,7 @@ fn wrong_values_are_told_with_line_and_remedy() {
 #[test]
 fn the_reference_page_names_every_key_and_its_example_is_good() {
     let page = include_str!("../../../docs/config.md");
-    for (table, keys) in [("providers.corp", 57), ("network", 3), ("notifications", 1)] {
+    for (table, keys) in [("providers.corp", 58), ("network", 3), ("notifications", 1)] {
         let error = parse(&format!("[{table}]\nzzzzzzzzzzzz = 1")).unwrap_err();
         let known: Vec<_> = error.hint().unwrap().trim_start_matches("the keys here are: ").split(", ").collect();
         assert_eq!(known.len(), keys);

@@ -23,13 +23,15 @@ use crate::registration::Registration;
 use crate::secret::ClientSecret;
 use crate::transport::Transport;
 
-pub(crate) use discovery::authorization_servers;
+pub(crate) use discovery::{authorization_servers, look};
 
 /// What a login at a remote server starts from.
 #[derive(Debug)]
 pub struct Remote {
     /// The server's URL, byte for byte as a person gave it.
     pub server: String,
+    /// The issuer that must be its authorization server; `None`: whichever the server names.
+    pub authorization_server: Option<String>,
     /// The challenge that led to this login, as far as it is believed.
     pub challenge: Option<Challenge>,
     /// Whether that challenge came to this daemon itself, so that the server need not be asked again.

@@ -125,9 +125,10 @@ fn honest() -> World {
         .registering(json!({}))
 }
 
-fn remote() -> Remote {
+pub(super) fn remote() -> Remote {
     Remote {
         server: SERVER.into(),
+        authorization_server: None,
         challenge: None,
         challenged_by_server: false,
         asked: None,
@@ -146,7 +147,7 @@ fn given(id: &str, secret: Option<&str>, auth: Option<ClientAuth>) -> Option<Giv
     Some(Given { id: id.into(), secret: secret.map(|secret| ClientSecret::new(secret.into())), auth })
 }
 
-fn plan(remote: Remote) -> Plan {
+pub(super) fn plan(remote: Remote) -> Plan {
     Plan {
         grant: "mcp.example".parse().unwrap(),
         provider: Provider { server: Some(remote.server.clone()), ..Provider::unknown("mcp.example") },
@@ -402,6 +403,52 @@ async fn a_client_of_one_issuer_is_never_shown_to_another() {
     assert!(!opened.params.contains_key("scope"), "what was asked of the old server is not asked of the new one");
     opened.answer("code=c-1").await;
     assert_eq!(login.end.await.unwrap().unwrap().definition.issuer.as_deref(), Some(other));
+}
+
+#[tokio::test]
+async fn a_login_that_must_be_at_one_authorization_server_asks_no_other_for_anything() {
+    const EVIL: &str = "https://evil.example";
+    let naming = |servers: Value| honest().with(PRM, 200, resource(json!({ "authorization_servers": servers })));
+    let bound = |issuer: &str| Remote { authorization_server: Some(issuer.into()), given: given("mine", Some("hush"), None), ..remote() };
+    // The one among several, though a grant was made at another since.
+    let before = Some(Before { issuer: Some(EVIL.into()), client_id: None, scopes: Vec::new(), bound: false });
+    let (outcome, _, _, world) = start(naming(json!([EVIL, ISSUER])), plan(Remote { before, ..bound(ISSUER) })).finished().await;
+    assert_eq!(outcome.definition.issuer.as_deref(), Some(ISSUER));
+    assert!(world.urls().iter().all(|url| !url.contains("evil")), "{:?}", world.urls());
+    // None of them, told by whatever the server challenges with, for a person and for a client that asks for itself.
+    let prm = "https://mcp.example/prm";
+    let challenge = format!("Bearer resource_metadata=\"{prm}\", scope=\"more\"");
+    let told = || honest().door(401, &challenge).with(prm, 200, resource(json!({ "authorization_servers": [EVIL] })));
+    for (flow, world) in [(None, naming(json!([EVIL]))), (None, told()), (Some(LoginFlow::ClientCredentials), told())] {
+        let login = start(world, Plan { flow, ..plan(bound(ISSUER)) });
+        let world = login.world.clone();
+        let error = login.refused().await;
+        assert!(error.error_description.contains("must be https://as.example/tenant1, and the server names https://evil"), "{error}");
+        assert_eq!(world.urls().len(), 2, "the server and its own metadata: {:?}", world.urls());
+    }
+    // A server of the first version is its own, by one of two spellings.
+    let root = "https://mcp.example/.well-known/oauth-authorization-server";
+    for (wanted, named, asked) in
+        [("https://mcp.example/", "https://mcp.example/", 1), ("https://mcp.example", "https://mcp.example/", 1), (ISSUER, ISSUER, 0)]
+    {
+        let mut world = honest().with(root, 200, metadata(json!({ "issuer": named })));
+        world.pages.remove(PRM);
+        let mut login = start(world, plan(bound(wanted)));
+        assert_eq!(login.opened().await.is_some(), wanted == named && asked == 1, "{wanted}");
+        assert_eq!(login.world.asked(root), asked, "{wanted}");
+        login.end.abort();
+    }
+}
+
+#[tokio::test]
+async fn the_config_says_of_which_issuer_a_client_is_though_it_was_shown_to_another() {
+    let registrations = vec![Registration::given("https://evil.example", "mine", None, NOW)];
+    let bound = Remote { authorization_server: Some(ISSUER.into()), registrations, ..remote() };
+    let mut plan = plan(bound);
+    plan.provider.client_id = Some("mine".into());
+    plan.provider.authorization_server = Some(ISSUER.into());
+    let (_, opened, kept, _) = start(honest(), plan).finished().await;
+    assert_eq!((opened.params["client_id"].as_str(), kept[0].issuer.as_str()), ("mine", ISSUER));
 }
 
 #[tokio::test]

@@ -296,7 +296,11 @@ fn discovered(config: &Table) -> Result<(), Wrong> {
     ];
     if let Some((key, value)) = fixed.into_iter().find_map(|(key, value)| Some((key, value.as_ref()?))) {
         let what = format!("`{key}` means nothing beside `server`, whose authorization server is discovered");
-        return Err(Wrong::table(what, "remove one of the two").at(value.span()));
+        let hint = match key {
+            "issuer" => "write `authorization_server` to say which one it must be",
+            _ => "remove one of the two",
+        };
+        return Err(Wrong::table(what, hint).at(value.span()));
     }
     match config.flow.as_ref().filter(|flow| *flow.get_ref() == Flow::DeviceCode) {
         Some(flow) => {

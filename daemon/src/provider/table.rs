@@ -32,6 +32,7 @@ pub struct Table {
     pub(super) base_url: Text,
     pub(super) api_base_url: Text,
     pub(super) server: Text,
+    pub(super) authorization_server: Text,
     pub(super) allow_private: Option<Spanned<bool>>,
     pub(super) issuer: Text,
     pub(super) authorization_endpoint: Text,
@@ -121,6 +122,7 @@ impl Table {
             base_url: self.base_url.or(below.base_url),
             api_base_url: self.api_base_url.or(below.api_base_url),
             server: self.server.or(below.server),
+            authorization_server: self.authorization_server.or(below.authorization_server),
             allow_private: self.allow_private.or(below.allow_private),
             issuer: self.issuer.or(below.issuer),
             authorization_endpoint: self.authorization_endpoint.or(below.authorization_endpoint),
@@ -182,6 +184,7 @@ impl Table {
         one("base_url", &self.base_url, check::issuer)?;
         one("api_base_url", &self.api_base_url, check::issuer)?;
         one("server", &self.server, check::endpoint)?;
+        one("authorization_server", &self.authorization_server, check::issuer)?;
         one("issuer", &self.issuer, check::issuer)?;
         one("authorization_endpoint", &self.authorization_endpoint, check::endpoint)?;
         one("token_endpoint", &self.token_endpoint, check::endpoint)?;
@@ -222,6 +225,7 @@ impl Table {
             configured: false,
             preset: preset.map(str::to_owned),
             server: text(self.server),
+            authorization_server: text(self.authorization_server),
             allow_private: self.allow_private.is_some_and(Spanned::into_inner),
             issuer: text(self.issuer),
             endpoints: Endpoints {

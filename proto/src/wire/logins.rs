@@ -55,6 +55,10 @@ pub struct LoginRequest {
     /// For a remote MCP server: the URL of a client metadata document, shown where the authorization server takes one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub client_metadata_url: Option<String>,
+    /// For a remote MCP server: the issuer that must be its authorization server, byte for byte; absent: the one that the config
+    /// says, else whichever the server names.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub authorization_server: Option<String>,
     /// For a remote MCP server: the JWT that takes the place of a login (RFC 7523 section 2.1).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub assertion: Option<TokenSource>,

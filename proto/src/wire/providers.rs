@@ -53,6 +53,12 @@ pub struct ProviderSummary {
     /// The remote MCP server that it stands for: listed, and not yet logged in to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resource: Option<String>,
+    /// The issuer that must be its authorization server; absent: whichever it names.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub authorization_server: Option<String>,
+    /// A first login would show the client secret to whichever authorization server the remote MCP server names.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub unbound_secret: bool,
     /// What a base URL looks like, where `base_url` is missing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub base_url_example: Option<String>,

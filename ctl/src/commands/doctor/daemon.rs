@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use mcp_auth_proto::{GrantState, GrantSummary, NetworkStatus, Notifications, ProviderReach, RelayStatus, VaultState};
+use mcp_auth_proto::{GrantState, GrantSummary, NetworkStatus, Notifications, ProviderReach, ProviderSummary, RelayStatus, VaultState};
 
 use super::machine::is_open;
 use super::{Check, Level, Told};
@@ -87,6 +87,19 @@ impl Told {
                 vec![Check::new("provider", Level::Warning, format!("mcp-authd could not ask: {failure}")).safe("could not be asked")]
             }
         }
+    }
+
+    /// A client secret that goes wherever a remote server says.
+    pub(super) fn unbound(&self, provider: &ProviderSummary) -> Check {
+        let name = &provider.name;
+        let mut grants = self.grants.iter().flatten().filter(|grant| grant.provider == *name && grant.server == provider.resource);
+        let now = grants.find_map(|grant| grant.issuer.as_ref()).map(|issuer| format!(" (its logins are at {issuer} now)"));
+        Check::new("provider", Level::Warning, format!("{name}: a first login shows its client secret to whomever the server names"))
+            .safe("a first login shows a client secret to whomever a remote server names")
+            .hint(format!(
+                "set authorization_server under [providers.{name}] in config.toml{}, then `mcp-authctl reload`",
+                now.unwrap_or_default()
+            ))
     }
 
     /// `None`: the relay has no port.

@@ -25,7 +25,7 @@ pub(super) struct RemoteArgs {
     client_secret_stdin: bool,
 }
 
-/// A client that was registered by hand. Secrets come from files: arguments are public
+/// A client that was registered by hand, and where. Secrets come from files: arguments are public
 #[derive(Debug, clap::Args)]
 pub(crate) struct ClientArgs {
     /// The client id that the provider, or the server's authorization server, gave you; it is kept
@@ -40,6 +40,9 @@ pub(crate) struct ClientArgs {
     /// With a URL: the client metadata document to show where the authorization server takes one
     #[arg(long, value_name = "URL")]
     client_metadata_url: Option<String>,
+    /// With a URL: the issuer that must be the server's authorization server; the login fails where the server names another
+    #[arg(long, value_name = "ISSUER")]
+    authorization_server: Option<String>,
 }
 
 impl ClientArgs {
@@ -51,6 +54,7 @@ impl ClientArgs {
         request.client_secret = read(&self.client_secret_file, "the client secret")?;
         request.private_key = read(&self.private_key_file, "the private key")?;
         request.client_metadata_url.clone_from(&self.client_metadata_url);
+        request.authorization_server.clone_from(&self.authorization_server);
         Ok(())
     }
 }

@@ -1,11 +1,12 @@
-//! What a person gives with a login at a remote server: a client, and the address of a document about it. Checked before anything
-//! is asked of anybody.
+//! What a person gives with a login at a remote server: a client, the address of a document about it, and the issuer that it must be
+//! at. Checked before anything is asked of anybody.
 
 use mcp_auth_proto::{ErrorBody, ErrorCode, LoginRequest, Secret};
 
 use crate::login::remote::Given;
 use crate::oauth::assertion::{self, AssertionError};
-use crate::provider::{ClientAuth, check};
+use crate::oauth::text::clean;
+use crate::provider::{ClientAuth, Provider, check};
 use crate::secret::ClientSecret;
 use crate::transport;
 
@@ -30,6 +31,23 @@ pub(super) fn document(request: &LoginRequest) -> Result<Option<String>, ErrorBo
     let Some(document) = &request.client_metadata_url else { return Ok(None) };
     let fits = transport::check_url(document).is_ok_and(|url| url.scheme() == "https" && url.path() != "/" && url.fragment().is_none());
     if fits { Ok(Some(document.clone())) } else { Err(invalid("the client metadata URL is not an https URL with a path")) }
+}
+
+/// The issuer that the login must be at. No program leads a login past what the config says.
+pub(super) fn authorization_server(request: &LoginRequest, provider: &Provider) -> Result<Option<String>, ErrorBody> {
+    let (asked, configured) = (&request.authorization_server, &provider.authorization_server);
+    if let Some(asked) = asked {
+        check::issuer(asked).map_err(|fault| invalid(format!("the issuer of the authorization server {}", fault.what)))?;
+    }
+    match (asked, configured) {
+        (Some(asked), Some(configured)) if asked != configured => {
+            let name = &provider.name;
+            let sentence = format!("the config says that the authorization server of `{name}` is {}", clean(configured));
+            Err(ErrorBody::new(ErrorCode::Conflict, sentence)
+                .hint(format!("leave --authorization-server out, or change authorization_server under [providers.{name}] in config.toml")))
+        }
+        _ => Ok(asked.clone().or_else(|| configured.clone())),
+    }
 }
 
 fn secret(given: &Secret) -> Result<ClientSecret, ErrorBody> {
@@ -87,5 +105,22 @@ mod tests {
         assert!(client(&request("", "", "")).unwrap().is_none());
         let given = client(&request("c", " hush\n", "")).unwrap().unwrap();
         assert_eq!((given.id.as_str(), given.secret.unwrap().expose().as_str(), given.auth), ("c", "hush", None));
+    }
+
+    #[test]
+    fn a_request_may_name_the_issuer_where_the_config_says_nothing_else() {
+        let text = |text: &str| (!text.is_empty()).then(|| text.to_owned());
+        let at = |asked: &str, configured: &str| {
+            let request = LoginRequest { authorization_server: text(asked), ..LoginRequest::default() };
+            authorization_server(&request, &Provider { authorization_server: text(configured), ..Provider::unknown("corp") })
+        };
+        for (asked, configured, found) in [("", "", ""), ("https://a", "", "https://a"), ("", "https://a", "https://a")] {
+            assert_eq!(at(asked, configured), Ok(text(found)), "{asked} {configured}");
+        }
+        assert_eq!(at("https://a", "https://a"), Ok(text("https://a")));
+        for (asked, said) in [("https://a/", "the authorization server of `corp` is https://a"), ("http://a", "only https is allowed")] {
+            let error = at(asked, "https://a").unwrap_err();
+            assert!(error.error_description.contains(said) && error.hint.is_some(), "{asked}: {error}");
+        }
     }
 }

@@ -28,6 +28,10 @@ fn values_of_more_than_one_form_are_told_what_they_may_be() {
         ),
         ("ca_file = 'ca.pem'", "`ca_file` must be an absolute path\nhint: `~` and variables are not expanded here"),
         ("allow_private = true", "`allow_private` means something only beside `server`\nhint: give `server` too, or remove it"),
+        (
+            "authorization_server = 'https://b.example'",
+            "`authorization_server` means something only beside `server`\nhint: give `server` too, or write `issuer` in its place",
+        ),
         ("verified = true", "unknown key `verified` in [providers.corp]"),
     ];
     for (line, expected) in table {
@@ -147,8 +151,11 @@ fn a_list_of_ports_is_shown_as_redirect_uris_and_filled_into_the_steps() {
 #[test]
 fn a_remote_server_stands_alone_since_the_rest_is_discovered() {
     let server = "[providers.corp]\nserver = 'https://mcp.corp.example/mcp'\n";
-    let good = parse(&format!("{server}allow_private = true\nclient_id = 'x'\nscopes = ['a']")).unwrap();
+    let issuer = "authorization_server = 'https://login.corp.example/'\n";
+    let good = parse(&format!("{server}{issuer}allow_private = true\nclient_id = 'x'\nscopes = ['a']")).unwrap();
     let provider = good.provider("corp").unwrap();
+    assert_eq!(provider.authorization_server.as_deref(), Some("https://login.corp.example/"), "byte for byte");
+    assert!(complaint(&format!("{server}authorization_server = 'http://a.example'")).contains("`authorization_server` uses http"));
     assert_eq!((provider.server.as_deref(), provider.allow_private), (Some("https://mcp.corp.example/mcp"), true));
     for line in
         ["issuer = 'https://a.example'", "token_endpoint = 'https://a.example/t'", "preset = 'gitlab'", "base_url = 'https://a.example'"]

@@ -97,7 +97,9 @@ impl Desk<'_> {
         let Some(Given { id, secret, auth }) = self.remote.given.clone().or(configured) else {
             return Ok(self.earlier().map(|earlier| (earlier.clone(), false)));
         };
-        if let Some(other) = registration::foreign_issuer(known, issuer, &id) {
+        // Where the config says whose client it is, what was shown to another before says nothing.
+        let said = self.plan.provider.authorization_server.is_some();
+        if let Some(other) = registration::foreign_issuer(known, issuer, &id).filter(|_| !said) {
             return Err(failure::other_issuer(&self.plan.grant, &id, (other, issuer)));
         }
         let before = registration::find(known, issuer, &id).filter(|before| before.origin == Origin::Given && secret.is_none());

@@ -49,7 +49,7 @@ pub(super) async fn find(plan: &Plan, remote: &Remote, transport: &dyn Transport
     let challenged = remote.challenge.as_ref().and_then(|challenge| challenge.scopes.clone()).or(told.scopes);
     match resource((name, &remote.server), told.resource_metadata.as_deref(), transport).await? {
         Some(resource) => {
-            let issuer = choose(&resource.authorization_servers, remote);
+            let issuer = choose((plan, remote), &resource.authorization_servers)?.clone();
             let provider = Provider { issuer: Some(issuer), ..plan.provider.clone() };
             let fetched = of_provider::fetch((name, &provider), transport).await;
             let metadata = fetched.map_err(|error| failure::in_our_words(error, name))?;
@@ -60,7 +60,7 @@ pub(super) async fn find(plan: &Plan, remote: &Remote, transport: &dyn Transport
             Ok(Found { resource, challenged, supported, demands_dpop, other_proofs, metadata })
         }
         None if matches!(door, Door::Closed(_)) => {
-            let metadata = of_an_old_server(name, &remote.server, transport).await?;
+            let metadata = of_an_old_server((plan, remote), transport).await?;
             usable((plan, remote), &metadata)?;
             Ok(Found { resource: None, challenged, supported: None, demands_dpop: by_challenge, other_proofs, metadata })
         }
@@ -76,6 +76,14 @@ pub(crate) async fn authorization_servers(
 ) -> Result<Option<Vec<String>>, ErrorBody> {
     let place = challenge.and_then(|challenge| challenge.resource_metadata.as_deref());
     Ok(resource(server, place, transport).await?.map(|found| found.authorization_servers))
+}
+
+/// Whether a configured server says of itself what a login needs.
+pub(crate) async fn look((name, server): (&GrantName, &str), provider: &Provider, transport: &dyn Transport) -> Result<(), ErrorBody> {
+    match (authorization_servers((name, server), None, transport).await?, &provider.authorization_server) {
+        (Some(named), Some(wanted)) => named_among(&named, wanted, (name, provider)).map(|_| ()),
+        _ => Ok(()),
+    }
 }
 
 /// Asks as a client without a token does, unless the daemon has just seen what is answered then. A server that does not take
@@ -142,14 +150,22 @@ async fn get(name: &GrantName, url: String, transport: &dyn Transport) -> Result
     transport.send(request).await.map_err(|error| failure::unreachable(name, &error))
 }
 
-/// Of several authorization servers the one that the grant is from, else one that knows us, else the first (RFC 9728
-/// section 7.6).
-fn choose(servers: &[String], remote: &Remote) -> String {
+/// Of several authorization servers the one that it must be; else the one that the grant is from, one that knows us, or the first
+/// (RFC 9728 section 7.6).
+fn choose<'a>((plan, remote): (&Plan, &Remote), servers: &'a [String]) -> Result<&'a String, ErrorBody> {
+    if let Some(wanted) = &remote.authorization_server {
+        return named_among(servers, wanted, (&plan.grant, &plan.provider));
+    }
     let before = remote.before.as_ref().and_then(|before| before.issuer.as_ref());
     let is_before = |issuer: &&String| Some(*issuer) == before;
     let knows_us = |issuer: &&String| remote.registrations.iter().any(|registration| registration.issuer == **issuer);
     let chosen = servers.iter().find(is_before).or_else(|| servers.iter().find(knows_us)).or(servers.first());
-    chosen.cloned().unwrap_or_default()
+    chosen.ok_or_else(|| failure::resource(&plan.grant, &ResourceMetadataError::Missing("authorization_servers")))
+}
+
+/// The one that it must be, byte for byte.
+fn named_among<'a>(servers: &'a [String], wanted: &str, of: (&GrantName, &Provider)) -> Result<&'a String, ErrorBody> {
+    servers.iter().find(|issuer| *issuer == wanted).ok_or_else(|| failure::other_authorization_server(of, servers, wanted))
 }
 
 /// Whether a person can be led there. A client that asks for itself, or brings a token of somebody else, is led nowhere.
@@ -163,19 +179,66 @@ fn usable((plan, remote): (&Plan, &Remote), metadata: &AuthorizationServerMetada
 
 /// MCP authorization 2025-03-26: the server is its own authorization server, by its metadata at the root of its origin, else
 /// by fixed paths.
-async fn of_an_old_server(name: &GrantName, server: &str, transport: &dyn Transport) -> Result<AuthorizationServerMetadata, ErrorBody> {
-    let origin = transport::check_url(server).map_err(|error| failure::unreachable(name, &error))?.origin().ascii_serialization();
-    let answer = get(name, format!("{origin}/.well-known/oauth-authorization-server"), transport).await?;
+async fn of_an_old_server((plan, remote): (&Plan, &Remote), transport: &dyn Transport) -> Result<AuthorizationServerMetadata, ErrorBody> {
+    let name = &plan.grant;
+    let url = transport::check_url(&remote.server).map_err(|error| failure::unreachable(name, &error))?;
+    let origin = url.origin().ascii_serialization();
     // Both spellings lead to this place, and nobody has told which one is meant.
-    let checked = metadata::check(&origin, &answer).or_else(|_| metadata::check(&format!("{origin}/"), &answer));
-    match checked {
-        Ok(metadata) => Ok(metadata),
+    let spellings = [origin.clone(), format!("{origin}/")];
+    choose((plan, remote), &spellings)?;
+    let answer = get(name, format!("{origin}/.well-known/oauth-authorization-server"), transport).await?;
+    let checked = metadata::check(&spellings[0], &answer).or_else(|_| metadata::check(&spellings[1], &answer));
+    let metadata = match checked {
+        Ok(metadata) => metadata,
         Err(error) if error.is_absence() => {
-            metadata::fallback(&origin).ok_or_else(|| failure::resource(name, &ResourceMetadataError::Status(404)))
+            metadata::fallback(&origin).ok_or_else(|| failure::resource(name, &ResourceMetadataError::Status(404)))?
         }
         Err(_) => {
             let error = metadata::check(&origin, &answer).err().unwrap_or(MetadataError::Html);
-            Err(failure::metadata(name, &error))
+            return Err(failure::metadata(name, &error));
+        }
+    };
+    choose((plan, remote), std::slice::from_ref(&metadata.issuer))?;
+    Ok(metadata)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::{plan, remote};
+    use super::*;
+    use crate::clock::Wall;
+    use crate::login::remote::Before;
+    use crate::registration::Registration;
+
+    const SERVERS: [&str; 3] = ["https://a", "https://b", "https://c"];
+
+    fn chosen(remote: Remote, configured: bool) -> Result<String, ErrorBody> {
+        let mut plan = plan(super::super::tests::remote());
+        plan.provider.authorization_server = remote.authorization_server.clone().filter(|_| configured);
+        choose((&plan, &remote), &SERVERS.map(str::to_owned)).cloned()
+    }
+
+    #[test]
+    fn of_several_authorization_servers_the_one_that_it_must_be_comes_first_whoever_knows_us() {
+        let before = Before { issuer: Some("https://c".into()), client_id: None, scopes: Vec::new(), bound: false };
+        let known = || Remote { registrations: vec![Registration::given("https://b", "x", None, Wall(1))], ..remote() };
+        let held = || Remote { before: Some(before.clone()), ..known() };
+        assert_eq!(chosen(remote(), false).unwrap(), "https://a");
+        assert_eq!(chosen(known(), false).unwrap(), "https://b");
+        assert_eq!(chosen(held(), false).unwrap(), "https://c");
+        for wanted in SERVERS {
+            assert_eq!(chosen(Remote { authorization_server: Some(wanted.into()), ..held() }, true).unwrap(), wanted);
+        }
+    }
+
+    #[test]
+    fn one_that_the_server_does_not_name_byte_for_byte_is_replaced_by_no_other() {
+        for (wanted, configured, hint) in
+            [("https://b/", true, "[providers.mcp.example] in config.toml"), ("https://B", false, "--authorization-server")]
+        {
+            let error = chosen(Remote { authorization_server: Some(wanted.into()), ..remote() }, configured).unwrap_err();
+            let said = format!("must be {wanted}, and the server names https://a, https://b, https://c");
+            assert!(error.error_description.ends_with(&said) && error.hint.as_ref().unwrap().ends_with(hint), "{error} ({:?})", error.hint);
         }
     }
 }

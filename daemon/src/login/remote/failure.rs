@@ -14,7 +14,7 @@ use crate::oauth::resource_metadata::ResourceMetadataError;
 use crate::oauth::text::{clean, quoted};
 use crate::oauth::token::TokenError;
 use crate::platform::NotPrivate;
-use crate::provider::ClientAuth;
+use crate::provider::{ClientAuth, Provider};
 use crate::registration::Registration;
 use crate::transport::TransportError;
 
@@ -77,6 +77,18 @@ pub(super) fn resource(name: &GrantName, error: &ResourceMetadataError) -> Error
 pub(super) fn metadata_place(name: &GrantName, place: &str) -> ErrorBody {
     let sentence = format!("cannot log in at {name}: its challenge leads to {}, which is no https URL", clean(place));
     ErrorBody::new(ErrorCode::Conflict, sentence).hint("tell whoever runs the server; do not trust it until then")
+}
+
+/// The server does not name the authorization server that it must be.
+pub(super) fn other_authorization_server((name, provider): (&GrantName, &Provider), named: &[String], wanted: &str) -> ErrorBody {
+    let (named, wanted) = (clean(&named.join(", ")), clean(wanted));
+    let sentence = format!("cannot log in at {name}: its authorization server must be {wanted}, and the server names {named}");
+    let where_said = match &provider.authorization_server {
+        Some(_) => format!("change authorization_server under [providers.{}] in config.toml", provider.name),
+        None => "name the new one by --authorization-server".to_owned(),
+    };
+    ErrorBody::new(ErrorCode::Conflict, sentence)
+        .hint(format!("nothing was sent there; only if whoever runs the server says that it has moved, {where_said}"))
 }
 
 /// The server names no authorization server, and does not ask for a login either.

@@ -11,12 +11,22 @@ use crate::provider::{AssertionAudience, ClientAuth, Flow, Pkce};
 /// Refuses what cannot be meant. `config` is what the person wrote, `whole` the same laid over its preset; an error names
 /// a line of `config`, since the preset's own are not theirs to change.
 pub(in crate::provider) fn check(config: &Table, whole: &Table) -> Result<(), Wrong> {
+    authorization_server(config, whole)?;
     identities(config, whole)?;
     assertions(config, whole)?;
     proofs(config, whole)?;
     device(config, whole)?;
     dpop(config, whole)?;
     refresh_endpoint(config, whole)
+}
+
+/// It is one of those that a remote server names; anywhere else it would bind nothing.
+fn authorization_server(config: &Table, whole: &Table) -> Result<(), Wrong> {
+    if whole.authorization_server.is_none() || whole.server.is_some() {
+        return Ok(());
+    }
+    let what = "`authorization_server` means something only beside `server`";
+    Err(wrong([span(&config.authorization_server)], what, "give `server` too, or write `issuer` in its place"))
 }
 
 /// A token that is bound to a key is of use at the one server that the relay leads to.

@@ -134,6 +134,7 @@ mod tests {
         assert_eq!(source(Path::new("a/token"), Stdin::Taken).unwrap(), expected);
         assert!(matches!(source(Path::new("-"), Stdin::Taken), Err(Failure::Usage { .. })));
     }
+
     #[test]
     fn a_file_that_was_renewed_meanwhile_is_shown_once_more_and_only_once() {
         let folder = tempfile::tempdir().unwrap();

@@ -23,7 +23,7 @@ static READERS: Semaphore = Semaphore::const_new(8);
 ///
 /// That is enough: a JWT ends in a signature that nobody guesses, so whoever knows the digest has read it or was told by somebody
 /// who has. Contents that can be guessed are no JWT, and of such files nothing is told, whether the guess is right or not.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Eq)]
 pub struct FileDigest(String);
 
 impl FileDigest {
@@ -33,9 +33,15 @@ impl FileDigest {
         is_digest.then(|| Self(text.to_owned()))
     }
 
-    /// Whether it is that of this text. In constant time: a digest that was found piece by piece would show nothing.
-    fn is_of(&self, text: &str) -> bool {
-        hex(text).as_bytes().ct_eq(self.0.as_bytes()).into()
+    fn of(text: &str) -> Self {
+        Self(Sha256::digest(text).iter().map(|byte| format!("{byte:02x}")).collect())
+    }
+}
+
+/// In constant time: a digest that could be found piece by piece would show nothing.
+impl PartialEq for FileDigest {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.as_bytes().ct_eq(other.0.as_bytes()).into()
     }
 }
 
@@ -64,17 +70,13 @@ fn look(path: &Path, digest: Option<&FileDigest>) -> Result<Jwt, BearerError> {
     let fault = |fault| BearerError::File { path: path.to_owned(), fault };
     let found = TextFile::read(path, jwt::LONGEST).map(|file| (Jwt::read(file.text()), file));
     // Before anything is told of it, or even whether it is there.
-    let is_read = |digest: &FileDigest| matches!(&found, Ok((Ok(_), file)) if digest.is_of(file.text()));
+    let is_read = |digest: &FileDigest| matches!(&found, Ok((Ok(_), file)) if *digest == FileDigest::of(file.text()));
     if digest.is_some_and(|digest| !is_read(digest)) {
         return Err(BearerError::Unread { path: path.to_owned() });
     }
     let (jwt, file) = found.map_err(fault)?;
     file.trusted().map_err(fault)?;
     jwt.map_err(|fault| BearerError::Jwt { whose: format!("the token in {}", shown(path)), fault })
-}
-
-fn hex(text: &str) -> String {
-    Sha256::digest(text).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 #[cfg(test)]
@@ -139,8 +141,8 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let (path, jwt) = (folder.path().join("token"), token("w") + "\n");
         let named = |text: &str| {
-            let digest = FileDigest::read(&hex(text));
-            async { read(path.clone(), Some(digest.unwrap())).await }
+            let digest = FileDigest::of(text);
+            async { read(path.clone(), Some(digest)).await }
         };
         let unread = format!("{} holds no JWT that the program that asks has read there too", path.display());
         assert_eq!(named(&jwt).await.unwrap_err().to_string(), unread, "nothing is there");
@@ -169,8 +171,7 @@ mod tests {
     #[test]
     fn a_digest_is_64_hex_digits_as_sha256sum_prints_them() {
         let empty = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
-        assert_eq!(hex(""), empty);
-        assert!(FileDigest::read(empty).is_some_and(|digest| digest.is_of("")));
+        assert_eq!(FileDigest::read(empty), Some(FileDigest::of("")));
         for bad in ["", &empty[1..], &empty.to_uppercase(), &format!("{empty} "), &empty.replace('e', "g")] {
             assert!(FileDigest::read(bad).is_none(), "{bad}");
         }

@@ -36,7 +36,7 @@ use unix as system;
 use windows as system;
 
 pub use files::NotPrivate;
-pub(crate) use files::{create_new, make_folder, open_existing, private_file, sync_folder, trusted_text};
+pub(crate) use files::{TextFile, create_new, make_folder, open_existing, private_file, sync_folder};
 pub use files::{file_stamp, private_folder};
 pub use key_page::{KeyPage, wipe_stack};
 pub use process::{Process, Watch};

@@ -5,11 +5,13 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use mcp_auth_tests::{CLIENT_SECRET, GrantTypeCounters, Key, McpServer, Room, Server, now_ms, wait_until};
+use mcp_auth_proto::{ErrorCode, LoginEvent};
+use mcp_auth_tests::{CLIENT_SECRET, Daemon, GrantTypeCounters, Key, McpServer, Room, Server, StdioServer, now_ms, wait_until};
 use serde_json::{Value, json};
+use sha2::Digest as _;
 
 const PATIENCE: Duration = Duration::from_secs(20);
 const JWT_BEARER: &str = "urn:ietf:params:oauth:grant-type:jwt-bearer";
@@ -199,6 +201,69 @@ fn a_token_from_stdin_is_good_for_one_login_and_not_kept() {
     assert_eq!(cluster.asked().requests, 1);
 }
 
+// ---- files that a program names ----
+
+fn sha256(text: &str) -> String {
+    sha2::Sha256::digest(text).iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// A file as a program names it that has read this in it.
+fn named(path: &Path, read: &str) -> Value {
+    json!({ "file": { "path": path, "sha256": sha256(read) } })
+}
+
+/// Nothing but the path that the program knows anyway comes back, whatever is there.
+#[track_caller]
+fn is_not_used(daemon: &Daemon<'_>, request: &Value, path: &Path) {
+    let LoginEvent::Failed { error } = daemon.start_login(request).last() else { panic!("{request} was not refused") };
+    let sentence = format!("cannot log in at acme: {} holds no JWT that the program that asks has read there too", path.display());
+    assert_eq!((error.error, error.error_description), (ErrorCode::Conflict, sentence));
+    assert!(error.hint.is_some_and(|hint| hint.contains("renewed just now")));
+}
+
+#[test]
+fn a_program_gets_no_file_used_that_it_cannot_read() {
+    let cluster = Cluster::with_lifetime(LIFETIME);
+    let room = Room::with_config("");
+    let daemon = room.start();
+    let request = |source: Value| json!({ "provider": cluster.mcp.url(), "name": "acme", "client_id": "workload", "assertion": source });
+    let jwt = cluster.token(&json!({}));
+    let file = put(&room, &jwt);
+    for source in [json!({ "file": file }), json!({ "file": { "path": file } }), json!({ "file": { "path": file, "sha256": "yes" } })] {
+        let answer = daemon.call("POST", "/v1/logins", &request(source));
+        assert_eq!((answer.status, &answer.json()["error"]), (400, &json!("invalid_request")), "{}", answer.body);
+    }
+    let pin = room.path("pin");
+    fs::write(&pin, "1234").unwrap();
+    is_not_used(&daemon, &request(named(&file, "a guess")), &file);
+    is_not_used(&daemon, &request(named(&pin, "1234")), &pin);
+    is_not_used(&daemon, &request(named(&room.path("nothing"), "")), &room.path("nothing"));
+    is_not_used(&daemon, &request(named(&room.path(""), "")), &room.path(""));
+    assert_eq!(cluster.server.counters().requests_to("/token"), 0);
+
+    assert!(matches!(daemon.start_login(&request(named(&file, &jwt))).last(), LoginEvent::Done { .. }));
+    let token = daemon.token("acme");
+    cluster.project(&room, &json!({ "jti": "the next" }));
+    outlive(&cluster.server, &token);
+    assert!(cluster.server.is_active(&daemon.token("acme")), "a renewal is nobody's request");
+    assert_eq!((cluster.asked().requests, cluster.asked().ok), (2, 2));
+}
+
+#[test]
+fn a_bridge_shows_its_file_as_it_is_when_a_login_is_needed() {
+    let cluster = Cluster::with_lifetime(300);
+    let room = Room::with_config("");
+    let _daemon = room.start();
+    cluster.mcp.accept(|token| !token.is_empty());
+    let (url, file) = (cluster.mcp.url(), room.path("token"));
+    let mut bridge = StdioServer::bridge(&room, &[&url, "--client-id", "workload", "--assertion-file", file.to_str().unwrap()]);
+    let refused = bridge.ask(1, "ping", &json!({}));
+    assert!(refused["error"]["message"].as_str().is_some_and(|said| said.contains("cannot read")), "{refused}");
+    cluster.project(&room, &json!({}));
+    assert_eq!(bridge.ask(1, "ping", &json!({}))["result"], json!({}));
+    assert_eq!((cluster.asked().requests, cluster.asked().ok), (1, 1));
+}
+
 /// An enterprise: an identity provider where a person logs in, and an MCP server whose authorization server trusts it.
 struct Enterprise {
     identity: Server,
@@ -358,4 +423,19 @@ fn an_id_token_goes_to_nobody_but_the_identity_provider_that_has_made_it() {
     let refused = room.ctl_typing(&["login", "acme", "--client-id", "enterprise", "--client-secret-stdin"], CLIENT_SECRET).fails_with(1);
     assert!(refused.stderr.contains("the identity provider: the provider rejected the grant"), "{refused:?}");
     assert_eq!((asked(&enterprise.identity, TOKEN_EXCHANGE).requests, asked(&enterprise.server, JWT_BEARER).requests), (1, 0));
+}
+
+#[test]
+fn the_id_token_of_another_program_is_exchanged_for_none_that_cannot_read_it() {
+    let (enterprise, key) = (Enterprise::with_lifetime(300), Key::named("of-nobody"));
+    let room = Room::with_config("");
+    let daemon = room.start();
+    let claims = json!({ "iss": enterprise.identity.issuer(), "aud": "native", "sub": "alice", "exp": now_ms() / 1000 + 600 });
+    let file = put(&room, &key.sign(&json!({ "alg": "ES256" }), &claims));
+    let identity = json!({ "provider": enterprise.identity.issuer(), "client_id": "native", "token": named(&file, "a guess") });
+    let request = json!({
+        "provider": enterprise.mcp.url(), "name": "acme", "client_id": "enterprise", "client_secret": CLIENT_SECRET, "identity": identity,
+    });
+    is_not_used(&daemon, &request, &file);
+    assert_eq!(enterprise.identity.counters().requests_to("/token") + enterprise.server.counters().requests_to("/token"), 0);
 }

@@ -10,7 +10,9 @@ use std::time::Duration;
 use mcp_auth_proto::{Client, ClientError, ErrorBody, ErrorCode, LoginEvent, LoginFlow, LoginRequest};
 use tokio::sync::watch;
 
+use crate::commands::bearer::with_files;
 use crate::commands::login::remote;
+use crate::failure::Failure;
 use crate::output::{self, field};
 use crate::{browser, commands};
 
@@ -140,7 +142,9 @@ impl Logins {
             request = LoginRequest { unattended: false, headless: browser::absence().is_some(), ..request };
         }
         std::thread::spawn(move || {
-            let end = follow(&Client::new(socket), &request, &tell);
+            let client = Client::new(socket);
+            let end = with_files(&request, |request| follow(&client, request, &tell), |end| matches!(end, State::Failed(_)));
+            let end = end.unwrap_or_else(|failure| failed(&in_words(&failure), &request));
             lock(&running).remove(&key);
             // Those who wait may have given up.
             let _ = told.send(end);
@@ -179,6 +183,11 @@ fn follow(client: &Client, request: &LoginRequest, page: &watch::Sender<Option<A
 fn said(why: &str) -> State {
     output::note(why);
     State::Over
+}
+
+/// What went wrong before the daemon was asked.
+fn in_words(failure: &Failure) -> ErrorBody {
+    ErrorBody { hint: failure.hint(), ..ErrorBody::new(ErrorCode::Conflict, failure.to_string()) }
 }
 
 /// A person who was led to a page knows what went wrong there; else the client is told.

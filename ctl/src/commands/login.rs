@@ -19,7 +19,7 @@ use mcp_auth_proto::{
 use self::page::Page;
 use self::remote::RemoteArgs;
 use self::wait::Wait;
-use super::bearer::{BearerArgs, Stdin};
+use super::bearer::{BearerArgs, Stdin, with_files};
 use super::target::Target;
 use super::{account, scopes, validity};
 use crate::failure::Failure;
@@ -99,12 +99,12 @@ pub(crate) fn run(args: Args, client: Client, json: bool) -> Result<(), Failure>
     if !args.scopes.is_empty() {
         tell_new_scopes(&client, &args);
     }
-    match follow(&client, &request, &args, json) {
+    match log_in(&client, &request, &args, json) {
         Err(Failure::LoginFailed(error)) if error.error == ErrorCode::Conflict => {
             let failure = Failure::LoginFailed(error);
             let Some(name) = args.target.name() else { return Err(failure) };
             register::complete(&client, name.base(), failure, json)?;
-            follow(&client, &request, &args, json)
+            log_in(&client, &request, &args, json)
         }
         outcome => outcome,
     }
@@ -145,6 +145,11 @@ fn exchange(args: &Args) -> Result<Option<CodeExchange>, Failure> {
 /// Whether a person is there to answer.
 fn may_ask() -> bool {
     io::stdin().is_terminal() && output::can_count()
+}
+
+fn log_in(client: &Arc<Client>, request: &LoginRequest, args: &Args, json: bool) -> Result<(), Failure> {
+    let follow = |request: &LoginRequest| follow(client, request, args, json);
+    with_files(request, follow, |end| matches!(end, Err(Failure::LoginFailed(_))))?
 }
 
 fn follow(client: &Arc<Client>, request: &LoginRequest, args: &Args, json: bool) -> Result<(), Failure> {

@@ -13,7 +13,7 @@ use super::remote::is_url;
 use super::served::Served;
 use super::{Message, Reply};
 use crate::grant::record::{AssertionSource, Definition, GrantRecord, TokenSource};
-use crate::login::bearer::{Bearer, IdentityProvider, Token, Wish};
+use crate::login::bearer::{Bearer, FileDigest, IdentityProvider, Token, Wish};
 use crate::oauth::jwt::Jwt;
 use crate::oauth::text::clean;
 use crate::provider::{Endpoints, Flow, Provider, check};
@@ -54,11 +54,11 @@ impl Core {
     fn configured_bearer(&self, provider: &Provider) -> Result<Option<Bearer>, ErrorBody> {
         let own = &provider.identity;
         if let Some(path) = &own.assertion_file {
-            return Ok(Some(Bearer { token: Token::File(path.clone()), identity_provider: None }));
+            return Ok(Some(Bearer { token: Token::File(path.clone(), None), identity_provider: None }));
         }
         let Some(name) = &own.provider else { return Ok(None) };
         let token = match &own.token_file {
-            Some(path) => Token::File(path.clone()),
+            Some(path) => Token::File(path.clone(), None),
             None => self.id_token_of(name.parse().map_err(|_| no_identity_provider(name))?),
         };
         Ok(Some(Bearer { token, identity_provider: Some(self.configured_identity(name)?) }))
@@ -98,7 +98,7 @@ impl Core {
     /// What a grant was made with, as far as it can be had again.
     pub(super) fn bearer_of(&self, source: &AssertionSource) -> Result<Bearer, ErrorBody> {
         let token = match source.token() {
-            TokenSource::File(path) => Token::File(path.clone()),
+            TokenSource::File(path) => Token::File(path.clone(), None),
             TokenSource::Grant(grant) => self.id_token_of(grant.clone()),
             TokenSource::Given => {
                 let sentence = "it was got with a token that was given once, and not kept";
@@ -195,9 +195,11 @@ fn described(issuer: String, client_id: String, token_endpoint: Option<String>) 
 /// A token of somebody else, as a request brings it.
 fn brought(source: &wire::TokenSource) -> Result<Token, ErrorBody> {
     match source {
-        wire::TokenSource::File(path) => {
+        wire::TokenSource::File(wire::TokenFile { path, sha256 }) => {
             check::absolute_path(path).map_err(|fault| invalid(&format!("the path of the token {}", fault.what)))?;
-            Ok(Token::File(PathBuf::from(path)))
+            let digest = sha256.as_deref().and_then(FileDigest::read);
+            let unread = || invalid("a file is named together with the SHA-256 of what it holds, by a program that has read it");
+            Ok(Token::File(PathBuf::from(path), Some(digest.ok_or_else(unread)?)))
         }
         wire::TokenSource::Token(token) => {
             Jwt::read(token.expose()).map(Token::Given).map_err(|fault| invalid(&format!("the token that was given {fault}")))

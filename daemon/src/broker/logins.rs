@@ -18,6 +18,7 @@ use crate::audit::Note;
 use crate::caller::Caller;
 use crate::grant::record::{GrantRecord, TokenSource};
 use crate::grant::{Grant, Login};
+use crate::login::bearer::FileDigest;
 use crate::login::{self, ByHand, Outcome, Pasted, Plan, Progress, by_client};
 use crate::oauth::authorize::{Code, CodeVerifier};
 use crate::provider::Provider;
@@ -54,6 +55,8 @@ pub(super) struct Running {
     by_client: bool,
     /// Nobody logs in: this token is enough.
     by_token: Option<TokenSource>,
+    /// What has been read in that file by whoever named it.
+    digest: Option<FileDigest>,
     /// Nobody joins an exchange that a person began by hand: its code is theirs.
     by_hand: bool,
     /// Another account may take the place of the one that is held.
@@ -238,7 +241,7 @@ impl Core {
         let given = by_token == Some(TokenSource::Given);
         let alone = |running: &Running| running.by_hand || plan.by_hand.is_some() || given;
         let same = |running: &Running| {
-            let same_way = running.by_client == by_client && running.by_token == by_token;
+            let same_way = running.by_client == by_client && running.by_token == by_token && running.digest.as_ref() == digest_of(plan);
             let same_place = running.grant == *grant && running.authorization_server == issuer_of(plan);
             same_place && running.scopes == plan.scopes && same_way && !alone(running)
         };
@@ -258,7 +261,7 @@ impl Core {
         let server = plan.remote.as_ref().map(|remote| remote.server.clone());
         let authorization_server = issuer_of(&plan);
         let by_client = by_client::is_wanted(plan.flow, &plan.provider);
-        let by_token = token_of(&plan);
+        let (by_token, digest) = (token_of(&plan), digest_of(&plan).cloned());
         let errand = async move {
             plan.client_secret = way.client_secret().await.map_err(|reason| {
                 ErrorBody::new(ErrorCode::Conflict, format!("the client secret of `{}` is not to be had: {reason}", plan.provider.name))
@@ -279,6 +282,7 @@ impl Core {
             scopes,
             by_client,
             by_token,
+            digest,
             by_hand,
             replace: false,
             task,
@@ -470,6 +474,11 @@ fn token_of(plan: &Plan) -> Option<TokenSource> {
 /// The issuer that a login must be at.
 fn issuer_of(plan: &Plan) -> Option<String> {
     plan.remote.as_ref()?.authorization_server.clone()
+}
+
+/// What the program that names its file has read there.
+fn digest_of(plan: &Plan) -> Option<&FileDigest> {
+    plan.remote.as_ref()?.bearer.as_ref()?.token.digest()
 }
 
 /// Whether a login does without a person.

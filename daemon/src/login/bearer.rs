@@ -4,33 +4,29 @@
 //!
 //! What such tokens must say before they go anywhere is for `oauth::jwt_bearer` and `oauth::exchange` to know.
 
+mod file;
+
 use std::fmt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::time::Duration;
 
 use mcp_auth_proto::{ErrorBody, ErrorCode, GrantName};
-use tokio::sync::{Semaphore, oneshot};
 
+pub use self::file::FileDigest;
 use crate::clock::Clock;
 use crate::grant::record::{AssertionSource, Definition, TokenSource};
 use crate::grant::shown;
 use crate::oauth::assertion::{self, AssertionError};
 use crate::oauth::identity::Identity;
-use crate::oauth::jwt::{self, Jwt, JwtError};
+use crate::oauth::jwt::{Jwt, JwtError};
 use crate::oauth::token::{self, TokenError};
 use crate::oauth::{Sent, exchange, jwt_bearer};
-use crate::platform::{NotPrivate, trusted_text};
+use crate::platform::NotPrivate;
 use crate::provider::Provider;
 use crate::provider::secret_command::{self, SecretCommandError};
 use crate::secret::ClientSecret;
 use crate::transport::Transport;
-
-/// How long a file may take: it may lie on a network.
-const READING: Duration = Duration::from_secs(5);
-/// How many are read at a time; those that their disk holds up count too.
-static READERS: Semaphore = Semaphore::const_new(8);
 
 /// What takes the place of a login.
 #[derive(Debug)]
@@ -43,8 +39,9 @@ pub struct Bearer {
 
 /// A token of somebody else.
 pub enum Token {
-    /// In a file that another program keeps fresh.
-    File(PathBuf),
+    /// In a file that another program keeps fresh. Where a program has just named it: what that program has read there. The
+    /// config and our own records are believed.
+    File(PathBuf, Option<FileDigest>),
     /// Given by hand, good for this once.
     Given(Jwt),
     /// The ID token of this grant: to be asked for.
@@ -101,8 +98,14 @@ pub enum BearerError {
         /// What is wrong with it.
         fault: NotPrivate,
     },
+    /// There is nothing that the program that named the file has a right to hear of.
+    #[error("{} holds no JWT that the program that asks has read there too", shown(.path))]
+    Unread {
+        /// The file.
+        path: PathBuf,
+    },
     /// The file's disk does not answer.
-    #[error("{} could not be read in {} s", shown(.path), READING.as_secs())]
+    #[error("{} could not be read in {} s", shown(.path), file::READING.as_secs())]
     Slow {
         /// The file.
         path: PathBuf,
@@ -180,15 +183,23 @@ impl Token {
     /// What a grant keeps of it.
     pub fn source(&self) -> TokenSource {
         match self {
-            Self::File(path) => TokenSource::File(path.clone()),
+            Self::File(path, _) => TokenSource::File(path.clone()),
             Self::Given(_) => TokenSource::Given,
             Self::Held(grant, _) => TokenSource::Grant(grant.clone()),
         }
     }
 
+    /// What a program has read in the file that it names.
+    pub fn digest(&self) -> Option<&FileDigest> {
+        match self {
+            Self::File(_, digest) => digest.as_ref(),
+            Self::Given(_) | Self::Held(..) => None,
+        }
+    }
+
     async fn read(self) -> Result<Jwt, BearerError> {
         match self {
-            Self::File(path) => read(&path).await,
+            Self::File(path, digest) => file::read(path, digest).await,
             Self::Given(jwt) => Ok(jwt),
             Self::Held(_, wish) => wish().await.map_err(BearerError::Grant),
         }
@@ -198,7 +209,7 @@ impl Token {
 impl fmt::Display for Token {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::File(path) => write!(f, "the token in {}", shown(path)),
+            Self::File(path, _) => write!(f, "the token in {}", shown(path)),
             Self::Given(_) => f.write_str("the token that was given"),
             Self::Held(grant, _) => write!(f, "the ID token of `{grant}`"),
         }
@@ -244,88 +255,7 @@ impl BearerError {
             Self::IdentityProvider(error) => !matches!(error, TokenError::InvalidGrant(_) | TokenError::Refused { .. }),
             Self::Slow { .. } => true,
             Self::Grant(error) => matches!(error.error, ErrorCode::ProviderUnreachable | ErrorCode::TooManyRequests),
-            Self::File { .. } | Self::Jwt { .. } | Self::Secret(_) | Self::Key(_) | Self::Undefined => false,
+            Self::File { .. } | Self::Unread { .. } | Self::Jwt { .. } | Self::Secret(_) | Self::Key(_) | Self::Undefined => false,
         }
-    }
-}
-
-/// Reads a JWT from a file as it is now. On a thread of its own: a disk that does not answer keeps it for as long as it likes, and
-/// the runtime's few threads look up the names of every server, and are waited for at the end.
-async fn read(path: &Path) -> Result<Jwt, BearerError> {
-    let of = path.to_owned();
-    let reading = async {
-        let seat = READERS.acquire().await.ok()?;
-        let (tell, told) = oneshot::channel();
-        let look = move || {
-            let _seat = seat;
-            // Whoever asked may have given up.
-            let _ = tell.send(trusted_text(&of, jwt::LONGEST));
-        };
-        std::thread::Builder::new().name("jwt-file".into()).spawn(look).ok()?;
-        told.await.ok()
-    };
-    let text = match tokio::time::timeout(READING, reading).await {
-        Ok(Some(text)) => text.map_err(|fault| BearerError::File { path: path.to_owned(), fault })?,
-        Ok(None) | Err(_) => return Err(BearerError::Slow { path: path.to_owned() }),
-    };
-    Jwt::read(&text).map_err(|fault| BearerError::Jwt { whose: format!("the token in {}", shown(path)), fault })
-}
-
-#[cfg(test)]
-#[cfg(unix)]
-mod tests {
-    use std::fs::{self, Permissions};
-    use std::os::unix::fs::{PermissionsExt as _, symlink};
-
-    use super::*;
-    use crate::oauth::samples;
-
-    fn token(subject: &str) -> String {
-        samples::jwt(r#"{"alg":"ES256"}"#, &format!(r#"{{"sub":"{subject}"}}"#))
-    }
-
-    #[tokio::test]
-    async fn a_file_is_read_as_it_is_now_behind_the_links_of_a_projected_volume() {
-        let folder = tempfile::tempdir().unwrap();
-        let mounted = folder.path().join("token");
-        symlink("..data/token", &mounted).unwrap();
-        for round in ["one", "two"] {
-            let version = folder.path().join(round);
-            fs::create_dir(&version).unwrap();
-            fs::write(version.join("token"), token(round) + "\n").unwrap();
-            fs::set_permissions(version.join("token"), Permissions::from_mode(0o644)).unwrap();
-            symlink(round, folder.path().join("..next")).unwrap();
-            fs::rename(folder.path().join("..next"), folder.path().join("..data")).unwrap();
-            assert_eq!(read(&mounted).await.unwrap().subject().as_deref(), Some(round));
-        }
-    }
-
-    #[tokio::test]
-    async fn a_file_that_may_not_be_trusted_or_is_no_token_is_named_and_not_shown() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("token");
-        let name = path.display().to_string();
-        let told = || async { read(&path).await.unwrap_err().to_string() };
-        assert!(told().await.starts_with(&format!("{name} cannot be used: No such file")));
-        for (text, mode, fault) in [
-            (token("w"), 0o666, "can be changed by other users (mode 666)"),
-            (token("w"), 0o620, "can be changed by other users (mode 620)"),
-            ("zQaT9qz-a-secret-of-another-kind".to_owned(), 0o600, "the token in"),
-            (String::new(), 0o600, "is not a JWT"),
-            ("x".repeat(jwt::LONGEST + 1), 0o600, "is longer than 16384 bytes"),
-        ] {
-            fs::write(&path, &text).unwrap();
-            fs::set_permissions(&path, Permissions::from_mode(mode)).unwrap();
-            let told = told().await;
-            assert!(told.contains(fault) && told.contains(&name) && !told.contains("zQaT9qz"), "{told}");
-        }
-        fs::write(&path, b"\xff\xfe").unwrap();
-        assert!(told().await.ends_with("is not text"));
-        fs::remove_file(&path).unwrap();
-        rustix::fs::mkfifoat(rustix::fs::CWD, &path, rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR).unwrap();
-        assert!(told().await.ends_with("is not a file"), "a FIFO would hold us");
-        fs::remove_file(&path).unwrap();
-        fs::create_dir(&path).unwrap();
-        assert!(told().await.ends_with("is not a file"));
     }
 }

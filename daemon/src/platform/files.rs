@@ -49,20 +49,38 @@ pub fn file_stamp(path: &Path) -> io::Result<FileStamp> {
     Ok(FileStamp { inode, size: found.len(), changed })
 }
 
-/// The text of a file that nobody but this user and root can have written; who may read it is for its owner to say. Links are
-/// followed: what they lead to is looked at.
-///
-/// # Errors
-/// When it is not there, not to be trusted, longer than `longest` bytes, or no text.
-pub(crate) fn trusted_text(path: &Path, longest: usize) -> Result<Zeroizing<String>, NotPrivate> {
-    let file = imp::open_trusted(path)?;
-    // Room for all of it, so that growing leaves no copy behind.
-    let mut bytes = Zeroizing::new(Vec::with_capacity(longest + 2));
-    file.take(longest as u64 + 1).read_to_end(&mut bytes)?;
-    if bytes.len() > longest {
-        return Err(NotPrivate::Long(longest));
+/// A file, and the text that was read from it.
+pub(crate) struct TextFile {
+    file: File,
+    text: Zeroizing<String>,
+}
+
+impl TextFile {
+    /// Reads a file that others may have written. Links are followed: what they lead to is looked at.
+    ///
+    /// # Errors
+    /// When it is not there, no file, longer than `longest` bytes, or no text.
+    pub(crate) fn read(path: &Path, longest: usize) -> Result<Self, NotPrivate> {
+        let file = imp::open_file(path)?;
+        // Room for all of it, so that growing leaves no copy behind.
+        let mut bytes = Zeroizing::new(Vec::with_capacity(longest + 2));
+        (&file).take(longest as u64 + 1).read_to_end(&mut bytes)?;
+        if bytes.len() > longest {
+            return Err(NotPrivate::Long(longest));
+        }
+        let text = std::str::from_utf8(&bytes).map(|text| Zeroizing::new(text.to_owned()));
+        text.map(|text| Self { file, text }).map_err(|_| NotPrivate::Binary)
     }
-    std::str::from_utf8(&bytes).map(|text| Zeroizing::new(text.to_owned())).map_err(|_| NotPrivate::Binary)
+
+    /// What it held.
+    pub(crate) fn text(&self) -> &str {
+        &self.text
+    }
+
+    /// Refuses one that anybody but this user and root can have written; who may read it is for its owner to say.
+    pub(crate) fn trusted(&self) -> Result<(), NotPrivate> {
+        imp::trusted_file(&self.file)
+    }
 }
 
 pub use imp::private_folder;
@@ -140,18 +158,20 @@ mod imp {
         if file.metadata()?.is_file() { Ok(file) } else { Err(NotPrivate::Kind("file")) }
     }
 
-    /// Opens a regular file that nobody but its owner can change, who is this user or root; a FIFO does not block.
-    pub(super) fn open_trusted(path: &Path) -> Result<File, NotPrivate> {
+    /// Opens a regular file for reading; links are followed, and a FIFO does not block.
+    pub(super) fn open_file(path: &Path) -> Result<File, NotPrivate> {
         let file = File::options().read(true).custom_flags(OFlags::NONBLOCK.bits() as i32).open(path)?;
+        if file.metadata()?.is_file() { Ok(file) } else { Err(NotPrivate::Kind("file")) }
+    }
+
+    /// Refuses a file that others than its owner can change, who is this user or root.
+    pub(super) fn trusted_file(file: &File) -> Result<(), NotPrivate> {
         let found = file.metadata()?;
-        if !found.is_file() {
-            return Err(NotPrivate::Kind("file"));
-        }
         if found.uid() != 0 && found.uid() != rustix::process::geteuid().as_raw() {
             return Err(NotPrivate::Foreign);
         }
         match found.mode() & 0o022 {
-            0 => Ok(file),
+            0 => Ok(()),
             _ => Err(NotPrivate::Writable(found.mode() & 0o7777)),
         }
     }
@@ -217,9 +237,13 @@ mod imp {
         }
     }
 
-    pub(super) fn open_trusted(path: &Path) -> Result<File, NotPrivate> {
+    pub(super) fn open_file(path: &Path) -> Result<File, NotPrivate> {
         let file = File::open(path)?;
         if file.metadata()?.is_file() { Ok(file) } else { Err(NotPrivate::Kind("file")) }
+    }
+
+    pub(super) fn trusted_file(_: &File) -> Result<(), NotPrivate> {
+        Ok(())
     }
 
     pub(crate) fn private_file(_: &File) -> Result<(), NotPrivate> {

@@ -83,14 +83,26 @@ pub struct LoginRequest {
     pub interactive: bool,
 }
 
-/// Where a token of somebody else is: `{"file": PATH}` or `{"token": TEXT}`.
+/// Where a token of somebody else is: `{"file": {"path": PATH, "sha256": HEX}}` or `{"token": TEXT}`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum TokenSource {
-    /// In this file, an absolute path; the daemon reads it now, and again for every new access token.
-    File(String),
+    /// In this file; the daemon reads it now, and again for every new access token.
+    File(TokenFile),
     /// Here; it is used for this login and not kept.
     Token(Secret),
+}
+
+/// A file with a token, as a program names it that can read it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TokenFile {
+    /// An absolute path.
+    pub path: String,
+    /// The SHA-256 of what the file holds at the moment, as lower-case hex. The daemon uses no file that a request names
+    /// without it, or with another one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sha256: Option<String>,
 }
 
 /// An identity provider, and the person's ID token that it has made.

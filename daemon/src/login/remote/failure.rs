@@ -242,6 +242,11 @@ pub(super) fn bearer(name: &GrantName, error: &BearerError, source: &TokenSource
         BearerError::File { path, fault: NotPrivate::Writable(_) } => {
             body(ErrorCode::Conflict).hint(format!("chmod go-w {}", quoted(&shown(path))))
         }
+        BearerError::Unread { path } => body(ErrorCode::Conflict).hint(format!(
+            "if it was renewed just now, give the same command again; else see that {} holds a token for it, and is the same file for the \
+             program and for the daemon",
+            shown(path)
+        )),
         BearerError::Grant(held) => match &held.hint {
             Some(hint) => body(held.error).hint(hint.clone()),
             None => body(held.error),

@@ -13,7 +13,7 @@ use tokio::task::AbortHandle;
 use super::Reply;
 use super::accounts::{Undecided, labelled};
 use super::core::{Core, answer};
-use super::step_up::Reason;
+use super::step_up::{self, Reason};
 use crate::audit::Note;
 use crate::caller::Caller;
 use crate::grant::record::{GrantRecord, TokenSource};
@@ -211,10 +211,16 @@ impl Core {
         // What a client got for itself is renewed in the same way.
         let own = held.is_some_and(|held| held.definition.client_credentials).then_some(LoginFlow::ClientCredentials);
         let flow = request.flow.or(own);
+        let asked = match &request.scopes {
+            Some(_) if by_client::is_wanted(flow, provider) => {
+                step_up::unattended(request, (provider, held), None, &format!("mcp-authctl login {grant}"))?
+            }
+            asked => asked.clone(),
+        };
         let plan = Plan {
             grant: grant.clone(),
             client_secret: self.secret_of(provider),
-            scopes: scopes(request, flow, provider)?,
+            scopes: scopes(asked, request, (flow, provider))?,
             login_hint: request.login_hint.clone().or(known),
             resource: provider.resource.clone().or_else(|| held.and_then(|held| held.resource.clone())),
             callback_port: request.callback_port,
@@ -489,12 +495,16 @@ fn of_a_provider(request: &LoginRequest) -> Result<(), ErrorBody> {
 }
 
 /// The scopes to ask for.
-fn scopes(request: &LoginRequest, flow: Option<LoginFlow>, provider: &Provider) -> Result<Vec<String>, ErrorBody> {
+fn scopes(
+    asked: Option<Vec<String>>,
+    request: &LoginRequest,
+    (flow, provider): (Option<LoginFlow>, &Provider),
+) -> Result<Vec<String>, ErrorBody> {
     // Of an exchange that was begun by hand only the person knows what was asked for.
     if request.exchange.is_some() {
-        return Ok(request.scopes.clone().unwrap_or_default());
+        return Ok(asked.unwrap_or_default());
     }
-    let mut scopes = request.scopes.clone().unwrap_or_else(|| provider.scopes.clone());
+    let mut scopes = asked.unwrap_or_else(|| provider.scopes.clone());
     if by_client::is_wanted(flow, provider) {
         // They ask for a refresh token, which a client does not get for itself.
     } else if !request.without_refresh_scopes {

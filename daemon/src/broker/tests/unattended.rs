@@ -1,0 +1,148 @@
+//! Logins at a remote server that need no person: what they ask for, how often they are tried, and whom they do not hold up.
+
+use std::sync::Mutex;
+
+use super::*;
+use crate::oauth::samples::{answer, form};
+
+const SERVER: &str = "https://mcp.example/mcp";
+const TOKEN: &str = "https://corp.example/token";
+
+fn config(more: &str) -> String {
+    format!("[providers.corp]\nserver = '{SERVER}'\nflow = 'client_credentials'\nclient_id = 'c1'\n{more}")
+}
+
+/// An MCP server, and the authorization server that it names.
+struct World {
+    /// What the MCP server tells whoever has no token.
+    challenge: Mutex<String>,
+    /// What comes of a token request.
+    token: Mutex<(u16, &'static str)>,
+    /// What the token requests said.
+    asked: Mutex<Vec<Vec<(String, String)>>>,
+    /// How many requests there were, of all kinds.
+    requests: Mutex<usize>,
+}
+
+impl World {
+    /// Takes the requests of this house from now on.
+    fn of(house: &mut House) -> Arc<Self> {
+        let granted = r#"{"access_token":"at-1","token_type":"Bearer","expires_in":3600}"#;
+        let world = Arc::new(Self {
+            challenge: Mutex::new("Bearer scope=\"read\"".into()),
+            token: Mutex::new((200, granted)),
+            asked: Mutex::default(),
+            requests: Mutex::default(),
+        });
+        let (mut requests, at) = (std::mem::replace(&mut house.requests, mpsc::unbounded_channel().1), world.clone());
+        tokio::spawn(async move {
+            while let Some((request, reply)) = requests.recv().await {
+                // A login that was cancelled waits for nothing.
+                let _ = reply.send(Ok(at.answer(&request)));
+            }
+        });
+        world
+    }
+
+    fn answer(&self, request: &Request) -> Response {
+        *self.requests.lock().unwrap() += 1;
+        match request.url.as_str() {
+            SERVER => Response { challenges: vec![self.challenge.lock().unwrap().clone()], ..answer(401, "", "") },
+            "https://mcp.example/.well-known/oauth-protected-resource/mcp" => {
+                json(200, &format!(r#"{{"resource":"{SERVER}","authorization_servers":["https://corp.example"]}}"#))
+            }
+            "https://corp.example/.well-known/oauth-authorization-server" => {
+                json(200, &format!(r#"{{"issuer":"https://corp.example","token_endpoint":"{TOKEN}"}}"#))
+            }
+            TOKEN => {
+                self.asked.lock().unwrap().push(form(request));
+                let (status, body) = *self.token.lock().unwrap();
+                json(status, body)
+            }
+            _ => answer(404, "", ""),
+        }
+    }
+
+    fn requests(&self) -> usize {
+        *self.requests.lock().unwrap()
+    }
+
+    /// The scopes of the last token request.
+    fn scopes(&self) -> String {
+        let asked = self.asked.lock().unwrap();
+        asked.last().unwrap().iter().find(|(name, _)| name == "scope").map(|(_, scopes)| scopes.clone()).unwrap_or_default()
+    }
+}
+
+/// A house whose client has a secret, and its world.
+async fn client(more: &str) -> (House, Arc<World>) {
+    let mut house = House::with_config(&config(more), &[]).await;
+    let secret = wire::ClientSecretRequest { client_secret: mcp_auth_proto::Secret::new("cs-1") };
+    house.broker.set_client_secret("corp".into(), secret).await.unwrap();
+    let world = World::of(&mut house);
+    (house, world)
+}
+
+/// As a bridge asks for a login.
+fn by_bridge(scopes: &[&str]) -> wire::LoginRequest {
+    let scopes = (!scopes.is_empty()).then(|| scopes.iter().map(|&scope| scope.to_owned()).collect());
+    wire::LoginRequest { provider: "corp".into(), scopes, unprompted: true, unattended: true, ..Default::default() }
+}
+
+async fn log_in(house: &House, request: wire::LoginRequest) -> Result<Box<wire::GrantSummary>, ErrorBody> {
+    let mut events = house.broker.login(request, process(1)).await?;
+    loop {
+        match events.recv().await.unwrap() {
+            wire::LoginEvent::Done { grant, .. } => return Ok(grant),
+            wire::LoginEvent::Failed { error } => return Err(error),
+            _ => {}
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_server_gets_no_scope_asked_for_that_the_config_does_not_list() {
+    let (house, world) = client("scopes = ['read']\n").await;
+    house.broker.heard(SERVER.into(), vec!["Bearer scope=\"read admin\"".into()]);
+    log_in(&house, by_bridge(&[])).await.unwrap();
+    assert_eq!(world.scopes(), "read", "whatever it names where it begins");
+
+    let asked = world.requests();
+    let challenge = Some(r#"Bearer error="insufficient_scope", scope="read admin""#.to_owned());
+    let refused = [
+        (by_bridge(&["read", "write", "admin"]), "write admin", "'read write admin'"),
+        (wire::LoginRequest { challenge, ..by_bridge(&[]) }, "admin", "'read admin'"),
+    ];
+    for (request, missing, wider) in refused {
+        let error = log_in(&house, request).await.unwrap_err();
+        assert_eq!(error.error, ErrorCode::InsufficientScope);
+        assert!(error.error_description.ends_with(&format!("not among them: {missing}")), "{error}");
+        let hint = format!("mcp-authctl login corp --scope {wider}, or add them to its `scopes` in config.toml, then mcp-authctl reload");
+        assert_eq!(error.hint, Some(hint));
+    }
+    assert_eq!(world.requests(), asked, "nobody was asked for anything");
+
+    std::fs::write(house.folder.path().join("config.toml"), config("scopes = ['read', 'write']\n")).unwrap();
+    house.broker.reload().await.unwrap();
+    log_in(&house, by_bridge(&["read", "write"])).await.unwrap();
+    assert_eq!(world.scopes(), "read write", "what is listed is asked for");
+    let own = wire::LoginRequest { unprompted: false, interactive: true, ..by_bridge(&["admin"]) };
+    log_in(&house, own).await.unwrap();
+    assert_eq!(world.scopes(), "admin", "a person says it themselves");
+}
+
+#[tokio::test]
+async fn where_nothing_is_listed_the_server_names_the_scopes_once_and_then_no_more() {
+    let (house, world) = client("").await;
+    log_in(&house, by_bridge(&[])).await.unwrap();
+    assert_eq!(world.scopes(), "read", "the first login goes by what the server says");
+    *world.challenge.lock().unwrap() = "Bearer scope=\"read admin\"".into();
+    log_in(&house, by_bridge(&[])).await.unwrap();
+    assert_eq!(world.scopes(), "read");
+    let error = log_in(&house, by_bridge(&["read", "admin"])).await.unwrap_err();
+    assert_eq!(error.error, ErrorCode::InsufficientScope, "{error}");
+    let own = wire::LoginRequest { unprompted: false, interactive: true, ..by_bridge(&["read", "admin"]) };
+    log_in(&house, own).await.unwrap();
+    log_in(&house, by_bridge(&["read", "admin"])).await.unwrap();
+    assert_eq!(world.scopes(), "read admin", "from then on it may be asked for");
+}

@@ -67,6 +67,10 @@ impl World {
         *self.requests.lock().unwrap()
     }
 
+    fn attempts(&self) -> usize {
+        self.asked.lock().unwrap().len()
+    }
+
     /// The scopes of the last token request.
     fn scopes(&self) -> String {
         let asked = self.asked.lock().unwrap();
@@ -145,4 +149,31 @@ async fn where_nothing_is_listed_the_server_names_the_scopes_once_and_then_no_mo
     log_in(&house, own).await.unwrap();
     log_in(&house, by_bridge(&["read", "admin"])).await.unwrap();
     assert_eq!(world.scopes(), "read admin", "from then on it may be asked for");
+}
+
+#[tokio::test]
+async fn a_first_login_that_fails_is_not_tried_anew_with_every_request() {
+    let (house, world) = client("").await;
+    std::fs::write(house.folder.path().join("config.toml"), config("")).unwrap();
+    let granted = std::mem::replace(&mut *world.token.lock().unwrap(), (500, "{}"));
+    let first = log_in(&house, by_bridge(&[])).await.unwrap_err();
+    for _ in 0..50 {
+        let error = log_in(&house, by_bridge(&[])).await.unwrap_err();
+        assert_eq!((error.error, &error.hint), (ErrorCode::ProviderUnreachable, &first.hint));
+        assert!(error.error_description.starts_with(&first.error_description), "{error}");
+    }
+    assert!(world.attempts() <= 3, "{} token requests", world.attempts());
+    let told = log_in(&house, by_bridge(&[])).await.unwrap_err();
+    assert!(told.error_description.contains("is not tried again for") && told.retry_after.is_some(), "{told}");
+
+    let attempts = world.attempts();
+    house.broker.reload().await.unwrap();
+    log_in(&house, by_bridge(&[])).await.unwrap_err();
+    assert_eq!(world.attempts(), attempts + 1, "what the config says may have changed");
+    let person = || wire::LoginRequest { provider: "corp".into(), interactive: true, ..Default::default() };
+    log_in(&house, person()).await.unwrap_err();
+    log_in(&house, person()).await.unwrap_err();
+    assert_eq!(world.attempts(), attempts + 3, "a person tries as often as they like");
+    *world.token.lock().unwrap() = granted;
+    log_in(&house, by_bridge(&[])).await.unwrap();
 }

@@ -3,7 +3,8 @@
 use std::sync::Mutex;
 
 use super::*;
-use crate::oauth::samples::{answer, form};
+use crate::grant::record::{AssertionSource, TokenSource};
+use crate::oauth::samples::{answer, form, jwt};
 
 const SERVER: &str = "https://mcp.example/mcp";
 const TOKEN: &str = "https://corp.example/token";
@@ -176,4 +177,71 @@ async fn a_first_login_that_fails_is_not_tried_anew_with_every_request() {
     assert_eq!(world.attempts(), attempts + 3, "a person tries as often as they like");
     *world.token.lock().unwrap() = granted;
     log_in(&house, by_bridge(&[])).await.unwrap();
+}
+
+const IDP: &str = "https://idp.example";
+
+/// A grant for which the identity provider vouches by the ID token in this file.
+fn enterprise(name: &str, id_token: &std::path::Path) -> GrantRecord {
+    let grant = expired(name);
+    let identity = Definition {
+        issuer: Some(IDP.into()),
+        token_endpoint: Some(format!("{IDP}/token")),
+        client_id: Some("at-idp".into()),
+        ..Definition::default()
+    };
+    let source = AssertionSource::IdentityProvider {
+        provider: None,
+        definition: Box::new(identity),
+        id_token: TokenSource::File(id_token.to_owned()),
+    };
+    let definition = Definition {
+        provider: grant.name.base().into(),
+        server: Some(SERVER.into()),
+        assertion: Some(Box::new(source)),
+        ..grant.definition
+    };
+    GrantRecord { definition, refresh_token: None, ..grant }
+}
+
+fn signed(kind: &str, claims: &str) -> String {
+    let ends = SystemClock.now().wall.0 / 1000 + 600;
+    jwt(&format!(r#"{{"alg":"ES256","typ":"{kind}"}}"#), &format!(r#"{{"iss":"{IDP}","sub":"u1","exp":{ends},{claims}}}"#))
+}
+
+#[tokio::test]
+async fn an_identity_provider_that_hangs_holds_up_nobody_who_does_without_it() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), signed("JWT", r#""aud":"at-idp""#)).unwrap();
+    let grants = [enterprise("acme", file.path()), enterprise("acme:b", file.path()), enterprise("acme:c", file.path()), expired("corp")];
+    let mut house = House::with_records(&format!("{CONFIG}refresh = 'on-demand'\n"), grants).await;
+    let (mut vouched, mut hanging) = (Vec::new(), Vec::new());
+    for name in ["acme", "acme:b", "acme:c"] {
+        vouched.push(house.aside(move |broker| token(broker, name)).await);
+        let (request, identity_provider) = house.requests.recv().await.unwrap();
+        assert_eq!(request.url, format!("{IDP}/token"));
+        hanging.push(identity_provider);
+    }
+    let asking = house.aside(|broker| token(broker, "corp")).await;
+    let (request, issuer) = tokio::time::timeout(Duration::from_secs(10), house.requests.recv()).await.expect("it is held up").unwrap();
+    assert_eq!(request.url, TOKEN);
+    issuer.send(tokens("at-2", "rt-2")).unwrap();
+    assert_eq!(asking.await.unwrap().as_deref(), Ok("at-2"));
+
+    let id_jag = signed("oauth-id-jag+jwt", r#""aud":"https://corp.example","client_id":"c1""#);
+    let kind = "urn:ietf:params:oauth:token-type:id-jag";
+    let made = json(200, &format!(r#"{{"access_token":"{id_jag}","token_type":"N_A","issued_token_type":"{kind}"}}"#));
+    hanging.remove(0).send(Ok(made)).unwrap();
+    let (request, issuer) = house.requests.recv().await.unwrap();
+    assert!(request.url == TOKEN && form(&request).contains(&("assertion".into(), id_jag)), "what it made goes to the issuer");
+    issuer.send(Ok(json(200, r#"{"access_token":"at-3","token_type":"Bearer","expires_in":3600}"#))).unwrap();
+    assert_eq!(vouched.remove(0).await.unwrap().as_deref(), Ok("at-3"));
+    hanging.remove(0).send(Ok(json(503, "{}"))).unwrap();
+    assert_eq!(vouched.remove(0).await.unwrap(), Err(ErrorCode::ProviderUnreachable));
+    assert_eq!(house.core(|core| core.grants.values().filter(|grant| grant.spared_until(core.now()).is_some()).count()).await, 0);
+
+    let stopping = house.aside(|broker| async move { broker.shutdown().await }).await;
+    hanging.remove(0).send(Err(TransportError::Lost { host: "idp.example".into(), reason: "reset".into() })).unwrap();
+    stopping.await.unwrap();
+    assert!(vouched.remove(0).await.unwrap().is_err() && house.requests.try_recv().is_err());
 }

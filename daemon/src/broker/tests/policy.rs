@@ -32,7 +32,10 @@ fn allowing(scope: &str, valid: bool) -> GrantRecord {
 }
 
 async fn house(record: GrantRecord) -> House {
-    House::with_records(CONFIG, [record]).await
+    let house = House::with_records(CONFIG, [record]).await;
+    // Then the vault is open.
+    house.broker.grants().await.unwrap();
+    house
 }
 
 /// The other end of a connection that this process made to itself; whoever holds the second part keeps it open.

@@ -116,7 +116,7 @@ async fn a_server_gets_no_scope_asked_for_that_the_config_does_not_list() {
     let challenge = Some(r#"Bearer error="insufficient_scope", scope="read admin""#.to_owned());
     let refused = [
         (by_bridge(&["read", "write", "admin"]), "write admin", "'read write admin'"),
-        (wire::LoginRequest { challenge, ..by_bridge(&[]) }, "admin", "'read admin'"),
+        (wire::LoginRequest { challenge, unprompted: false, ..by_bridge(&[]) }, "admin", "'read admin'"),
     ];
     for (request, missing, wider) in refused {
         let error = log_in(&house, request).await.unwrap_err();

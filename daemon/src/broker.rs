@@ -12,6 +12,7 @@ mod capabilities;
 mod consents;
 mod core;
 mod doctor;
+mod first_logins;
 mod gate;
 mod holders;
 mod issuer;

@@ -26,6 +26,7 @@ use crate::oauth::token::{TokenError, TokenResponse};
 use crate::secret::{AccessToken, ProofKey, RefreshToken};
 pub(crate) use answer::shown;
 use ending::Ending;
+pub(crate) use plan::backoff;
 use record::{Definition, GrantRecord, Token};
 
 /// How long a save may take before the new token is served from RAM.

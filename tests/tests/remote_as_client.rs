@@ -323,27 +323,36 @@ fn headless(config: &str) -> Room {
 }
 
 #[test]
-fn a_bridge_over_ssh_logs_in_by_itself_and_steps_up_by_itself_but_not_for_ever() {
+fn a_bridge_over_ssh_logs_in_by_itself_and_steps_up_to_what_is_listed_but_not_for_ever() {
     let server = Arc::new(Server::with_lifetime(300));
     let (mcp, room) = (guarded(&server), headless(""));
+    let listed = |scopes: &str| room.write_config(&format!("[providers.corp]\nserver = \"{}\"\nscopes = [{scopes}]\n", mcp.url()));
+    listed("\"mcp:read\"");
     let daemon = room.start();
     let secret = file(&room, "secret", CLIENT_SECRET);
-    let url = mcp.url();
-    let mut client = StdioServer::bridge(&room, &[&by_secret("machine", &secret)[..], &[&url]].concat());
+    let mut client = StdioServer::bridge(&room, &[&by_secret("machine", &secret)[..], &["corp"]].concat());
     assert_eq!(client.initialize()["result"]["serverInfo"]["name"], "s");
     assert_eq!(client.ask(1, "tools/call", &json!({ "name": "read" }))["result"], json!({}));
     assert_eq!(asked_for(&server), 1);
-    assert_eq!(client.ask(2, "tools/call", &json!({ "name": "write" }))["result"], json!({}), "with a token for both");
+    let refused = client.ask(2, "tools/call", &json!({ "name": "write" }))["error"].clone();
+    let said = refused["message"].as_str().unwrap();
+    let command = "mcp-authctl login corp --scope 'mcp:read mcp:write'";
+    assert!(said.contains("not among them: mcp:write") && said.contains(command), "{refused}");
+    assert_eq!(asked_for(&server), 1, "nobody has said that it may have that");
+
+    listed("\"mcp:read\", \"mcp:write\"");
+    room.ctl(&["reload"]).ok();
+    assert_eq!(client.ask(3, "tools/call", &json!({ "name": "write" }))["result"], json!({}), "with a token for both");
     let grant = daemon.show("/v1/grants")[0].clone();
     assert_eq!((&grant["scopes"], &grant["client_credentials"]), (&json!(["mcp:read", "mcp:write"]), &json!(true)), "{grant}");
-    for id in 3..7 {
+    for id in 4..8 {
         let refused = client.ask(id, "tools/call", &json!({ "name": "never" }));
         assert!(refused["error"]["message"].is_string(), "{refused}");
     }
     assert!(asked_for(&server) <= 4, "{} tokens for a server that is never content", asked_for(&server));
     assert_eq!(client.end(), 0);
 
-    let mut another = StdioServer::bridge(&room, &[&url]);
+    let mut another = StdioServer::bridge(&room, &[&mcp.url()]);
     assert_eq!(another.initialize()["result"]["serverInfo"]["name"], "s", "the grant is everybody's");
 }
 

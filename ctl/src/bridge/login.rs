@@ -164,6 +164,7 @@ fn follow(client: &Client, request: &LoginRequest, page: &watch::Sender<Option<A
     let events = match client.login(request) {
         Ok(events) => events,
         Err(ClientError::Api(body)) if request.unattended && body.error == ErrorCode::LoginRequired => return State::Nothing,
+        Err(ClientError::Api(body)) => return failed(&body, request),
         Err(error) => return said(&error.to_string()),
     };
     for event in events {
@@ -195,7 +196,8 @@ fn failed(error: &ErrorBody, request: &LoginRequest) -> State {
     let hint = |before: &str| error.hint.as_ref().map(|hint| format!("{before}hint: {hint}")).unwrap_or_default();
     output::note(&format!("{}{}", error.error_description, hint("\n")));
     let needs_nobody = request.flow == Some(LoginFlow::ClientCredentials) || request.assertion.is_some() || request.identity.is_some();
-    if request.unattended || needs_nobody {
+    // Of a login that a person can see the daemon never says that.
+    if request.unattended || needs_nobody || error.error == ErrorCode::InsufficientScope {
         State::Failed(format!("{}{}", error.error_description, hint("; ")).into())
     } else {
         State::Over

@@ -1,5 +1,5 @@
-//! The errands of the broker, each a task of its own: one refresh, one probe, one revocation. They hold no state and
-//! report to the mailbox.
+//! The errands of the broker, each a task of its own: one assertion, one refresh, one probe, one revocation. They hold no state
+//! and report to the mailbox.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -50,8 +50,8 @@ impl Way {
 pub(super) struct Errand {
     pub(super) record: GrantRecord,
     pub(super) attempt: Attempt,
-    /// What takes the place of the refresh token, where that is an assertion, or why it is not to be had.
-    pub(super) bearer: Option<Result<Bearer, ErrorBody>>,
+    /// What takes the place of the refresh token, where that is an assertion.
+    pub(super) assertion: Option<Jwt>,
 }
 
 /// One refresh: intent, request, check. Without a refresh token nothing is used up, so there is no intent. Gives the time at
@@ -59,7 +59,7 @@ pub(super) struct Errand {
 pub(super) async fn refresh(
     way: Way,
     vault: Vault,
-    Errand { record, attempt, bearer }: Errand,
+    Errand { record, attempt, assertion }: Errand,
     mut suspended: watch::Receiver<u64>,
 ) -> (Now, Result<TokenResponse, AttemptError>) {
     let started = way.clock.now();
@@ -75,13 +75,6 @@ pub(super) async fn refresh(
         return (started, Err(AttemptError::NotDurable(reason)));
     }
     failpoint::at(format_args!("intent synced"));
-    let assertion = match bearer {
-        Some(bearer) => match assertion_for(&way, &record, bearer).await {
-            Ok(assertion) => Some(assertion),
-            Err(error) => return (started, Err(error)),
-        },
-        None => None,
-    };
     suspended.mark_unchanged();
     let sent_at = way.clock.now();
     let result = tokio::select! {
@@ -137,7 +130,7 @@ fn request(
 
 /// An assertion for a grant that was made with one. Where others are to blame who may be well again soon, the next who asks has it
 /// tried again; what the grant's own server has not said must not count for its other grants.
-async fn assertion_for(way: &Way, record: &GrantRecord, bearer: Result<Bearer, ErrorBody>) -> Result<Jwt, AttemptError> {
+pub(super) async fn assertion_for(way: Way, record: GrantRecord, bearer: Result<Bearer, ErrorBody>) -> Result<Jwt, AttemptError> {
     let bearer = bearer.map_err(|error| AttemptError::NoCredentials(error.error_description))?;
     let whose = bearer.token.to_string();
     let (resource, scopes) = (record.resource.as_deref(), record.requested_scopes.as_slice());

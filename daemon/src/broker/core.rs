@@ -18,7 +18,7 @@ use super::doctor::Doctor;
 use super::gate::Gate;
 use super::holders::{Holders, Keeper};
 use super::issuer::IssuerSide;
-use super::lane::Lane;
+use super::lane::{Lane, Queued};
 use super::lease::Leases;
 use super::logins::Logins;
 use super::notices::Board;
@@ -366,30 +366,51 @@ impl Core {
         definition.and_then(|d| d.issuer.clone().or_else(|| d.token_endpoint.clone())).unwrap_or_default()
     }
 
+    /// An attempt that needs an assertion gets it before it queues: whoever makes it, and takes its time, is another than the issuer,
+    /// and must not hold up whom else the issuer would serve.
     fn queue(&mut self, name: &GrantName, attempt: Attempt) {
         if self.gate.is_winding() {
-            return self.refuse(name, &attempt, AttemptError::NotDurable("the daemon is stopping".into()));
+            return self.refuse(name, &attempt, stopping());
         }
-        let key = self.lane_of(name);
-        self.lanes.entry(key.clone()).or_default().push(name.clone(), attempt);
+        let definition = self.grants.get(name).map(|grant| &grant.record().definition);
+        let source = definition.and_then(|of| of.assertion.clone()).filter(|_| attempt.refresh_token.is_none());
+        let Some(source) = source else {
+            return self.enter_lane(Queued { grant: name.clone(), attempt, assertion: None });
+        };
+        let Some((way, record)) = self.defined_way_of(name) else { return self.refuse(name, &attempt, config_changed()) };
+        let (bearer, name) = (self.bearer_of(&source), name.clone());
+        self.task(attempt::assertion_for(way, record, bearer), move |core, outcome| match outcome.unwrap_or_else(|| Err(our_fault())) {
+            // It is not good for long, and somebody may have begun to wait for it.
+            Ok(jwt) => core.enter_lane(Queued { grant: name, attempt: Attempt { urgent: true, ..attempt }, assertion: Some(jwt) }),
+            Err(error) => {
+                let (key, now) = (core.lane_of(&name), core.now());
+                core.concluded(&name, &key, attempt.ticket, (now, Err(error)));
+            }
+        });
+    }
+
+    fn enter_lane(&mut self, queued: Queued) {
+        if self.gate.is_winding() {
+            return self.refuse(&queued.grant, &queued.attempt, stopping());
+        }
+        let key = self.lane_of(&queued.grant);
+        self.lanes.entry(key.clone()).or_default().push(queued);
         self.send_queued(&key);
     }
 
     fn send_queued(&mut self, key: &str) {
-        while let Some((name, attempt)) = self.lanes.get_mut(key).and_then(Lane::next) {
+        while let Some(Queued { grant: name, attempt, assertion }) = self.lanes.get_mut(key).and_then(Lane::next) {
             let current = self.grants.get(&name).is_some_and(|grant| grant.is_running(attempt.ticket));
             let Some((way, record)) = current.then(|| self.defined_way_of(&name)).flatten() else {
                 self.lanes.get_mut(key).expect("it gave this attempt").ended();
-                self.refuse(&name, &attempt, AttemptError::Provider(TokenError::NotSent("the config has changed".into())));
+                self.refuse(&name, &attempt, config_changed());
                 continue;
             };
             let (key, ticket, started) = (key.to_owned(), attempt.ticket, self.now());
-            let source = record.definition.assertion.as_deref().filter(|_| attempt.refresh_token.is_none());
-            let bearer = source.map(|source| self.bearer_of(source));
-            let errand = attempt::refresh(way, self.edges.vault.clone(), Errand { record, attempt, bearer }, self.suspended.subscribe());
+            let errand = Errand { record, attempt, assertion };
+            let errand = attempt::refresh(way, self.edges.vault.clone(), errand, self.suspended.subscribe());
             self.task(errand, move |core, outcome| {
-                let fault = || (started, Err(AttemptError::Provider(TokenError::Lost("a fault of the daemon".into()))));
-                let (sent_at, result) = outcome.unwrap_or_else(fault);
+                let (sent_at, result) = outcome.unwrap_or_else(|| (started, Err(our_fault())));
                 core.refreshed(&name, &key, ticket, (sent_at, result));
             });
         }
@@ -402,6 +423,12 @@ impl Core {
         if let Some(lane) = self.lanes.get_mut(key) {
             lane.ended();
         }
+        self.concluded(name, key, ticket, (sent_at, result));
+        self.send_queued(key);
+    }
+
+    /// What an attempt has come to counts for its grant and, as far as its issuer is meant, for the issuer's other ones.
+    fn concluded(&mut self, name: &GrantName, key: &str, ticket: Ticket, (sent_at, result): (Now, Result<TokenResponse, AttemptError>)) {
         if let Some((way, record)) = self.leaving.remove(&ticket) {
             self.revoke_late(name, way, record, &result);
         }
@@ -414,7 +441,6 @@ impl Core {
             Some(AttemptError::Provider(error @ (TokenError::NotSent(_) | TokenError::Overloaded { .. }))) => self.spare(name, key, &error),
             Some(_) => {}
         }
-        self.send_queued(key);
     }
 
     /// The issuer as a whole does not answer: its other grants leave it alone as long as this one does.
@@ -447,7 +473,7 @@ impl Core {
         let keys: Vec<_> = self.lanes.keys().cloned().collect();
         for key in keys {
             for (name, attempt) in self.lanes.get_mut(&key).map(Lane::clear).unwrap_or_default() {
-                self.refuse(&name, &attempt, AttemptError::NotDurable("the daemon is stopping".into()));
+                self.refuse(&name, &attempt, stopping());
             }
         }
     }
@@ -586,6 +612,18 @@ impl Core {
         });
         abort
     }
+}
+
+fn stopping() -> AttemptError {
+    AttemptError::NotDurable("the daemon is stopping".into())
+}
+
+fn config_changed() -> AttemptError {
+    AttemptError::Provider(TokenError::NotSent("the config has changed".into()))
+}
+
+fn our_fault() -> AttemptError {
+    AttemptError::Provider(TokenError::Lost("a fault of the daemon".into()))
 }
 
 /// Answers a question; whoever has gone meanwhile needs no answer.

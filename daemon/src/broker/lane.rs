@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use mcp_auth_proto::GrantName;
 
 use crate::grant::{Attempt, Ticket};
+use crate::oauth::jwt::Jwt;
 
 /// How many refreshes one issuer is sent at a time.
 const WIDTH: usize = 2;
@@ -13,28 +14,37 @@ const WIDTH: usize = 2;
 #[derive(Debug, Default)]
 pub(super) struct Lane {
     running: usize,
-    queue: VecDeque<(GrantName, Attempt)>,
+    queue: VecDeque<Queued>,
+}
+
+/// An attempt with all that it needs of others.
+#[derive(Debug)]
+pub(super) struct Queued {
+    pub(super) grant: GrantName,
+    pub(super) attempt: Attempt,
+    /// What takes the place of the refresh token, where that is an assertion.
+    pub(super) assertion: Option<Jwt>,
 }
 
 impl Lane {
     /// Takes an attempt in.
-    pub(super) fn push(&mut self, grant: GrantName, attempt: Attempt) {
-        self.queue.push_back((grant, attempt));
+    pub(super) fn push(&mut self, queued: Queued) {
+        self.queue.push_back(queued);
     }
 
     /// Somebody waits for this attempt now.
     pub(super) fn hurry(&mut self, ticket: Ticket) {
-        if let Some((_, attempt)) = self.queue.iter_mut().find(|(_, attempt)| attempt.ticket == ticket) {
-            attempt.urgent = true;
+        if let Some(queued) = self.queue.iter_mut().find(|queued| queued.attempt.ticket == ticket) {
+            queued.attempt.urgent = true;
         }
     }
 
     /// The next attempt to send, if there is room.
-    pub(super) fn next(&mut self) -> Option<(GrantName, Attempt)> {
+    pub(super) fn next(&mut self) -> Option<Queued> {
         if self.running == WIDTH {
             return None;
         }
-        let urgent = self.queue.iter().position(|(_, attempt)| attempt.urgent).unwrap_or(0);
+        let urgent = self.queue.iter().position(|queued| queued.attempt.urgent).unwrap_or(0);
         let next = self.queue.remove(urgent)?;
         self.running += 1;
         Some(next)
@@ -47,7 +57,7 @@ impl Lane {
 
     /// Gives back all that were not sent: the issuer is to be left alone.
     pub(super) fn clear(&mut self) -> Vec<(GrantName, Attempt)> {
-        self.queue.drain(..).collect()
+        self.queue.drain(..).map(|queued| (queued.grant, queued.attempt)).collect()
     }
 
     /// Whether it can be forgotten.
@@ -61,23 +71,23 @@ mod tests {
     use super::*;
     use crate::secret::RefreshToken;
 
-    fn attempt(ticket: Ticket, urgent: bool) -> (GrantName, Attempt) {
+    fn queued(ticket: Ticket, urgent: bool) -> Queued {
         let refresh_token = Some(RefreshToken::new("rt".into()));
-        ("g".parse().unwrap(), Attempt { ticket, refresh_token, generation: 1, urgent, even_if_not_durable: false })
+        let attempt = Attempt { ticket, refresh_token, generation: 1, urgent, even_if_not_durable: false };
+        Queued { grant: "g".parse().unwrap(), attempt, assertion: None }
     }
 
     #[test]
     fn two_run_at_a_time_and_those_with_waiters_go_first() {
         let mut lane = Lane::default();
         for (ticket, urgent) in [(1, false), (2, false), (3, false), (4, true), (5, false)] {
-            let (name, attempt) = attempt(ticket, urgent);
-            lane.push(name, attempt);
+            lane.push(queued(ticket, urgent));
         }
         lane.hurry(3);
         let mut sent = Vec::new();
         while !lane.is_idle() {
-            while let Some((_, attempt)) = lane.next() {
-                sent.push(attempt.ticket);
+            while let Some(queued) = lane.next() {
+                sent.push(queued.attempt.ticket);
             }
             assert_eq!(lane.running.min(2), lane.running);
             lane.ended();

@@ -13,7 +13,8 @@ use tokio::task::AbortHandle;
 use super::Reply;
 use super::accounts::{Undecided, labelled};
 use super::core::{Core, answer};
-use super::step_up::Reason;
+use super::first_logins::{FirstLogins, Key};
+use super::step_up::{self, Reason};
 use crate::audit::Note;
 use crate::caller::Caller;
 use crate::grant::record::{GrantRecord, TokenSource};
@@ -38,6 +39,8 @@ const LONGEST_REDIRECT: usize = 2048;
 pub(super) struct Logins {
     pub(super) running: HashMap<String, Running>,
     subscribers: u64,
+    /// Those that failed and programs ask for again.
+    pub(super) firsts: FirstLogins,
     /// Whose place was taken by tokens that are not on the disk yet.
     pub(super) replaced: Vec<GrantRecord>,
 }
@@ -59,6 +62,8 @@ pub(super) struct Running {
     digest: Option<FileDigest>,
     /// Nobody joins an exchange that a person began by hand: its code is theirs.
     by_hand: bool,
+    /// A program asks for it without a person, for a grant that is not there yet.
+    first: Option<Key>,
     /// Another account may take the place of the one that is held.
     pub(super) replace: bool,
     task: AbortHandle,
@@ -105,8 +110,8 @@ impl Core {
                 Some(id) => (id, true),
                 None if self.logins.running.len() >= MOST_LOGINS => return Err(too_many_logins()),
                 None => {
-                    self.may_begin(&grant, &plan, request)?;
-                    (self.start_login(grant.clone(), plan, caller), false)
+                    let first = self.may_begin(&grant, &plan, request)?;
+                    (self.start_login(grant.clone(), plan, (caller, first)), false)
                 }
             };
             Ok(self.subscribe(id, grant, joined, request))
@@ -115,22 +120,28 @@ impl Core {
     }
 
     /// A person may log in as often as they like; programs, and those that pass on a server's challenge, may not. The first token
-    /// that a client gets for itself leads nobody anywhere.
-    fn may_begin(&mut self, grant: &GrantName, plan: &Plan, request: &LoginRequest) -> Result<(), ErrorBody> {
+    /// that a client gets for itself leads nobody anywhere: of that login its failures are counted, under what is returned.
+    fn may_begin(&mut self, grant: &GrantName, plan: &Plan, request: &LoginRequest) -> Result<Option<Key>, ErrorBody> {
+        let now = self.now().boot;
         if needs_nobody(plan) && !self.grants.contains_key(grant) {
-            return self.leads_round_no_rule(grant, plan);
+            self.leads_round_no_rule(grant, plan)?;
+            if request.interactive {
+                self.logins.firsts.forget();
+                return Ok(None);
+            }
+            let key = self.logins.firsts.key(grant, request);
+            return self.logins.firsts.begin(key, now).map(|()| Some(key));
         }
         let challenged = plan.remote.as_ref().is_some_and(|remote| remote.challenge.is_some() || remote.challenged_by_server);
         if !challenged && !request.unprompted {
             if request.interactive {
                 self.remote.step_ups.forget(grant);
             }
-            return Ok(());
+            return Ok(None);
         }
         let held = self.grants.get(grant).map(|held| &held.newest().definition);
         let moved = held.is_some_and(|definition| self.provider_of(definition).is_none());
-        let now = self.now().boot;
-        self.remote.step_ups.begin(grant, Reason::new(&plan.scopes, moved), now)
+        self.remote.step_ups.begin(grant, Reason::new(&plan.scopes, moved), now).map(|()| None)
     }
 
     /// Where nobody logs in, a further label is as good as the grant that is there: what the rules of that one close is not opened
@@ -176,6 +187,10 @@ impl Core {
         let done: Vec<_> = self.logins.running.iter().filter(|(_, r)| r.saving && r.grant == *name).map(|(id, _)| id.clone()).collect();
         let now = self.now();
         let Some(summary) = self.grants.get(name).map(|grant| Box::new(self.summary(grant, now))) else { return };
+        if done.iter().any(|id| self.logins.running[id].subscribers.values().any(|subscriber| subscriber.interactive)) {
+            // It may be what others waited for: an identity provider's, say.
+            self.logins.firsts.forget();
+        }
         for id in done {
             self.revoke_replaced(&id);
             self.end_login(&id, LoginEvent::Done { grant: summary.clone(), same_account: self.same_account(name) });
@@ -216,10 +231,16 @@ impl Core {
         // What a client got for itself is renewed in the same way.
         let own = held.is_some_and(|held| held.definition.client_credentials).then_some(LoginFlow::ClientCredentials);
         let flow = request.flow.or(own);
+        let asked = match &request.scopes {
+            Some(_) if by_client::is_wanted(flow, provider) => {
+                step_up::unattended(request, (provider, held), None, &format!("mcp-authctl login {grant}"))?
+            }
+            asked => asked.clone(),
+        };
         let plan = Plan {
             grant: grant.clone(),
             client_secret: self.secret_of(provider),
-            scopes: scopes(request, flow, provider)?,
+            scopes: scopes(asked, request, (flow, provider))?,
             login_hint: request.login_hint.clone().or(known),
             resource: provider.resource.clone().or_else(|| held.and_then(|held| held.resource.clone())),
             callback_port: request.callback_port,
@@ -248,7 +269,7 @@ impl Core {
         self.logins.running.iter().find(|(_, running)| same(running)).map(|(id, _)| id.clone())
     }
 
-    fn start_login(&mut self, grant: GrantName, mut plan: Plan, caller: Arc<Caller>) -> String {
+    fn start_login(&mut self, grant: GrantName, mut plan: Plan, (caller, first): (Arc<Caller>, Option<Key>)) -> String {
         let id = random_id();
         let (pasted, pastes) = mpsc::channel(4);
         let (way, mailbox, at) = (self.way(plan.provider.clone()), self.mailbox.clone(), id.clone());
@@ -284,6 +305,7 @@ impl Core {
             by_token,
             digest,
             by_hand,
+            first,
             replace: false,
             task,
             pasted,
@@ -353,15 +375,21 @@ impl Core {
     }
 
     fn login_ended(&mut self, id: &str, outcome: Result<Outcome, ErrorBody>) {
+        let Some(running) = self.logins.running.get(id) else { return };
+        let (name, first) = (running.grant.clone(), running.first);
         let outcome = match outcome {
             Ok(outcome) => outcome,
             Err(error) => {
                 tracing::info!("a login failed: {error}");
+                if let Some(key) = first {
+                    self.logins.firsts.failed(key, error.clone(), self.edges.clock.now().boot, fastrand::f64());
+                }
                 return self.end_login(id, LoginEvent::Failed { error });
             }
         };
-        let Some(running) = self.logins.running.get(id) else { return };
-        let name = running.grant.clone();
+        if let Some(key) = first {
+            self.logins.firsts.succeeded(key);
+        }
         let Some(terms) = self.terms_of(&outcome.definition) else {
             let error =
                 ErrorBody::new(ErrorCode::Conflict, format!("the config of `{}` changed during the login", outcome.definition.provider));
@@ -509,12 +537,16 @@ fn of_a_provider(request: &LoginRequest) -> Result<(), ErrorBody> {
 }
 
 /// The scopes to ask for.
-fn scopes(request: &LoginRequest, flow: Option<LoginFlow>, provider: &Provider) -> Result<Vec<String>, ErrorBody> {
+fn scopes(
+    asked: Option<Vec<String>>,
+    request: &LoginRequest,
+    (flow, provider): (Option<LoginFlow>, &Provider),
+) -> Result<Vec<String>, ErrorBody> {
     // Of an exchange that was begun by hand only the person knows what was asked for.
     if request.exchange.is_some() {
-        return Ok(request.scopes.clone().unwrap_or_default());
+        return Ok(asked.unwrap_or_default());
     }
-    let mut scopes = request.scopes.clone().unwrap_or_else(|| provider.scopes.clone());
+    let mut scopes = asked.unwrap_or_else(|| provider.scopes.clone());
     if by_client::is_wanted(flow, provider) {
         // They ask for a refresh token, which a client does not get for itself.
     } else if !request.without_refresh_scopes {

@@ -207,8 +207,9 @@ impl Core {
         self.announce(event::CONFIG_RELOADED, None, None);
     }
 
-    /// Every grant, or those of one provider, hear what is said about them now.
+    /// Every grant, or those of one provider, hear what is said about them now; what failed before may be good now.
     fn redefine(&mut self, provider: Option<&str>) {
+        self.logins.firsts.forget();
         let definitions = self.grants.iter().map(|(name, grant)| (name.clone(), grant.newest().definition.clone()));
         let definitions: Vec<_> = definitions.filter(|(_, of)| provider.is_none_or(|provider| of.provider == provider)).collect();
         for (name, definition) in definitions {

@@ -15,13 +15,13 @@ use super::Reply;
 use super::accounts::labelled;
 use super::core::{Core, answer};
 use super::naming;
-use super::step_up::StepUps;
+use super::step_up::{self, StepUps};
 use super::tokens::ambiguous;
 use crate::clock::Boot;
 use crate::grant::record::Definition;
 use crate::grant::{Grant, Input};
-use crate::login::Plan;
 use crate::login::remote::{Before, Remote, authorization_servers};
+use crate::login::{Plan, by_client};
 use crate::oauth::challenge::Challenge;
 use crate::oauth::scopes::{OFFLINE_ACCESS, union};
 use crate::oauth::text::{clean, quoted};
@@ -192,17 +192,27 @@ impl Core {
             scopes: held.requested_scopes.clone(),
             bound: held.proof_key.is_some(),
         });
+        let bearer = self.wanted_bearer(request, &provider, held)?;
+        // What a client got for itself is renewed in the same way.
+        let own = held.is_some_and(|held| held.definition.client_credentials).then_some(LoginFlow::ClientCredentials);
+        let flow = request.flow.or(own);
+        let command = login_command(&grant, request, held.is_some());
         let challenged = challenge.as_ref().and_then(|challenge| challenge.scopes.as_deref());
         let wider = union(before.as_ref().map_or(&[], |before| &before.scopes), challenged.unwrap_or_default());
-        let by_config = (!provider.scopes.is_empty()).then(|| match challenge {
-            Some(_) => union(&provider.scopes, &wider),
-            None => provider.scopes.clone(),
-        });
-        let asked = request.scopes.clone().or(by_config);
+        let asked = if bearer.is_some() || by_client::is_wanted(flow, &provider) {
+            // A server that rejects a token may name scopes with that: those are no reason to ask for more.
+            let named = challenged.filter(|_| received.is_none());
+            step_up::unattended(request, (&provider, held), named, &command)?
+        } else {
+            let by_config = (!provider.scopes.is_empty()).then(|| match challenge {
+                Some(_) => union(&provider.scopes, &wider),
+                None => provider.scopes.clone(),
+            });
+            request.scopes.clone().or(by_config)
+        };
         let scopes = asked.clone().unwrap_or(if challenge.is_some() { wider } else { Vec::new() });
         // A client is shown the document that it was shown before.
         let shown = held.and_then(|held| held.definition.client_id.clone()).filter(|id| is_url(id));
-        let bearer = self.wanted_bearer(request, &provider, held)?;
         let remote = Remote {
             challenged_by_server: received.is_some(),
             challenge,
@@ -214,11 +224,9 @@ impl Core {
             given: given::client(request)?,
             document: given::document(request)?.or(shown).or(CLIENT_METADATA_URL.map(str::to_owned)),
             registrations: self.remote.registrations.clone(),
-            command: login_command(&grant, request, held.is_some()),
+            command,
             server,
         };
-        // What a client got for itself is renewed in the same way.
-        let own = held.is_some_and(|held| held.definition.client_credentials).then_some(LoginFlow::ClientCredentials);
         Ok(Plan {
             client_secret: self.secret_of(&provider),
             scopes,
@@ -226,7 +234,7 @@ impl Core {
             by_hand: request.exchange.as_ref().map(super::logins::by_hand).transpose()?,
             resource: None,
             callback_port: request.callback_port,
-            flow: request.flow.or(own),
+            flow,
             headless: request.headless,
             patience: super::logins::PATIENCE,
             remote: Some(remote),

@@ -1,12 +1,17 @@
-//! PURE: how often programs may lead a person to a login page. A server that is never content must not open window after window
-//! (MCP authorization, "Step-Up Authorization Flow": retry limits).
+//! PURE: how often programs may lead a person to a login page, and how far a login goes that leads nobody to one. A server that is
+//! never content must not open window after window (MCP authorization, "Step-Up Authorization Flow": retry limits), nor have
+//! scopes asked for that nobody has ever seen.
 
 use std::collections::HashMap;
 use std::time::Duration;
 
-use mcp_auth_proto::{ErrorBody, ErrorCode, GrantName};
+use mcp_auth_proto::{ErrorBody, ErrorCode, GrantName, LoginRequest};
 
 use crate::clock::Boot;
+use crate::grant::record::GrantRecord;
+use crate::oauth::scopes::{self, union};
+use crate::oauth::text::{clean, quoted};
+use crate::provider::Provider;
 
 /// One reason leads to one login in this time.
 const SAME_REASON: Duration = Duration::from_secs(600);
@@ -61,6 +66,31 @@ impl StepUps {
     pub(super) fn forget(&mut self, name: &GrantName) {
         self.0.remove(name);
     }
+}
+
+/// The scopes of a login that leads nobody to a page. `None`: as the server says. What a program names for a grant that is held it
+/// has from the server, as it has a challenge. `command` logs in.
+pub(super) fn unattended(
+    request: &LoginRequest,
+    (provider, held): (&Provider, Option<&GrantRecord>),
+    challenged: Option<&[String]>,
+    command: &str,
+) -> Result<Option<Vec<String>>, ErrorBody> {
+    let named = request.scopes.as_deref();
+    if let Some(own) = named.filter(|_| held.is_none() || !request.unprompted) {
+        return Ok(Some(own.to_vec()));
+    }
+    let (configured, before) = (provider.scopes.as_slice(), held.map(|held| held.requested_scopes.as_slice()));
+    scopes::unattended(configured, before, named.or(challenged)).map_err(|beyond| {
+        let name = held.map_or(provider.name.as_str(), |held| held.name.as_str());
+        let sentence = format!(
+            "nobody sees what a login of `{name}` asks for, so it asks for no scopes but those that are written down; not among them: {}",
+            clean(&beyond.join(" "))
+        );
+        let wider = union(&union(configured, before.unwrap_or_default()), &beyond).join(" ");
+        let hint = format!("{command} --scope {}, or add them to its `scopes` in config.toml, then mcp-authctl reload", quoted(&wider));
+        ErrorBody::new(ErrorCode::InsufficientScope, sentence).hint(hint)
+    })
 }
 
 #[cfg(test)]

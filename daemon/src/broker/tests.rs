@@ -5,6 +5,7 @@ mod doctor;
 mod held;
 #[cfg(target_os = "linux")]
 mod policy;
+mod unattended;
 
 use std::cell::RefCell;
 use std::time::Duration;
@@ -53,10 +54,9 @@ const CONFIG: &str = "[providers.corp]\nissuer = 'https://corp.example'\ntoken_e
     authorization_endpoint = 'https://corp.example/authorize'\nclient_id = 'c1'\n";
 
 /// A grant whose access token expired long ago.
-fn expired(name: &str) -> Record {
-    let name: GrantName = name.parse().unwrap();
-    let record = GrantRecord {
-        name: name.clone(),
+fn expired(name: &str) -> GrantRecord {
+    GrantRecord {
+        name: name.parse().unwrap(),
         generation: 1,
         definition: Definition {
             provider: "corp".into(),
@@ -83,8 +83,7 @@ fn expired(name: &str) -> Record {
         ended: None,
         logged_in_at: crate::clock::Wall(1_600_000_000_000),
         refreshed_at: None,
-    };
-    Record { id: core::grant_id(&name), generation: 1, plaintext: record.to_plaintext() }
+    }
 }
 
 async fn told<T: Send + 'static>(ask: impl FnOnce(crate::vault::Done<T>)) -> Result<T, crate::vault::VaultError> {
@@ -99,12 +98,17 @@ impl House {
     }
 
     async fn with_config(config: &str, grants: &[&str]) -> Self {
+        Self::with_records(config, grants.iter().map(|name| expired(name))).await
+    }
+
+    async fn with_records(config: &str, grants: impl IntoIterator<Item = GrantRecord>) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let (vault, key_file) = (folder.path().join("vault"), folder.path().join("key"));
         let vault = Vault::start(Places { vault, key_file, key_source: Some(KeySourceKind::KeyFile) });
         told(|done| vault.open(false, None, done)).await.unwrap();
-        for name in grants {
-            told(|done| vault.save(expired(name), done)).await.unwrap();
+        for grant in grants {
+            let record = Record { id: core::grant_id(&grant.name), generation: 1, plaintext: grant.to_plaintext() };
+            told(|done| vault.save(record, done)).await.unwrap();
         }
         let (sender, requests) = mpsc::unbounded_channel();
         WAY.set(Some(Arc::new(Holding(sender))));

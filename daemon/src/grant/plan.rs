@@ -31,7 +31,7 @@ pub(super) fn lead(lifetime: Duration, invalidates: bool, random: f64) -> Durati
 
 /// How long to wait after the `failures`-th failure in a row (from 1): full jitter between 1 s and a bound that doubles
 /// up to 5 min.
-pub(super) fn backoff(failures: u32, random: f64) -> Duration {
+pub(crate) fn backoff(failures: u32, random: f64) -> Duration {
     let bound = (BACKOFF_MIN * 2_u32.saturating_pow(failures.min(16))).min(BACKOFF_MAX);
     BACKOFF_MIN + (bound - BACKOFF_MIN).mul_f64(random)
 }

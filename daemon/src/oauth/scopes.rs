@@ -36,6 +36,24 @@ pub fn select(choice: Choice<'_>) -> Vec<String> {
     scopes
 }
 
+/// What a login asks for that leads nobody to a page where the scopes could be seen: no more than is written down, in the config
+/// or in what the grant has asked for before, whatever the server has come to want. `None`: nothing is, and the server says it.
+///
+/// # Errors
+/// What is wanted besides.
+pub fn unattended(configured: &[String], before: Option<&[String]>, wanted: Option<&[String]>) -> Result<Option<Vec<String>>, Vec<String>> {
+    if configured.is_empty() && before.is_none() {
+        return Ok(None);
+    }
+    let mut before = before.unwrap_or_default().to_vec();
+    // A login with a page may have been before it. Whoever needs none asks again whenever it likes.
+    before.retain(|scope| scope != OFFLINE_ACCESS);
+    let most = union(configured, &before);
+    let Some(wanted) = wanted else { return Ok(Some(if configured.is_empty() { before } else { configured.to_vec() })) };
+    let beyond: Vec<_> = wanted.iter().filter(|scope| *scope != OFFLINE_ACCESS && !most.contains(scope)).cloned().collect();
+    if beyond.is_empty() { Ok(Some(most)) } else { Err(beyond) }
+}
+
 /// Both lists, in their order, each scope once.
 pub fn union(first: &[String], second: &[String]) -> Vec<String> {
     let mut all: Vec<String> = Vec::with_capacity(first.len() + second.len());
@@ -74,6 +92,29 @@ mod tests {
     fn a_step_up_asks_for_the_union() {
         let (before, challenged) = (list("basic offline_access"), list("write basic"));
         assert_eq!(select(Choice { before: &before, challenged: Some(&challenged), ..Choice::default() }), list("basic write"));
+    }
+
+    #[test]
+    fn what_nobody_sees_asked_for_stays_within_what_is_written_down() {
+        for (configured, before, wanted, expected) in [
+            ("", None, Some("a"), Ok(None)),
+            ("a b", None, None, Ok(Some("a b"))),
+            ("a b", None, Some("b"), Ok(Some("a b"))),
+            ("a b", None, Some("b c d"), Err("c d")),
+            ("a b", Some("c"), None, Ok(Some("a b"))),
+            ("a b", Some("c"), Some("b c"), Ok(Some("a b c"))),
+            ("a b", Some("c"), Some("a d"), Err("d")),
+            ("", Some("a"), None, Ok(Some("a"))),
+            ("", Some("a"), Some("a"), Ok(Some("a"))),
+            ("", Some("a"), Some("a b"), Err("b")),
+            ("", Some(""), None, Ok(Some(""))),
+            ("", Some(""), Some("a"), Err("a")),
+            ("", Some("a offline_access"), Some("a offline_access"), Ok(Some("a"))),
+        ] {
+            let (before, wanted) = (before.map(list), wanted.map(list));
+            let found = unattended(&list(configured), before.as_deref(), wanted.as_deref());
+            assert_eq!(found, expected.map(|asked| asked.map(list)).map_err(list), "{configured:?} {before:?} {wanted:?}");
+        }
     }
 
     #[test]

@@ -69,7 +69,8 @@ pub struct LoginRequest {
     /// that the grant has asked for before.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub challenge: Option<String>,
-    /// No person asked for this login: a program did, for want of a token. The daemon lets it start only so often.
+    /// No person asked for this login: a program did, for want of a token. The daemon lets it start only so often, and takes the
+    /// scopes that it names for a grant that is held for what the server wants.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub unprompted: bool,
     /// Nobody is there who could log in: a login that needs a person is refused with `login_required` and does not begin.

@@ -22,21 +22,19 @@ fn anyone(answer: wire::RuleAnswer) -> wire::NewRule {
 }
 
 /// A grant whose token allows this and, where it is `valid`, still works.
-fn allowing(scope: &str, valid: bool) -> Record {
-    let mut record = GrantRecord::from_plaintext(&expired("corp").plaintext).unwrap();
+fn allowing(scope: &str, valid: bool) -> GrantRecord {
+    let mut record = expired("corp");
     record.scopes = vec![scope.to_owned()];
     if valid {
         record.token.issued_at = SystemClock.now().wall;
     }
-    Record { plaintext: record.to_plaintext(), ..expired("corp") }
+    record
 }
 
-async fn house(record: Record) -> House {
-    let house = House::with(&[]).await;
-    told(|done| house.vault.save(record, done)).await.unwrap();
-    // As after a restart: the broker reads what is on disk.
-    house.broker.vault_lock().await.unwrap();
-    house.broker.vault_unlock(unlocking()).await.unwrap();
+async fn house(record: GrantRecord) -> House {
+    let house = House::with_records(CONFIG, [record]).await;
+    // Then the vault is open.
+    house.broker.grants().await.unwrap();
     house
 }
 
@@ -192,9 +190,9 @@ async fn a_yes_to_a_token_of_certain_scopes_is_none_to_one_of_unknown_scopes() {
 
 #[tokio::test]
 async fn a_rule_that_is_added_while_a_server_is_looked_at_again_counts() {
-    let mut record = GrantRecord::from_plaintext(&allowing("read", true).plaintext).unwrap();
+    let mut record = allowing("read", true);
     record.definition.server = Some("https://corp.example/mcp".into());
-    let mut house = house(Record { plaintext: record.to_plaintext(), ..expired("corp") }).await;
+    let mut house = house(record).await;
     let asking = house
         .aside(|broker| async move {
             let (caller, _open) = myself();

@@ -32,7 +32,11 @@ fn allowing(scope: &str, valid: bool) -> GrantRecord {
 }
 
 async fn house(record: GrantRecord) -> House {
-    let house = House::with_records(CONFIG, [record]).await;
+    opened([record]).await
+}
+
+async fn opened(records: impl IntoIterator<Item = GrantRecord>) -> House {
+    let house = House::with_records(CONFIG, records).await;
     // Then the vault is open.
     house.broker.grants().await.unwrap();
     house
@@ -268,10 +272,7 @@ async fn a_lease_holds_while_the_rules_would_give_the_token_without_a_question_a
         ("that asks", anyone(wire::RuleAnswer::AskAlways), Err(ErrorCode::AccessDenied)),
         ("a no", anyone(wire::RuleAnswer::Deny), Err(ErrorCode::AccessDenied)),
     ] {
-        let house = house(allowing("read", true)).await;
-        told(|done| house.vault.save(expired("corp:b"), done)).await.unwrap();
-        house.broker.vault_lock().await.unwrap();
-        house.broker.vault_unlock(unlocking()).await.unwrap();
+        let house = opened([allowing("read", true), expired("corp:b")]).await;
         let (caller, _open) = myself();
         let lease = leased(&house, &caller).await;
         house.broker.add_rule(rule, process(1)).await.unwrap();

@@ -368,10 +368,16 @@ fn a_bridge_without_a_person_tells_its_client_why_a_login_failed_or_that_it_need
     let said = error["message"].as_str().unwrap();
     assert!(said.contains("invalid_client") && said.contains("--client-secret-file FILE") && !said.contains("zQcS9qz"), "{error}");
     assert_eq!(asked_for(&server), 1);
+    for id in 1..=50 {
+        let error = client.ask(id, "tools/list", &json!({}))["error"].clone();
+        assert!(error["message"].as_str().unwrap().contains("invalid_client"), "{error}");
+    }
+    let asked = asked_for(&server);
+    assert!(asked <= 4, "{asked} token requests for 50 requests of a client");
 
     let mut client = StdioServer::bridge(&room, &[&url]);
     assert_eq!(client.initialize()["error"]["code"], -32001, "this one needs a person");
-    assert_eq!((asked_for(&server), server.counters().requests_to("/reg")), (1, 0));
+    assert_eq!((asked_for(&server), server.counters().requests_to("/reg")), (asked, 0));
 
     let right = file(&room, "right", CLIENT_SECRET);
     let mut client = StdioServer::bridge(&room, &[&by_secret("machine", &right)[..], &[&url]].concat());

@@ -220,7 +220,7 @@ fn a_configured_secret_is_shown_to_the_authorization_server_of_the_config_and_an
     let naming = |issuers: &[&str]| mcp.describe(|metadata| metadata["authorization_servers"] = json!(issuers));
     let table = format!(
         "[providers.corp]\nserver = \"{}\"\nflow = \"client_credentials\"\nclient_id = \"machine\"\n\
-         client_secret_command = [\"cat\", \"{path}\"]\n",
+         scopes = [\"mcp:read\", \"mcp:write\"]\nclient_secret_command = [\"cat\", \"{path}\"]\n",
         mcp.url()
     );
     let bound_to = |issuer: &str| room.write_config(&format!("{table}authorization_server = \"{issuer}\"\n"));

@@ -311,7 +311,7 @@ mod tests {
             let columns: Vec<_> = line.split_ascii_whitespace().collect();
             columns[1] == form && columns[3] == "01" && columns[9] != "0"
         };
-        while std::fs::read_to_string(TABLES[0]).unwrap().lines().skip(1).filter(is_accepted).count() != count {
+        while std::fs::read_to_string(TABLES[0]).expect("the kernel tells").lines().skip(1).filter(is_accepted).count() != count {
             tokio::task::yield_now().await;
         }
     }

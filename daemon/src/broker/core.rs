@@ -393,6 +393,10 @@ impl Core {
         if self.gate.is_winding() {
             return self.refuse(&queued.grant, &queued.attempt, stopping());
         }
+        // While it got its assertion the issuer may have stopped answering others.
+        if self.grants.get(&queued.grant).is_some_and(|grant| grant.spared_until(self.now()).is_some()) {
+            return self.refuse(&queued.grant, &queued.attempt, spared());
+        }
         let key = self.lane_of(&queued.grant);
         self.lanes.entry(key.clone()).or_default().push(queued);
         self.send_queued(&key);
@@ -620,6 +624,10 @@ fn stopping() -> AttemptError {
 
 fn config_changed() -> AttemptError {
     AttemptError::Provider(TokenError::NotSent("the config has changed".into()))
+}
+
+fn spared() -> AttemptError {
+    AttemptError::Provider(TokenError::NotSent("the provider did not answer another grant, and is left alone for a while".into()))
 }
 
 fn our_fault() -> AttemptError {

@@ -209,6 +209,13 @@ fn signed(kind: &str, claims: &str) -> String {
     jwt(&format!(r#"{{"alg":"ES256","typ":"{kind}"}}"#), &format!(r#"{{"iss":"{IDP}","sub":"u1","exp":{ends},{claims}}}"#))
 }
 
+/// The identity provider's answer, with an ID-JAG for the issuer.
+fn vouching() -> Response {
+    let id_jag = signed("oauth-id-jag+jwt", r#""aud":"https://corp.example","client_id":"c1""#);
+    let kind = "urn:ietf:params:oauth:token-type:id-jag";
+    json(200, &format!(r#"{{"access_token":"{id_jag}","token_type":"N_A","issued_token_type":"{kind}"}}"#))
+}
+
 #[tokio::test]
 async fn an_identity_provider_that_hangs_holds_up_nobody_who_does_without_it() {
     let file = tempfile::NamedTempFile::new().unwrap();
@@ -228,14 +235,12 @@ async fn an_identity_provider_that_hangs_holds_up_nobody_who_does_without_it() {
     issuer.send(tokens("at-2", "rt-2")).unwrap();
     assert_eq!(asking.await.unwrap().as_deref(), Ok("at-2"));
 
-    let id_jag = signed("oauth-id-jag+jwt", r#""aud":"https://corp.example","client_id":"c1""#);
-    let kind = "urn:ietf:params:oauth:token-type:id-jag";
-    let made = json(200, &format!(r#"{{"access_token":"{id_jag}","token_type":"N_A","issued_token_type":"{kind}"}}"#));
-    hanging.remove(0).send(Ok(made)).unwrap();
+    hanging.remove(0).send(Ok(vouching())).unwrap();
     let (request, issuer) = house.requests.recv().await.unwrap();
-    assert!(request.url == TOKEN && form(&request).contains(&("assertion".into(), id_jag)), "what it made goes to the issuer");
+    assert!(request.url == TOKEN && form(&request).iter().any(|(name, _)| name == "assertion"), "what it made goes to the issuer");
     issuer.send(Ok(json(200, r#"{"access_token":"at-3","token_type":"Bearer","expires_in":3600}"#))).unwrap();
     assert_eq!(vouched.remove(0).await.unwrap().as_deref(), Ok("at-3"));
+    // What the identity provider answers says nothing of the issuer.
     hanging.remove(0).send(Ok(json(503, "{}"))).unwrap();
     assert_eq!(vouched.remove(0).await.unwrap(), Err(ErrorCode::ProviderUnreachable));
     assert_eq!(house.core(|core| core.grants.values().filter(|grant| grant.spared_until(core.now()).is_some()).count()).await, 0);
@@ -244,4 +249,21 @@ async fn an_identity_provider_that_hangs_holds_up_nobody_who_does_without_it() {
     hanging.remove(0).send(Err(TransportError::Lost { host: "idp.example".into(), reason: "reset".into() })).unwrap();
     stopping.await.unwrap();
     assert!(vouched.remove(0).await.unwrap().is_err() && house.requests.try_recv().is_err());
+}
+
+#[tokio::test]
+async fn an_assertion_that_comes_while_the_issuer_is_left_alone_is_not_sent() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), signed("JWT", r#""aud":"at-idp""#)).unwrap();
+    let grants = [enterprise("acme", file.path()), expired("corp")];
+    let mut house = House::with_records(&format!("{CONFIG}refresh = 'on-demand'\n"), grants).await;
+    let vouched = house.aside(|broker| token(broker, "acme")).await;
+    let (_, identity_provider) = house.requests.recv().await.unwrap();
+    let asking = house.aside(|broker| token(broker, "corp")).await;
+    let (_, issuer) = house.requests.recv().await.unwrap();
+    issuer.send(Ok(Response { retry_after: Some(Duration::from_secs(60)), ..json(503, "{}") })).unwrap();
+    assert_eq!(asking.await.unwrap(), Err(ErrorCode::ProviderUnreachable));
+    identity_provider.send(Ok(vouching())).unwrap();
+    assert_eq!(vouched.await.unwrap(), Err(ErrorCode::ProviderUnreachable));
+    assert!(house.requests.try_recv().is_err(), "the issuer was asked in its pause");
 }

@@ -8,6 +8,7 @@ use mcp_auth_proto::{ErrorBody, ErrorCode, GrantName};
 use tokio::sync::watch;
 
 use super::core::{Core, answer};
+use super::policy::nobody_told;
 use super::{Broker, Reply};
 use crate::caller::Caller;
 
@@ -75,7 +76,7 @@ impl Core {
             return answer(reply, self.is_there(&grant));
         }
         self.task(async move { caller.who().await }, move |core, who| {
-            let who = who.ok_or_else(|| ErrorBody::new(ErrorCode::InternalError, "a fault of the daemon"));
+            let who = who.ok_or_else(nobody_told);
             answer(reply, core.is_there(&grant).and_then(|()| core.judge_again(&grant, &who?)));
         });
     }

@@ -104,6 +104,15 @@ impl PolicySide {
     }
 }
 
+fn ask_again(grant: &GrantName) -> ErrorBody {
+    ErrorBody::new(ErrorCode::Conflict, format!("the policy of `{grant}` was changed meanwhile")).hint("ask again")
+}
+
+/// Nobody has found out who asks.
+pub(super) fn nobody_told() -> ErrorBody {
+    ErrorBody::new(ErrorCode::InternalError, "a fault of the daemon").hint("try again")
+}
+
 impl Core {
     // ---- a request ----
 
@@ -119,7 +128,7 @@ impl Core {
         let caller = Arc::clone(&wanted.caller);
         self.task(async move { caller.who().await }, |core, who| match who {
             Some(who) => core.judge_known(wanted, &who, None),
-            None => answer(wanted.reply, Err(ErrorBody::new(ErrorCode::InternalError, "a fault of the daemon").hint("try again"))),
+            None => answer(wanted.reply, Err(nobody_told())),
         });
     }
 
@@ -275,28 +284,32 @@ impl Core {
         let taken_back: Vec<_> = old.consents_not_in(new).cloned().collect();
         for grant in &taken_back {
             self.policy.asks.take_back(grant);
-            self.leases.judge_anew(grant);
+            self.decided_anew(grant);
         }
         changed.iter().for_each(|grant| self.rules_changed(grant));
     }
 
-    /// What was decided about a grant under other rules does not stand: whoever waits asks again.
+    /// The rules of a grant are others: who is asked about is asked about by those.
     fn rules_changed(&mut self, grant: &GrantName) {
-        self.leases.judge_anew(grant);
-        let again = || ErrorBody::new(ErrorCode::Conflict, format!("the policy of `{grant}` was changed meanwhile")).hint("ask again");
         for waiter in self.policy.asks.drop_grant(grant) {
             if let Some(paused) = self.policy.paused.remove(&waiter) {
-                answer(paused.wanted.reply, Err(again()));
+                answer(paused.wanted.reply, Err(ask_again(grant)));
             }
         }
         self.notice_consents_over();
+        self.decided_anew(grant);
+    }
+
+    /// What was decided about a grant does not stand: streams are judged anew, and whoever waits for a token asks again.
+    fn decided_anew(&mut self, grant: &GrantName) {
+        self.leases.judge_anew(grant);
         // Not those who ask for a refresh: they get no token.
         let waiting: Vec<_> =
             self.askers.iter().filter(|(_, it)| it.grant == *grant && it.purpose != Purpose::Refresh).map(|(asker, _)| *asker).collect();
         for asker in waiting {
             if let Some(waiting) = self.askers.remove(&asker) {
                 self.give(grant, crate::grant::Input::Cancelled(asker));
-                answer(waiting.reply, Err(again()));
+                answer(waiting.reply, Err(ask_again(grant)));
             }
         }
     }
@@ -305,7 +318,8 @@ impl Core {
     pub(super) fn rules_woke(&mut self, now: Now) {
         if let (Some((first, _)), Some(policy)) = (self.policy.rule_ends, self.policy.policy()) {
             let ended = policy.rules.iter().filter(|rule| rule.expires_at.is_some_and(|at| first <= at && at <= now.wall));
-            ended.for_each(|rule| self.leases.judge_anew(&rule.grant));
+            let of_ended: BTreeSet<_> = ended.map(|rule| rule.grant.clone()).collect();
+            of_ended.iter().for_each(|grant| self.decided_anew(grant));
         }
         self.policy.note_next_end(now);
     }

@@ -106,6 +106,16 @@ async fn whoever_waits_for_a_token_when_its_rules_change_is_judged_anew() {
 }
 
 #[tokio::test]
+async fn whoever_waits_for_a_token_when_the_time_of_its_rule_ends_is_judged_anew() {
+    let mut house = house(allowing("read", false)).await;
+    let for_a_moment = wire::NewRule { expires_in: Some(1), ..rule(own_program(), wire::RuleAnswer::Allow) };
+    house.broker.add_rule(for_a_moment, process(1)).await.unwrap();
+    let asking = house.aside(asked).await;
+    let (_, _provider) = house.requests.recv().await.unwrap();
+    assert_eq!(asking.await.unwrap(), Err(ErrorCode::Conflict), "the provider has not answered yet");
+}
+
+#[tokio::test]
 async fn a_lock_answers_whoever_waits_for_a_word_and_the_word_comes_to_nothing() {
     let house = house(allowing("read", true)).await;
     house.broker.add_rule(anyone(wire::RuleAnswer::AskAlways), process(std::process::id())).await.unwrap();

@@ -70,7 +70,7 @@ impl StepUps {
 
 /// The scopes of a login that leads nobody to a page. `None`: as the server says. What a program names for a grant that is held it
 /// has from the server, as it has a challenge. `command` logs in.
-pub(super) fn unattended(
+pub(super) fn scopes_unseen(
     request: &LoginRequest,
     (provider, held): (&Provider, Option<&GrantRecord>),
     challenged: Option<&[String]>,
@@ -81,7 +81,11 @@ pub(super) fn unattended(
         return Ok(Some(own.to_vec()));
     }
     let (configured, before) = (provider.scopes.as_slice(), held.map(|held| held.requested_scopes.as_slice()));
-    scopes::unattended(configured, before, named.or(challenged)).map_err(|beyond| {
+    // A person's login begins anew with what the config says; any other keeps what a person has asked for since.
+    if !request.unprompted && challenged.is_none() && !configured.is_empty() {
+        return Ok(Some(configured.to_vec()));
+    }
+    scopes::within_written(configured, before, named.or(challenged)).map_err(|beyond| {
         let name = held.map_or(provider.name.as_str(), |held| held.name.as_str());
         let sentence = format!(
             "nobody sees what a login of `{name}` asks for, so it asks for no scopes but those that are written down; not among them: {}",
@@ -103,6 +107,18 @@ mod tests {
 
     fn reason(scopes: &str) -> Reason {
         Reason::new(&scopes.split(' ').map(str::to_owned).collect::<Vec<_>>(), false)
+    }
+
+    #[test]
+    fn what_a_person_has_asked_for_outlives_the_logins_that_nobody_sees_and_a_plain_login_goes_back_to_the_config() {
+        let list = |text: &str| text.split(' ').map(str::to_owned).collect::<Vec<_>>();
+        let provider = Provider { scopes: list("a b"), ..Provider::unknown("corp") };
+        let held = GrantRecord { requested_scopes: list("a b c"), ..super::super::tests::expired("corp") };
+        for (unprompted, expected) in [(true, "a b c"), (false, "a b")] {
+            let request = LoginRequest { unprompted, ..LoginRequest::default() };
+            let asked = scopes_unseen(&request, (&provider, Some(&held)), None, "").unwrap();
+            assert_eq!(asked, Some(list(expected)), "{unprompted}");
+        }
     }
 
     #[test]

@@ -54,7 +54,7 @@ const CONFIG: &str = "[providers.corp]\nissuer = 'https://corp.example'\ntoken_e
     authorization_endpoint = 'https://corp.example/authorize'\nclient_id = 'c1'\n";
 
 /// A grant whose access token expired long ago.
-fn expired(name: &str) -> GrantRecord {
+pub(super) fn expired(name: &str) -> GrantRecord {
     GrantRecord {
         name: name.parse().unwrap(),
         generation: 1,

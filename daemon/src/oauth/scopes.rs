@@ -41,7 +41,11 @@ pub fn select(choice: Choice<'_>) -> Vec<String> {
 ///
 /// # Errors
 /// What is wanted besides.
-pub fn unattended(configured: &[String], before: Option<&[String]>, wanted: Option<&[String]>) -> Result<Option<Vec<String>>, Vec<String>> {
+pub fn within_written(
+    configured: &[String],
+    before: Option<&[String]>,
+    wanted: Option<&[String]>,
+) -> Result<Option<Vec<String>>, Vec<String>> {
     if configured.is_empty() && before.is_none() {
         return Ok(None);
     }
@@ -49,8 +53,8 @@ pub fn unattended(configured: &[String], before: Option<&[String]>, wanted: Opti
     // A login with a page may have been before it. Whoever needs none asks again whenever it likes.
     before.retain(|scope| scope != OFFLINE_ACCESS);
     let most = union(configured, &before);
-    let Some(wanted) = wanted else { return Ok(Some(if configured.is_empty() { before } else { configured.to_vec() })) };
-    let beyond: Vec<_> = wanted.iter().filter(|scope| *scope != OFFLINE_ACCESS && !most.contains(scope)).cloned().collect();
+    let beyond: Vec<_> =
+        wanted.unwrap_or_default().iter().filter(|scope| *scope != OFFLINE_ACCESS && !most.contains(scope)).cloned().collect();
     if beyond.is_empty() { Ok(Some(most)) } else { Err(beyond) }
 }
 
@@ -101,7 +105,7 @@ mod tests {
             ("a b", None, None, Ok(Some("a b"))),
             ("a b", None, Some("b"), Ok(Some("a b"))),
             ("a b", None, Some("b c d"), Err("c d")),
-            ("a b", Some("c"), None, Ok(Some("a b"))),
+            ("a b", Some("c"), None, Ok(Some("a b c"))),
             ("a b", Some("c"), Some("b c"), Ok(Some("a b c"))),
             ("a b", Some("c"), Some("a d"), Err("d")),
             ("", Some("a"), None, Ok(Some("a"))),
@@ -112,7 +116,7 @@ mod tests {
             ("", Some("a offline_access"), Some("a offline_access"), Ok(Some("a"))),
         ] {
             let (before, wanted) = (before.map(list), wanted.map(list));
-            let found = unattended(&list(configured), before.as_deref(), wanted.as_deref());
+            let found = within_written(&list(configured), before.as_deref(), wanted.as_deref());
             assert_eq!(found, expected.map(|asked| asked.map(list)).map_err(list), "{configured:?} {before:?} {wanted:?}");
         }
     }

@@ -9,21 +9,28 @@ use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::oneshot;
 
 /// The port: that of a service manager, which goes on holding it, else one of our own.
 ///
 /// # Errors
 /// When somebody else has it.
-async fn listen(address: SocketAddr, held: &[std::net::TcpListener]) -> io::Result<TcpListener> {
+fn listen(address: SocketAddr, held: &[std::net::TcpListener]) -> io::Result<TcpListener> {
     let Some(held) = held.iter().find(|held| held.local_addr().is_ok_and(|held| held == address)) else {
-        return TcpListener::bind(address).await;
+        let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+        // As a port that is bound plainly.
+        #[cfg(unix)]
+        socket.set_reuseaddr(true)?;
+        socket.bind(address)?;
+        return socket.listen(BACKLOG);
     };
     held.set_nonblocking(true)?;
     TcpListener::from_std(held.try_clone()?)
 }
 
+/// How many may wait in the kernel: a stranger's are among them.
+const BACKLOG: u32 = 4096;
 /// Between two tries to get a port: doubling.
 const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
 
@@ -36,7 +43,7 @@ pub(crate) async fn listen_at_last(
 ) -> TcpListener {
     let mut rest = RETRY.0;
     loop {
-        match listen(address, held).await {
+        match listen(address, held) {
             Ok(listener) => {
                 tell(blindness(who));
                 return listener;
@@ -66,8 +73,8 @@ pub(crate) async fn accept_ours(listener: &TcpListener, address: SocketAddr, adm
     accept_known(listener, move |clients: &[SocketAddr]| ours(clients, address), admit).await
 }
 
-/// The same, with `look` to say which clients are ours. There is one look at a time, at everybody who has come before it: a
-/// stranger may open as many connections as he likes, they are all seen through in the look that one of ours waits for.
+/// The same, with `look` to say which clients are ours. There is one look at a time, at all who have come before it
+/// (of more than `MOST_WAITING`, the first): a stranger's many connections are seen through in the look that one of ours waits for.
 async fn accept_known(
     listener: &TcpListener,
     look: impl Fn(&[SocketAddr]) -> io::Result<Vec<bool>> + Clone + Send + 'static,

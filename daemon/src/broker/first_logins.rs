@@ -11,9 +11,8 @@ use mcp_auth_proto::{ErrorBody, GrantName, LoginRequest};
 use crate::clock::Boot;
 use crate::grant::backoff;
 
-/// The longest pause, unless the server wants a longer one, and the longest that it gets.
+/// The longest pause, unless the server wants a longer one.
 const LONGEST: Duration = Duration::from_secs(60);
-const LONGEST_WANTED: Duration = Duration::from_secs(3600);
 /// After so long without another failure the next one is a first one.
 const REMEMBERED: Duration = Duration::from_secs(600);
 /// So many logins are remembered; of more, those whose pause ends soonest are not.
@@ -62,7 +61,7 @@ impl FirstLogins {
     pub(super) fn failed(&mut self, key: Key, error: ErrorBody, now: Boot, random: f64) {
         self.failed.retain(|_, failed| now < failed.until + REMEMBERED);
         let times = self.failed.remove(&key).map_or(0, |failed| failed.times).saturating_add(1);
-        let wanted = error.retry_after.map(Duration::from_secs).unwrap_or_default().min(LONGEST_WANTED);
+        let wanted = error.retry_after.map(Duration::from_secs).unwrap_or_default();
         let until = now + backoff(times, random).min(LONGEST).max(wanted);
         if self.failed.len() >= MOST
             && let Some(soonest) = self.failed.iter().min_by_key(|(_, failed)| failed.until).map(|(key, _)| *key)

@@ -1,6 +1,6 @@
 //! Proofs of possession (RFC 9449): a JWT for each request, signed with the key that a grant's tokens are bound to. ring signs;
-//! this file makes keys and writes the form. Always ES256, which every server that knows proofs is taken to know
-//! if it does not list others.
+//! this file makes keys and writes the form. Always ES256, which every server that knows proofs is taken to know if it does not
+//! list others.
 //!
 //! A key lives for one signature: it is read from the sealed text and gone when the proof is made.
 

@@ -48,7 +48,7 @@ impl PartialEq for FileDigest {
 /// Reads a JWT from a file as it is now. On a thread of its own: a disk that does not answer keeps it for as long as it likes, and
 /// the runtime's few threads look up the names of every server, and are waited for at the end.
 pub(super) async fn read(path: PathBuf, digest: Option<FileDigest>) -> Result<Jwt, BearerError> {
-    let of = path.clone();
+    let (of, is_named) = (path.clone(), digest.is_some());
     let reading = async {
         let seat = READERS.acquire().await.ok()?;
         let (tell, told) = oneshot::channel();
@@ -62,6 +62,8 @@ pub(super) async fn read(path: PathBuf, digest: Option<FileDigest>) -> Result<Jw
     };
     match tokio::time::timeout(READING, reading).await {
         Ok(Some(looked)) => looked,
+        // That it is there is told nobody who has not shown that they can read it.
+        Ok(None) | Err(_) if is_named => Err(BearerError::Unread { path }),
         Ok(None) | Err(_) => Err(BearerError::Slow { path }),
     }
 }
@@ -136,6 +138,7 @@ mod tests {
         fs::create_dir(&path).unwrap();
         assert!(told().await.ends_with("is not a file"));
     }
+
     #[tokio::test]
     async fn of_a_file_that_a_program_names_nothing_is_told_unless_that_program_has_read_it() {
         let folder = tempfile::tempdir().unwrap();

@@ -104,13 +104,14 @@ impl Trip<'_> {
         let mut token = self.token(TokenRequest::default()).await?;
         let (mut rejected, mut widened, mut proved_anew) = (false, false, false);
         loop {
+            let mut ended = self.ended(token.as_ref());
             let (opened, held) = tokio::select! {
                 biased;
                 sent = self.send(upload, token.as_ref()) => sent?,
-                error = self.ended(token.as_ref()) => return Err(unfinished(error)),
+                error = &mut ended => return Err(unfinished(error)),
             };
             let (request, again) = match judge(opened, token.as_ref()) {
-                Verdict::Fine(opened) => return self.pass(opened, held, token.as_ref()),
+                Verdict::Fine(opened) => return self.pass(opened, held, ended),
                 Verdict::Forbidden => return Err(self.forbidden()),
                 Verdict::BadProof(date) => return Err(self.bad_proof(date)),
                 Verdict::OtherProofs(other) => return Err(self.no_proof(&other)),
@@ -209,7 +210,7 @@ impl Trip<'_> {
     }
 
     /// The server's answer as the client gets it.
-    fn pass(&self, opened: Opened, held: Held, token: Option<&Served>) -> Result<Answer, ErrorBody> {
+    fn pass(&self, opened: Opened, held: Held, ended: Ended) -> Result<Answer, ErrorBody> {
         if opened.status.is_redirection() && opened.status != StatusCode::NOT_MODIFIED {
             return Err(self.leads_elsewhere(&opened));
         }
@@ -221,7 +222,7 @@ impl Trip<'_> {
             tracing::debug!(host, %error, "the server's answer was cut off");
             io::Error::from(io::ErrorKind::ConnectionAborted)
         };
-        let body = Leased::new(opened.body.map_err(cut_off), self.ended(token)).boxed_unsync();
+        let body = Leased::new(opened.body.map_err(cut_off), ended).boxed_unsync();
         Ok(Answer::Relayed(Box::new(Relayed { status: opened.status, headers, body })))
     }
 

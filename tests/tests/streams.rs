@@ -55,8 +55,8 @@ fn until(connection: &mut Connection, end: &str) -> String {
     text
 }
 
-#[test]
-fn a_client_that_goes_away_ends_its_request_at_the_server() {
+/// A server whose answer to a GET never ends, and to a POST never begins. It tells when a client has gone.
+fn unending() -> (RemotePlace, mpsc::Receiver<bool>) {
     let (told, ended) = mpsc::channel();
     let told = Mutex::new(told);
     let place = RemotePlace::new(move |asked, reply| {
@@ -66,6 +66,12 @@ fn a_client_that_goes_away_ends_its_request_at_the_server() {
         }
         told.lock().unwrap().send(reply.gone()).unwrap();
     });
+    (place, ended)
+}
+
+#[test]
+fn a_client_that_goes_away_ends_its_request_at_the_server() {
+    let (place, ended) = unending();
     let daemon = place.start();
     for (method, body) in [("GET", ""), ("POST", PING)] {
         let mut connection = daemon.connect();
@@ -227,16 +233,7 @@ fn a_daemon_that_stops_cuts_streams_off_and_ends_in_time() {
 
 #[test]
 fn whatever_takes_the_grant_from_a_program_ends_its_open_streams_and_the_requests_that_wait() {
-    let (told, ended) = mpsc::channel();
-    let told = Mutex::new(told);
-    let place = RemotePlace::new(move |asked, reply| {
-        // The answer to a POST never begins.
-        if asked.method == "GET" {
-            reply.events(&[]);
-            reply.event("", &json!({}));
-        }
-        told.lock().unwrap().send(reply.gone()).unwrap();
-    });
+    let (place, ended) = unending();
     let daemon = place.start();
     for (number, (words, said, back)) in [
         (vec!["policy", "add", "test", "--program", "/usr/bin/true"], "you must allow", vec!["policy", "reset", "--yes"]),
@@ -297,7 +294,8 @@ fn a_stream_goes_on_while_the_rules_give_its_program_the_grant_and_no_longer() {
     goes_on(&mut stream);
     ctl(&["policy", "reset", "--yes"]);
     goes_on(&mut stream);
-    ctl(&["policy", "add", "test", "--program", &own, "--expires", "2"]);
+    ctl(&["policy", "add", "test", "--program", &own, "--expires", "4"]);
+    goes_on(&mut stream);
     assert!(stream.read_chunk().is_err(), "the rule's time is over");
 }
 

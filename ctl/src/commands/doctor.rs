@@ -172,7 +172,7 @@ impl<'a> Found<'a> {
             checks.extend(told.logins());
             checks.extend(told.network(&self.network));
             checks.extend(told.providers());
-            checks.extend(told.unbound.iter().map(|provider| told.unbound(provider)));
+            checks.extend(told.unbound_secrets());
             checks.extend(told.clock());
             checks.extend(self.issuer());
             checks.extend(told.relay());

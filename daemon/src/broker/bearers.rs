@@ -9,6 +9,7 @@ use mcp_auth_proto::{ErrorBody, ErrorCode, GrantName, LoginRequest};
 use tokio::sync::{mpsc, oneshot};
 
 use super::core::{Core, answer};
+use super::logins::invalid;
 use super::remote::is_url;
 use super::served::Served;
 use super::{Message, Reply};
@@ -79,13 +80,13 @@ impl Core {
             }
             return Ok(Bearer { token, identity_provider: Some(self.configured_identity(named)?) });
         }
-        check::issuer(named).map_err(|fault| invalid(&format!("the issuer of the identity provider {}", fault.what)))?;
+        check::issuer(named).map_err(|fault| invalid(format!("the issuer of the identity provider {}", fault.what)))?;
         let Some(client_id) = &identity.client_id else {
             return Err(invalid("an identity provider wants to know the client id that the ID token is for"));
         };
-        check::printable(client_id).map_err(|fault| invalid(&format!("the client id at the identity provider {}", fault.what)))?;
+        check::printable(client_id).map_err(|fault| invalid(format!("the client id at the identity provider {}", fault.what)))?;
         if let Some(endpoint) = &identity.token_endpoint {
-            check::endpoint(endpoint).map_err(|fault| invalid(&format!("the token endpoint of the identity provider {}", fault.what)))?;
+            check::endpoint(endpoint).map_err(|fault| invalid(format!("the token endpoint of the identity provider {}", fault.what)))?;
             // As of providers that a program defines: another origin is for the issuer's own metadata, or the config, to name.
             if check::origin(endpoint) != check::origin(named) {
                 return Err(invalid("the token endpoint of the identity provider is not on its issuer's origin: leave it out"));
@@ -196,19 +197,15 @@ fn described(issuer: String, client_id: String, token_endpoint: Option<String>) 
 fn brought(source: &wire::TokenSource) -> Result<Token, ErrorBody> {
     match source {
         wire::TokenSource::File(wire::TokenFile { path, sha256 }) => {
-            check::absolute_path(path).map_err(|fault| invalid(&format!("the path of the token {}", fault.what)))?;
+            check::absolute_path(path).map_err(|fault| invalid(format!("the path of the token {}", fault.what)))?;
             let digest = sha256.as_deref().and_then(FileDigest::read);
             let unread = || invalid("a file is named together with the SHA-256 of what it holds, by a program that has read it");
             Ok(Token::File(PathBuf::from(path), Some(digest.ok_or_else(unread)?)))
         }
         wire::TokenSource::Token(token) => {
-            Jwt::read(token.expose()).map(Token::Given).map_err(|fault| invalid(&format!("the token that was given {fault}")))
+            Jwt::read(token.expose()).map(Token::Given).map_err(|fault| invalid(format!("the token that was given {fault}")))
         }
     }
-}
-
-fn invalid(sentence: &str) -> ErrorBody {
-    ErrorBody::new(ErrorCode::InvalidRequest, sentence).hint("mcp-authctl login --help")
 }
 
 fn no_assertion_file(provider: &Provider) -> ErrorBody {

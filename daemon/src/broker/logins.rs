@@ -51,15 +51,7 @@ pub(super) struct Running {
     caller: Arc<Caller>,
     /// The remote server that it is at.
     pub(super) server: Option<String>,
-    /// The issuer that it must be at.
-    authorization_server: Option<String>,
-    scopes: Vec<String>,
-    /// Nobody logs in: the client asks for itself.
-    by_client: bool,
-    /// Nobody logs in: this token is enough.
-    by_token: Option<TokenSource>,
-    /// What has been read in that file by whoever named it.
-    digest: Option<FileDigest>,
+    likeness: Likeness,
     /// Nobody joins an exchange that a person began by hand: its code is theirs.
     by_hand: bool,
     /// A program asks for it without a person, for a grant that is not there yet.
@@ -211,7 +203,6 @@ impl Core {
             return Ok((grant.clone(), self.remote_plan((grant, server), request, received)?));
         }
         of_a_provider(request)?;
-        let invalid = |what: String| ErrorBody::new(ErrorCode::InvalidRequest, what);
         let name: GrantName = request.provider.parse().map_err(|error: wire::NameError| {
             invalid(format!("{:?} is not a name: {error}", request.provider)).hint("mcp-authctl provider list")
         })?;
@@ -228,12 +219,10 @@ impl Core {
         let by_hand = request.exchange.as_ref().map(by_hand).transpose()?;
         let held = self.grants.get(&grant).map(Grant::record);
         let known = held.and_then(|held| held.account.clone()).filter(|_| !request.replace);
-        // What a client got for itself is renewed in the same way.
-        let own = held.is_some_and(|held| held.definition.client_credentials).then_some(LoginFlow::ClientCredentials);
-        let flow = request.flow.or(own);
+        let flow = flow(request, held);
         let asked = match &request.scopes {
             Some(_) if by_client::is_wanted(flow, provider) => {
-                step_up::unattended(request, (provider, held), None, &format!("mcp-authctl login {grant}"))?
+                step_up::scopes_unseen(request, (provider, held), None, &format!("mcp-authctl login {grant}"))?
             }
             asked => asked.clone(),
         };
@@ -256,16 +245,12 @@ impl Core {
     }
 
     fn running_login(&self, grant: &GrantName, plan: &Plan) -> Option<String> {
-        let by_client = by_client::is_wanted(plan.flow, &plan.provider);
-        let by_token = token_of(plan);
-        // A token that was given is its giver's.
-        let given = by_token == Some(TokenSource::Given);
-        let alone = |running: &Running| running.by_hand || plan.by_hand.is_some() || given;
-        let same = |running: &Running| {
-            let same_way = running.by_client == by_client && running.by_token == by_token && running.digest.as_ref() == digest_of(plan);
-            let same_place = running.grant == *grant && running.authorization_server == issuer_of(plan);
-            same_place && running.scopes == plan.scopes && same_way && !alone(running)
-        };
+        let wanted = Likeness::of(plan);
+        // An exchange by hand, and a token that was given, are their giver's.
+        if plan.by_hand.is_some() || wanted.by_token == Some(TokenSource::Given) {
+            return None;
+        }
+        let same = |running: &Running| running.grant == *grant && !running.by_hand && running.likeness == wanted;
         self.logins.running.iter().find(|(_, running)| same(running)).map(|(id, _)| id.clone())
     }
 
@@ -278,11 +263,8 @@ impl Core {
             // A core that has gone has no logins.
             let _ = mailbox.send(Box::new(move |core: &mut Self| core.login_progress(&id, progress)));
         };
-        let (scopes, by_hand) = (plan.scopes.clone(), plan.by_hand.is_some());
+        let (likeness, by_hand) = (Likeness::of(&plan), plan.by_hand.is_some());
         let server = plan.remote.as_ref().map(|remote| remote.server.clone());
-        let authorization_server = issuer_of(&plan);
-        let by_client = by_client::is_wanted(plan.flow, &plan.provider);
-        let (by_token, digest) = (token_of(&plan), digest_of(&plan).cloned());
         let errand = async move {
             plan.client_secret = way.client_secret().await.map_err(|reason| {
                 ErrorBody::new(ErrorCode::Conflict, format!("the client secret of `{}` is not to be had: {reason}", plan.provider.name))
@@ -299,11 +281,7 @@ impl Core {
             grant,
             caller,
             server,
-            authorization_server,
-            scopes,
-            by_client,
-            by_token,
-            digest,
+            likeness,
             by_hand,
             first,
             replace: false,
@@ -494,19 +472,47 @@ impl Running {
     }
 }
 
+/// What a client got for itself is renewed in the same way.
+pub(super) fn flow(request: &LoginRequest, held: Option<&GrantRecord>) -> Option<LoginFlow> {
+    request.flow.or_else(|| held?.definition.client_credentials.then_some(LoginFlow::ClientCredentials))
+}
+
+/// What was asked for cannot be meant.
+pub(super) fn invalid(what: impl Into<String>) -> ErrorBody {
+    ErrorBody::new(ErrorCode::InvalidRequest, what).hint("mcp-authctl login --help")
+}
+
+/// What makes two requests for a grant one login.
+#[derive(PartialEq)]
+struct Likeness {
+    scopes: Vec<String>,
+    /// The issuer that it must be at.
+    authorization_server: Option<String>,
+    /// Nobody logs in: the client asks for itself.
+    by_client: bool,
+    /// Nobody logs in: this token is enough.
+    by_token: Option<TokenSource>,
+    /// What has been read in that file by whoever named it.
+    digest: Option<FileDigest>,
+}
+
+impl Likeness {
+    fn of(plan: &Plan) -> Self {
+        let remote = plan.remote.as_ref();
+        let bearer = remote.and_then(|remote| remote.bearer.as_ref());
+        Self {
+            scopes: plan.scopes.clone(),
+            authorization_server: remote.and_then(|remote| remote.authorization_server.clone()),
+            by_client: by_client::is_wanted(plan.flow, &plan.provider),
+            by_token: token_of(plan),
+            digest: bearer.and_then(|bearer| bearer.token.digest().cloned()),
+        }
+    }
+}
+
 /// The token that takes the place of a login.
 fn token_of(plan: &Plan) -> Option<TokenSource> {
     plan.remote.as_ref()?.bearer.as_ref().map(|bearer| bearer.token.source())
-}
-
-/// The issuer that a login must be at.
-fn issuer_of(plan: &Plan) -> Option<String> {
-    plan.remote.as_ref()?.authorization_server.clone()
-}
-
-/// What the program that names its file has read there.
-fn digest_of(plan: &Plan) -> Option<&FileDigest> {
-    plan.remote.as_ref()?.bearer.as_ref()?.token.digest()
 }
 
 /// Whether a login does without a person.
@@ -559,7 +565,6 @@ fn scopes(
 }
 
 pub(super) fn by_hand(exchange: &wire::CodeExchange) -> Result<ByHand, ErrorBody> {
-    let invalid = |what: &str| ErrorBody::new(ErrorCode::InvalidRequest, what).hint("mcp-authctl login --help");
     let redirect_uri = exchange.redirect_uri.clone();
     if redirect_uri.len() > LONGEST_REDIRECT || url::Url::parse(&redirect_uri).is_err() {
         return Err(invalid("the redirect URI is not a URL"));

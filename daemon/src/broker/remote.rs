@@ -8,15 +8,15 @@ use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use mcp_auth_proto as wire;
-use mcp_auth_proto::{ErrorBody, ErrorCode, GrantName, LoginFlow, LoginRequest};
+use mcp_auth_proto::{ErrorBody, ErrorCode, GrantName, LoginRequest};
 use tokio::sync::oneshot;
 
 use super::Reply;
 use super::accounts::labelled;
 use super::core::{Core, answer};
-use super::naming;
 use super::step_up::{self, StepUps};
 use super::tokens::ambiguous;
+use super::{logins, naming};
 use crate::clock::Boot;
 use crate::grant::record::Definition;
 use crate::grant::{Grant, Input};
@@ -193,16 +193,14 @@ impl Core {
             bound: held.proof_key.is_some(),
         });
         let bearer = self.wanted_bearer(request, &provider, held)?;
-        // What a client got for itself is renewed in the same way.
-        let own = held.is_some_and(|held| held.definition.client_credentials).then_some(LoginFlow::ClientCredentials);
-        let flow = request.flow.or(own);
+        let flow = logins::flow(request, held);
         let command = login_command(&grant, request, held.is_some());
         let challenged = challenge.as_ref().and_then(|challenge| challenge.scopes.as_deref());
         let wider = union(before.as_ref().map_or(&[], |before| &before.scopes), challenged.unwrap_or_default());
         let asked = if bearer.is_some() || by_client::is_wanted(flow, &provider) {
             // A server that rejects a token may name scopes with that: those are no reason to ask for more.
             let named = challenged.filter(|_| received.is_none());
-            step_up::unattended(request, (&provider, held), named, &command)?
+            step_up::scopes_unseen(request, (&provider, held), named, &command)?
         } else {
             let by_config = (!provider.scopes.is_empty()).then(|| match challenge {
                 Some(_) => union(&provider.scopes, &wider),

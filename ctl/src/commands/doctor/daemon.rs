@@ -89,8 +89,12 @@ impl Told {
         }
     }
 
-    /// A client secret that goes wherever a remote server says.
-    pub(super) fn unbound(&self, provider: &ProviderSummary) -> Check {
+    /// The client secrets that go wherever a remote server says.
+    pub(super) fn unbound_secrets(&self) -> Vec<Check> {
+        self.unbound.iter().map(|provider| self.unbound_secret(provider)).collect()
+    }
+
+    fn unbound_secret(&self, provider: &ProviderSummary) -> Check {
         let name = &provider.name;
         let mut grants = self.grants.iter().flatten().filter(|grant| grant.provider == *name && grant.server == provider.resource);
         let now = grants.find_map(|grant| grant.issuer.as_ref()).map(|issuer| format!(" (its logins are at {issuer} now)"));

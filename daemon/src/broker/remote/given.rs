@@ -3,6 +3,7 @@
 
 use mcp_auth_proto::{ErrorBody, ErrorCode, LoginRequest, Secret};
 
+use super::super::logins::invalid;
 use crate::login::remote::Given;
 use crate::oauth::assertion::{self, AssertionError};
 use crate::oauth::text::clean;
@@ -69,10 +70,6 @@ fn key(given: &Secret) -> Result<ClientSecret, ErrorBody> {
         AssertionError::NotAKey => invalid("what was given as the private key is none: PEM or a JWK is wanted"),
         error => invalid(error.to_string()),
     })
-}
-
-fn invalid(what: impl Into<String>) -> ErrorBody {
-    ErrorBody::new(ErrorCode::InvalidRequest, what).hint("mcp-authctl login --help")
 }
 
 #[cfg(test)]

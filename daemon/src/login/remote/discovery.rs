@@ -153,8 +153,8 @@ async fn get(name: &GrantName, url: String, transport: &dyn Transport) -> Result
 /// Of several authorization servers the one that it must be; else the one that the grant is from, one that knows us, or the first
 /// (RFC 9728 section 7.6).
 fn choose<'a>((plan, remote): (&Plan, &Remote), servers: &'a [String]) -> Result<&'a String, ErrorBody> {
-    if let Some(wanted) = &remote.authorization_server {
-        return named_among(servers, wanted, (&plan.grant, &plan.provider));
+    if let Some(meant) = meant((plan, remote), servers)? {
+        return Ok(meant);
     }
     let before = remote.before.as_ref().and_then(|before| before.issuer.as_ref());
     let is_before = |issuer: &&String| Some(*issuer) == before;
@@ -163,7 +163,13 @@ fn choose<'a>((plan, remote): (&Plan, &Remote), servers: &'a [String]) -> Result
     chosen.ok_or_else(|| failure::resource(&plan.grant, &ResourceMetadataError::Missing("authorization_servers")))
 }
 
-/// The one that it must be, byte for byte.
+/// The one that it must be, if that is said.
+fn meant<'a>((plan, remote): (&Plan, &Remote), servers: &'a [String]) -> Result<Option<&'a String>, ErrorBody> {
+    let wanted = remote.authorization_server.as_ref();
+    wanted.map(|wanted| named_among(servers, wanted, (&plan.grant, &plan.provider))).transpose()
+}
+
+/// This one, byte for byte.
 fn named_among<'a>(servers: &'a [String], wanted: &str, of: (&GrantName, &Provider)) -> Result<&'a String, ErrorBody> {
     servers.iter().find(|issuer| *issuer == wanted).ok_or_else(|| failure::other_authorization_server(of, servers, wanted))
 }
@@ -185,7 +191,7 @@ async fn of_an_old_server((plan, remote): (&Plan, &Remote), transport: &dyn Tran
     let origin = url.origin().ascii_serialization();
     // Both spellings lead to this place, and nobody has told which one is meant.
     let spellings = [origin.clone(), format!("{origin}/")];
-    choose((plan, remote), &spellings)?;
+    meant((plan, remote), &spellings)?;
     let answer = get(name, format!("{origin}/.well-known/oauth-authorization-server"), transport).await?;
     let checked = metadata::check(&spellings[0], &answer).or_else(|_| metadata::check(&spellings[1], &answer));
     let metadata = match checked {
@@ -198,7 +204,7 @@ async fn of_an_old_server((plan, remote): (&Plan, &Remote), transport: &dyn Tran
             return Err(failure::metadata(name, &error));
         }
     };
-    choose((plan, remote), std::slice::from_ref(&metadata.issuer))?;
+    meant((plan, remote), std::slice::from_ref(&metadata.issuer))?;
     Ok(metadata)
 }
 

@@ -136,6 +136,15 @@ async fn shown_by_client(
     Some(Err(Lost::Error(error)))
 }
 
+/// Why another attempt would hardly fare better, and might have a person asked again.
+pub(super) fn refusal(headers: &HeaderMap) -> Option<&'static str> {
+    match headers.get(OUR_ERROR)?.as_bytes() {
+        b"access_denied" => Some("the policy or the server denies it (access_denied); hint: mcp-authctl policy list"),
+        b"consent_required" => Some("a person has to allow it (consent_required); hint: mcp-authctl approve"),
+        _ => None,
+    }
+}
+
 /// Whether a login would help, and if so, whether it must ask for more scopes.
 fn scopes_wanted(headers: &HeaderMap) -> Option<bool> {
     match headers.get(OUR_ERROR)?.to_str().ok()? {

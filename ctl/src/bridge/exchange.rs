@@ -228,7 +228,11 @@ async fn streamed(conversation: &Conversation, message: &Message, body: Incoming
                 events = events.next();
                 body = Some(response.into_body());
             }
-            Ok(_) => {}
+            Ok(response) => {
+                if let Some(why) = refusal(response.headers()) {
+                    return Err(not_taken_up(why));
+                }
+            }
             Err(error) => return Err(lost(error)),
         }
     }
@@ -330,6 +334,11 @@ fn too_large() -> Lost {
     Lost::Said(format!("the server's answer is larger than {} MiB", LARGEST / (1024 * 1024)))
 }
 
+/// The rest of the answer may not be had: the rules may have changed meanwhile.
+fn not_taken_up(why: &str) -> Lost {
+    Lost::Said(format!("the server's answer broke off; whether the request was carried out is not known; the rest is not to be had: {why}"))
+}
+
 fn lost(error: ClientError) -> Lost {
     let unsent = matches!(error, ClientError::NotRunning { .. } | ClientError::NotOurDaemon { .. });
     let fate = if unsent { "" } else { "; whether the request was carried out is not known" };
@@ -341,4 +350,22 @@ fn told(error: ClientError) -> String {
     let failure = Failure::from(error);
     let hint = failure.hint().map(|hint| format!("; hint: {hint}")).unwrap_or_default();
     format!("{failure}{hint}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stream_that_the_policy_ends_is_said_so_and_other_troubles_are_no_refusal() {
+        let why = |code: &str| refusal(&HeaderMap::from_iter([(OUR_ERROR, code.parse().unwrap())]));
+        for (code, command) in [("access_denied", "mcp-authctl policy list"), ("consent_required", "mcp-authctl approve")] {
+            let Lost::Said(sentence) = not_taken_up(why(code).unwrap()) else { panic!("{code}") };
+            assert!(sentence.contains(code) && sentence.ends_with(command), "{sentence}");
+        }
+        for code in ["login_required", "insufficient_scope", "vault_locked", "too_many_requests", "provider_unreachable"] {
+            assert_eq!(why(code), None, "{code}");
+        }
+        assert_eq!(refusal(&HeaderMap::new()), None, "the server's own answer");
+    }
 }

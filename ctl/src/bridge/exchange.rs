@@ -42,8 +42,13 @@ pub(super) async fn run(conversation: &Conversation, message: &Message, line: By
         Err(Lost::Error(error)) => error,
         Err(Lost::Said(sentence)) => message::own_error(&sentence),
     };
+    refuse(conversation, message, &error).await;
+}
+
+/// Answers all that is owed with an error, as JSON.
+pub(super) async fn refuse(conversation: &Conversation, message: &Message, error: &str) {
     for id in message.owed() {
-        conversation.write(message::with_error(id, &error).into_bytes()).await;
+        conversation.write(message::with_error(id, error).into_bytes()).await;
     }
 }
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use hyper::header::HeaderValue;
 use hyper::{HeaderMap, Method};
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{sleep, timeout};
 
@@ -22,6 +22,10 @@ use crate::output;
 
 /// The most exchanges at a time: the daemon gives one process 256 connections.
 const MOST_AT_ONCE: usize = 200;
+/// How many bytes of requests are kept, under way or waiting for their turn, and what one takes beside its line. One more is refused
+/// and not held back: behind it may come what ends another, such as a cancellation or an answer that the server waits for.
+const MOST_KEPT: usize = 256 * 1024 * 1024;
+const BESIDE_LINE: usize = 16 * 1024;
 /// How long a notification holds back what comes after it.
 const IN_ORDER: Duration = Duration::from_secs(5);
 /// How long a request that was cancelled by a notification (before 2026-07-28) is still listened to.
@@ -29,6 +33,8 @@ const LAST_ANSWER: Duration = Duration::from_secs(10);
 /// After stdin's end: for answers that are under way, and for the server to hear of it. Clients wait 2 s.
 const LAST_ANSWERS: Duration = Duration::from_secs(1);
 const LAST_WORD: Duration = Duration::from_millis(700);
+
+const TOO_MUCH: &str = "too many requests wait for their answers; hint: send it again when others are answered";
 
 /// One conversation.
 pub(super) struct Conversation {
@@ -39,6 +45,7 @@ pub(super) struct Conversation {
     this: Weak<Self>,
     state: Mutex<State>,
     permits: Arc<Semaphore>,
+    room: Arc<Semaphore>,
 }
 
 /// What changes in it.
@@ -63,8 +70,8 @@ struct UnderWay {
 
 impl Conversation {
     pub(super) fn new(link: Link, outlet: Lines, logins: Logins) -> Arc<Self> {
-        let permits = Arc::new(Semaphore::new(MOST_AT_ONCE));
-        Arc::new_cyclic(|this| Self { link, logins, outlet, this: this.clone(), state: Mutex::default(), permits })
+        let (permits, room) = (Arc::new(Semaphore::new(MOST_AT_ONCE)), Arc::new(Semaphore::new(MOST_KEPT)));
+        Arc::new_cyclic(|this| Self { link, logins, outlet, this: this.clone(), state: Mutex::default(), permits, room })
     }
 
     /// Takes line after line, until there are no more, nobody reads ours, or it is `ended`.
@@ -98,7 +105,10 @@ impl Conversation {
             self.state().version = Some(version.clone());
         }
         match &message.kind {
-            Kind::Request(_) | Kind::Batch(_) => self.start(message, line, requests),
+            Kind::Request(_) | Kind::Batch(_) => match self.room_for(&line) {
+                Some(room) => self.start(message, line, room, requests),
+                None => exchange::refuse(self, &message, &message::own_error(TOO_MUCH)).await,
+            },
             Kind::Notification | Kind::Response(_) => {
                 if !self.gave_up(&message) {
                     self.tell(message, line).await;
@@ -107,10 +117,17 @@ impl Conversation {
         }
     }
 
-    fn start(self: &Arc<Self>, message: Message, line: Bytes, requests: &mut JoinSet<()>) {
+    /// `None`: too much is kept already.
+    fn room_for(&self, line: &Bytes) -> Option<OwnedSemaphorePermit> {
+        let size = u32::try_from(line.len() + BESIDE_LINE).ok()?;
+        Arc::clone(&self.room).try_acquire_many_owned(size).ok()
+    }
+
+    fn start(self: &Arc<Self>, message: Message, line: Bytes, room: OwnedSemaphorePermit, requests: &mut JoinSet<()>) {
         let (this, id, modern) = (Arc::clone(self), message.owed().first().cloned().unwrap_or_default(), message.is_modern());
         let of = id.clone();
         let task = requests.spawn(async move {
+            let _room = room;
             // It is never closed.
             let _permit = Arc::clone(&this.permits).acquire_owned().await;
             exchange::run(&this, &message, line).await;
@@ -204,5 +221,46 @@ impl Conversation {
 
     pub(super) fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use mcp_auth_proto::LoginRequest;
+    use mcp_auth_proto::asynchronous::Client;
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::bridge::stdio;
+
+    fn line(id: Option<u32>, method: &str, mut params: Value) -> Bytes {
+        params["_meta"] = json!({ "io.modelcontextprotocol/protocolVersion": "2026-07-28" });
+        let mut message = json!({ "jsonrpc": "2.0", "method": method, "params": params });
+        if let Some(id) = id {
+            message["id"] = id.into();
+        }
+        message.to_string().into()
+    }
+
+    #[tokio::test]
+    async fn a_request_beyond_the_room_is_refused_and_a_cancellation_behind_it_makes_room_again() {
+        let (outlet, mut written) = stdio::lines();
+        let link = Link::new(Client::new("/nowhere"), "test".into(), HeaderMap::new());
+        let conversation = Conversation::new(link, outlet, Logins::new("/nowhere".into(), LoginRequest::default(), true));
+        let mut requests = JoinSet::new();
+        // Others never end, and leave room for one.
+        let _others = conversation.permits.acquire_many(u32::try_from(MOST_AT_ONCE).unwrap()).await.unwrap();
+        conversation.room.forget_permits(MOST_KEPT - 2 * BESIDE_LINE);
+
+        conversation.take(line(Some(1), "ping", json!({})), &mut requests).await;
+        conversation.take(line(Some(2), "ping", json!({})), &mut requests).await;
+        assert_eq!(requests.len(), 1);
+        let refusal: Value = serde_json::from_slice(&written.recv().await.unwrap().text).unwrap();
+        assert_eq!((&refusal["id"], &refusal["error"]["message"]), (&json!(2), &json!(TOO_MUCH)));
+
+        conversation.take(line(None, "notifications/cancelled", json!({ "requestId": 1 })), &mut requests).await;
+        assert!(requests.join_next().await.unwrap().unwrap_err().is_cancelled());
+        conversation.take(line(Some(3), "ping", json!({})), &mut requests).await;
+        assert!(requests.len() == 1 && written.try_recv().is_err(), "there is room");
     }
 }

@@ -42,8 +42,13 @@ pub(super) async fn run(conversation: &Conversation, message: &Message, line: By
         Err(Lost::Error(error)) => error,
         Err(Lost::Said(sentence)) => message::own_error(&sentence),
     };
+    refuse(conversation, message, &error).await;
+}
+
+/// Answers all that is owed with an error, as JSON.
+pub(super) async fn refuse(conversation: &Conversation, message: &Message, error: &str) {
     for id in message.owed() {
-        conversation.write(message::with_error(id, &error).into_bytes()).await;
+        conversation.write(message::with_error(id, error).into_bytes()).await;
     }
 }
 
@@ -136,6 +141,15 @@ async fn shown_by_client(
     Some(Err(Lost::Error(error)))
 }
 
+/// Why another attempt would hardly fare better, and might have a person asked again.
+pub(super) fn refusal(headers: &HeaderMap) -> Option<&'static str> {
+    match headers.get(OUR_ERROR)?.as_bytes() {
+        b"access_denied" => Some("the policy or the server denies it (access_denied); hint: mcp-authctl policy list"),
+        b"consent_required" => Some("a person has to allow it (consent_required); hint: mcp-authctl approve"),
+        _ => None,
+    }
+}
+
 /// Whether a login would help, and if so, whether it must ask for more scopes.
 fn scopes_wanted(headers: &HeaderMap) -> Option<bool> {
     match headers.get(OUR_ERROR)?.to_str().ok()? {
@@ -219,7 +233,11 @@ async fn streamed(conversation: &Conversation, message: &Message, body: Incoming
                 events = events.next();
                 body = Some(response.into_body());
             }
-            Ok(_) => {}
+            Ok(response) => {
+                if let Some(why) = refusal(response.headers()) {
+                    return Err(not_taken_up(why));
+                }
+            }
             Err(error) => return Err(lost(error)),
         }
     }
@@ -321,6 +339,11 @@ fn too_large() -> Lost {
     Lost::Said(format!("the server's answer is larger than {} MiB", LARGEST / (1024 * 1024)))
 }
 
+/// The rest of the answer may not be had: the rules may have changed meanwhile.
+fn not_taken_up(why: &str) -> Lost {
+    Lost::Said(format!("the server's answer broke off; whether the request was carried out is not known; the rest is not to be had: {why}"))
+}
+
 fn lost(error: ClientError) -> Lost {
     let unsent = matches!(error, ClientError::NotRunning { .. } | ClientError::NotOurDaemon { .. });
     let fate = if unsent { "" } else { "; whether the request was carried out is not known" };
@@ -332,4 +355,22 @@ fn told(error: ClientError) -> String {
     let failure = Failure::from(error);
     let hint = failure.hint().map(|hint| format!("; hint: {hint}")).unwrap_or_default();
     format!("{failure}{hint}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stream_that_the_policy_ends_is_said_so_and_other_troubles_are_no_refusal() {
+        let why = |code: &str| refusal(&HeaderMap::from_iter([(OUR_ERROR, code.parse().unwrap())]));
+        for (code, command) in [("access_denied", "mcp-authctl policy list"), ("consent_required", "mcp-authctl approve")] {
+            let Lost::Said(sentence) = not_taken_up(why(code).unwrap()) else { panic!("{code}") };
+            assert!(sentence.contains(code) && sentence.ends_with(command), "{sentence}");
+        }
+        for code in ["login_required", "insufficient_scope", "vault_locked", "too_many_requests", "provider_unreachable"] {
+            assert_eq!(why(code), None, "{code}");
+        }
+        assert_eq!(refusal(&HeaderMap::new()), None, "the server's own answer");
+    }
 }

@@ -10,7 +10,8 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
 /// The longest line that is taken in.
 const LONGEST_LINE: u64 = 64 * 1024 * 1024;
-/// How many lines wait on their way in and out, and how many bytes of them; whoever is faster is held back.
+/// How many lines wait on their way in and out, and how many bytes of them; whoever is faster is held back. What a request takes
+/// after that is not counted here.
 const MOST_LINES: usize = 16;
 const MOST_BYTES: u32 = 4 * 1024 * 1024;
 
@@ -28,7 +29,7 @@ pub(super) struct Lines {
     room: Arc<Semaphore>,
 }
 
-fn lines() -> (Lines, mpsc::Receiver<Line>) {
+pub(super) fn lines() -> (Lines, mpsc::Receiver<Line>) {
     let (sender, receiver) = mpsc::channel(MOST_LINES);
     (Lines { sender, room: Arc::new(Semaphore::new(MOST_BYTES as usize)) }, receiver)
 }

@@ -312,11 +312,6 @@ fn discovered(config: &Table) -> Result<(), Wrong> {
 }
 
 fn stands_alone(name: &str, config: &Table) -> Result<(), Wrong> {
-    if let Some(allow) = &config.allow_private {
-        return Err(
-            Wrong::table("`allow_private` means something only beside `server`", "give `server` too, or remove it").at(allow.span())
-        );
-    }
     for (key, value) in [("base_url", &config.base_url), ("api_base_url", &config.api_base_url)] {
         if let Some(value) = value {
             let hint = "add preset = \"NAME\"; `mcp-authctl provider list` shows them";

@@ -87,6 +87,10 @@ fn what_cannot_be_meant_together_is_told_with_the_line_that_the_person_wrote() {
         "/c/config.toml:3: `refresh_endpoint` leads to another server than `token_endpoint`\n\
          hint: refresh tokens go only to the server that gave them; give both on one host"
     );
+    assert_eq!(
+        complaint("[providers.gitlab]\nclient_id = 'x'\nallow_private = true"),
+        "/c/config.toml:3: `allow_private` means something only beside `server`\nhint: give `server` too, or remove it"
+    );
 }
 
 #[test]

@@ -11,7 +11,7 @@ use crate::provider::{AssertionAudience, ClientAuth, Flow, Pkce};
 /// Refuses what cannot be meant. `config` is what the person wrote, `whole` the same laid over its preset; an error names
 /// a line of `config`, since the preset's own are not theirs to change.
 pub(in crate::provider) fn check(config: &Table, whole: &Table) -> Result<(), Wrong> {
-    authorization_server(config, whole)?;
+    beside_server(config, whole)?;
     identities(config, whole)?;
     assertions(config, whole)?;
     proofs(config, whole)?;
@@ -20,13 +20,15 @@ pub(in crate::provider) fn check(config: &Table, whole: &Table) -> Result<(), Wr
     refresh_endpoint(config, whole)
 }
 
-/// It is one of those that a remote server names; anywhere else it would bind nothing.
-fn authorization_server(config: &Table, whole: &Table) -> Result<(), Wrong> {
-    if whole.authorization_server.is_none() || whole.server.is_some() {
-        return Ok(());
-    }
-    let what = "`authorization_server` means something only beside `server`";
-    Err(wrong([span(&config.authorization_server)], what, "give `server` too, or write `issuer` in its place"))
+/// What is said of the hosts that a remote server names would change nothing anywhere else.
+fn beside_server(config: &Table, whole: &Table) -> Result<(), Wrong> {
+    let keys = [
+        ("allow_private", span(&config.allow_private), "give `server` too, or remove it"),
+        ("authorization_server", span(&config.authorization_server), "give `server` too, or write `issuer` in its place"),
+    ];
+    let alone = keys.into_iter().find(|(_, place, _)| place.is_some() && whole.server.is_none());
+    let wrongly = |(key, place, hint)| wrong([place], format!("`{key}` means something only beside `server`"), hint);
+    alone.map(wrongly).map_or(Ok(()), Err)
 }
 
 /// A token that is bound to a key is of use at the one server that the relay leads to.

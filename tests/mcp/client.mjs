@@ -13,7 +13,7 @@ import { UnauthorizedError } from "@modelcontextprotocol/sdk/client/auth.js";
 import { Client } from "@modelcontextprotocol/sdk/client/index.js";
 import { StdioClientTransport } from "@modelcontextprotocol/sdk/client/stdio.js";
 import { StreamableHTTPClientTransport } from "@modelcontextprotocol/sdk/client/streamableHttp.js";
-import { CreateMessageRequestSchema } from "@modelcontextprotocol/sdk/types.js";
+import { CreateMessageRequestSchema, ProgressNotificationSchema } from "@modelcontextprotocol/sdk/types.js";
 
 const { url, client_id, redirect_uri, command, args = [], calls = [] } = JSON.parse(process.argv[2]);
 
@@ -67,8 +67,9 @@ if (tools.includes("analyze_code_with_llm")) {
 }
 const called = [];
 let steps = 0;
-const onprogress = () => (steps += 1);
-for (const { name, arguments: args } of calls) called.push(await call(name, args, { onprogress }));
+// Asked for by `onprogress`, counted here: the SDK drops the steps that it reads together with the answer.
+client.setNotificationHandler(ProgressNotificationSchema, () => { steps += 1; });
+for (const { name, arguments: args } of calls) called.push(await call(name, args, { onprogress: () => {} }));
 console.log(JSON.stringify({ tools, ...answers, called, steps }));
 await client.close();
 process.exit(0);

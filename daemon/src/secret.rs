@@ -32,8 +32,7 @@ impl AccessToken {
 
     /// The first 8 hex digits of its SHA-256, for people and logs.
     pub fn fingerprint(&self) -> String {
-        let digest = Sha256::digest(self.0.as_bytes());
-        digest[..4].iter().map(|byte| format!("{byte:02x}")).collect()
+        hex::encode(&Sha256::digest(self.0.as_bytes())[..4])
     }
 }
 

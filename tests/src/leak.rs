@@ -124,7 +124,7 @@ mod tests {
         for prefix in ["", "a", "ab", "{\"rt\":\""] {
             let text = format!("{prefix}{token}");
             assert!(finds(URL_SAFE.encode(&text).as_bytes()), "base64 after {prefix:?}");
-            assert!(finds(text.bytes().map(|byte| format!("{byte:02x}")).collect::<String>().as_bytes()));
+            assert!(finds(hex::encode(text).as_bytes()));
         }
         assert!(finds(&token.encode_utf16().flat_map(u16::to_le_bytes).collect::<Vec<_>>()));
         assert!(finds(format!("{:?}", token.as_bytes()).as_bytes()), "a debug print of bytes");

@@ -76,5 +76,5 @@ pub use wait::{now_ms, wait_until};
 /// The first 8 hex digits of a token's SHA-256: the same as the daemon and the authorization server show.
 pub fn fingerprint(token: &str) -> String {
     use sha2::Digest as _;
-    sha2::Sha256::digest(token.as_bytes()).iter().take(4).map(|byte| format!("{byte:02x}")).collect()
+    hex::encode(&sha2::Sha256::digest(token.as_bytes())[..4])
 }

@@ -204,7 +204,7 @@ fn a_token_from_stdin_is_good_for_one_login_and_not_kept() {
 // ---- files that a program names ----
 
 fn sha256(text: &str) -> String {
-    sha2::Sha256::digest(text).iter().map(|byte| format!("{byte:02x}")).collect()
+    hex::encode(sha2::Sha256::digest(text))
 }
 
 /// A file as a program names it that has read this in it.

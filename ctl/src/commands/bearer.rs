@@ -117,7 +117,7 @@ fn digest(path: &Path) -> Result<String, Failure> {
     let mut bytes = Zeroizing::new(Vec::with_capacity(LONGEST));
     let read = File::open(path).and_then(|file| file.take(LONGEST as u64).read_to_end(&mut bytes));
     read.map_err(|source| Failure::Unreadable { path: path.to_owned(), source })?;
-    Ok(Sha256::digest(&*bytes).iter().map(|byte| format!("{byte:02x}")).collect())
+    Ok(hex::encode(Sha256::digest(&*bytes)))
 }
 
 /// More than the daemon takes.

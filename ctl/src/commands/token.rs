@@ -139,7 +139,7 @@ impl<'a> ExecCredential<'a> {
 
 /// The first 8 hex digits of its SHA-256: tells tokens apart, and reveals none.
 pub(super) fn fingerprint(token: &Secret) -> String {
-    Sha256::digest(token.expose()).iter().take(4).map(|byte| format!("{byte:02x}")).collect()
+    hex::encode(&Sha256::digest(token.expose())[..4])
 }
 
 fn show_fingerprint(answer: &TokenAnswer, json: bool) -> Result<(), Failure> {

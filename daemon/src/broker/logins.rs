@@ -593,5 +593,5 @@ pub(super) fn no_login() -> ErrorBody {
 fn random_id() -> String {
     let mut bytes = [0_u8; 16];
     getrandom::fill(&mut bytes).expect("the kernel gives random bytes");
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    hex::encode(bytes)
 }

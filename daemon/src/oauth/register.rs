@@ -179,8 +179,7 @@ fn is_visible(text: &str, longest: usize) -> bool {
 /// that of another (RFC 9700 section 4.4.2.2).
 pub fn redirect_path(issuer: &str) -> String {
     let digest = sha2::Sha256::digest(issuer.as_bytes());
-    let hex: String = digest.iter().take(8).map(|byte| format!("{byte:02x}")).collect();
-    format!("/callback/{hex}")
+    format!("/callback/{}", hex::encode(&digest[..8]))
 }
 
 #[cfg(test)]

@@ -10,7 +10,7 @@ use mcp_auth_proto::KeySourceKind;
 use zeroize::Zeroizing;
 
 use super::header::{Header, OtherKey, Stretch};
-use super::hex::{self, Hex};
+use super::hex::Hex;
 use super::keychain::{Keychain, KeychainError};
 use super::record::KeyId;
 use super::{Places, VaultError, files, store};
@@ -90,7 +90,7 @@ impl Sources<'_> {
         match header.key_source {
             KeySourceKind::Keychain => {
                 let fresh = fresh();
-                let text = Zeroizing::new(hex::text(&fresh));
+                let text = Zeroizing::new(hex::encode(&fresh));
                 self.keychain.write(&entry(header, &header.as_other()), &text, self.prompt).map_err(closed)?;
                 match self.keychain_secret(header)? {
                     Some(kept) if kept == fresh => Ok(fresh),
@@ -192,7 +192,7 @@ impl KeyFile {
     }
 
     fn add(&mut self, id: &KeyId, key: &Secret) {
-        self.0.push((id.to_string(), Zeroizing::new(hex::text(key))));
+        self.0.push((id.to_string(), Zeroizing::new(hex::encode(key))));
     }
 
     fn remove(&mut self, id: &KeyId) {

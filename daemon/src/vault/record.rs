@@ -19,7 +19,7 @@ use sha2::Sha256;
 use subtle::ConstantTimeEq;
 use zeroize::Zeroizing;
 
-use super::hex::{self, Hex};
+use super::hex::Hex;
 use super::{Record, RecordId, RecordKind};
 use crate::platform::KeyPage;
 
@@ -78,7 +78,7 @@ impl Keys {
     pub(super) fn file_name(&self, id: &RecordId) -> String {
         let mut mac = keyed(&self.subkeys.names);
         mac.update(id_text(id).as_bytes());
-        hex::text(&mac.finalize().into_bytes()[..16])
+        hex::encode(&mac.finalize().into_bytes()[..16])
     }
 
     /// A value for the vault's header that tells the right key from a wrong one, and an edited header from ours.

@@ -51,7 +51,7 @@ impl Redactor {
 
     fn mark(&self, name: &str) -> String {
         let hash = sha2::Sha256::new().chain_update(self.salt).chain_update(name).finalize();
-        format!("#{}", hash.iter().take(3).map(|byte| format!("{byte:02x}")).collect::<String>())
+        format!("#{}", hex::encode(&hash[..3]))
     }
 }
 

@@ -121,7 +121,7 @@ fn sealed(text: &str, before: &str, after: &str) -> String {
 }
 
 fn sum(text: &str) -> String {
-    Sha256::digest(text.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect()
+    hex::encode(Sha256::digest(text.as_bytes()))
 }
 
 /// One word of a unit's line: in quotes where it must be, specifiers and escapes taken literally (systemd.syntax(7)).

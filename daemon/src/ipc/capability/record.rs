@@ -32,8 +32,7 @@ impl Kept {
     pub(super) fn new(process: &Process, only: &Only) -> Option<Self> {
         let mut name = [0; 16];
         getrandom::fill(&mut name).ok()?;
-        let name = name.iter().map(|byte| format!("{byte:02x}")).collect();
-        Some(Self { name, only: only.clone(), mark: process.mark()? })
+        Some(Self { name: hex::encode(name), only: only.clone(), mark: process.mark()? })
     }
 
     /// What a record says; `None` where it is not of this version.

@@ -34,7 +34,7 @@ impl FileDigest {
     }
 
     fn of(text: &str) -> Self {
-        Self(Sha256::digest(text).iter().map(|byte| format!("{byte:02x}")).collect())
+        Self(hex::encode(Sha256::digest(text)))
     }
 }
 

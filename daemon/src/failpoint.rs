@@ -4,8 +4,10 @@
 //! each, `STEP=ACTION`, with the actions `kill` (SIGKILL), `panic`, `error CODE` (an OS error) and `wait MILLISECONDS`;
 //! `boottime=ahead MILLISECONDS` is a suspend that has just ended. In every other build the functions here are empty.
 
+#[cfg(all(feature = "failpoints", not(test)))]
+pub(crate) use armed::at_file;
 #[cfg(feature = "failpoints")]
-pub(crate) use armed::{at, at_file, slept};
+pub(crate) use armed::{at, slept};
 
 /// A step without a failpoint.
 #[cfg(not(feature = "failpoints"))]
@@ -30,7 +32,6 @@ pub(crate) fn slept() -> std::time::Duration {
 mod armed {
     use std::fmt::Arguments;
     use std::io;
-    use std::path::Path;
     use std::time::Duration;
 
     /// A step that cannot fail.
@@ -63,7 +64,8 @@ mod armed {
     }
 
     /// A step with a file or the vault's folder: `record fsync`, `intents append`, `fsync folder`.
-    pub(crate) fn at_file(step: &str, path: &Path) -> io::Result<()> {
+    #[cfg(not(test))]
+    pub(crate) fn at_file(step: &str, path: &std::path::Path) -> io::Result<()> {
         if step.ends_with("folder") {
             return meet(format_args!("{step}"));
         }

@@ -83,6 +83,10 @@ impl TextFile {
     }
 }
 
+fn regular(file: File) -> Result<File, NotPrivate> {
+    if file.metadata()?.is_file() { Ok(file) } else { Err(NotPrivate::Kind("file")) }
+}
+
 pub use imp::private_folder;
 pub(crate) use imp::{create_new, make_folder, open_existing, private_file, sync_folder};
 
@@ -92,7 +96,7 @@ mod imp {
 
     use rustix::fs::OFlags;
 
-    use super::{File, NotPrivate, Path, io};
+    use super::{File, NotPrivate, Path, io, regular};
 
     /// A file's number on its disk, and when it was last changed in any way, nanoseconds since 1970.
     pub(super) fn version(found: &std::fs::Metadata) -> (u64, i64) {
@@ -150,18 +154,16 @@ mod imp {
     pub(crate) fn open_existing(path: &Path, append: bool) -> Result<File, NotPrivate> {
         let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
         let opened = File::options().read(true).append(append).custom_flags(flags.bits() as i32).open(path);
-        let file = opened.map_err(|error| match error.raw_os_error() {
+        regular(opened.map_err(|error| match error.raw_os_error() {
             Some(code) if code == rustix::io::Errno::LOOP.raw_os_error() => NotPrivate::Link,
             Some(code) if code == rustix::io::Errno::ISDIR.raw_os_error() => NotPrivate::Kind("file"),
             _ => NotPrivate::Io(error),
-        })?;
-        if file.metadata()?.is_file() { Ok(file) } else { Err(NotPrivate::Kind("file")) }
+        })?)
     }
 
     /// Opens a regular file for reading; links are followed, and a FIFO does not block.
     pub(super) fn open_file(path: &Path) -> Result<File, NotPrivate> {
-        let file = File::options().read(true).custom_flags(OFlags::NONBLOCK.bits() as i32).open(path)?;
-        if file.metadata()?.is_file() { Ok(file) } else { Err(NotPrivate::Kind("file")) }
+        regular(File::options().read(true).custom_flags(OFlags::NONBLOCK.bits() as i32).open(path)?)
     }
 
     /// Refuses a file that others than its owner can change, who is this user or root.
@@ -200,7 +202,7 @@ mod imp {
 mod imp {
     use std::os::windows::fs::OpenOptionsExt as _;
 
-    use super::{File, NotPrivate, Path, io};
+    use super::{File, NotPrivate, Path, io, regular};
 
     pub(super) fn version(found: &std::fs::Metadata) -> (u64, i64) {
         use std::os::windows::fs::MetadataExt as _;
@@ -229,17 +231,11 @@ mod imp {
 
     pub(crate) fn open_existing(path: &Path, append: bool) -> Result<File, NotPrivate> {
         let file = File::options().read(true).append(append).custom_flags(OPEN_REPARSE_POINT).open(path)?;
-        let found = file.metadata()?;
-        match (found.is_symlink(), found.is_file()) {
-            (true, _) => Err(NotPrivate::Link),
-            (false, true) => Ok(file),
-            (false, false) => Err(NotPrivate::Kind("file")),
-        }
+        if file.metadata()?.is_symlink() { Err(NotPrivate::Link) } else { regular(file) }
     }
 
     pub(super) fn open_file(path: &Path) -> Result<File, NotPrivate> {
-        let file = File::open(path)?;
-        if file.metadata()?.is_file() { Ok(file) } else { Err(NotPrivate::Kind("file")) }
+        regular(File::open(path)?)
     }
 
     pub(super) fn trusted_file(_: &File) -> Result<(), NotPrivate> {

@@ -145,6 +145,8 @@ pub enum AttemptError {
     NotDurable(String),
     /// The client secret, or the assertion, is not to be had, so the provider was not asked.
     NoCredentials(String),
+    /// The daemon is stopping, or being locked, and sends nothing any more.
+    Stopping,
 }
 
 /// What a resource server says about a token.

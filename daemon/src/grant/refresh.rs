@@ -54,6 +54,11 @@ impl Grant {
                 let until = self.current.deadline.map_or(retry, |deadline| retry.min(deadline));
                 self.wait(until, Cause::Transient, now)
             }
+            Err(AttemptError::Stopping) => {
+                self.trouble.error = Some("the daemon is stopping, or being locked".into());
+                let until = now.boot + plan::backoff(1, self.random.f64());
+                self.wait(until, Cause::Transient, now)
+            }
             Err(AttemptError::NoCredentials(reason)) => {
                 self.trouble.error = Some(reason);
                 self.trouble.failures += 1;

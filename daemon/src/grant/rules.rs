@@ -648,6 +648,16 @@ fn an_attempt_that_the_disk_kept_from_leaving_is_repeated_slowly_and_leaves_once
 }
 
 #[test]
+fn a_daemon_that_stops_sends_nothing_and_lets_nobody_wait() {
+    let mut scene = Scene::new(&PLAIN, Some(HOUR));
+    scene.live(2 * HOUR);
+    assert_eq!(scene.plainly(), Said::Waits(30 * S));
+    scene.fails(AttemptError::Stopping);
+    assert!(scene.running.is_none() && scene.grant.is_at_rest());
+    assert!(matches!(scene.replies[..], [Said::No(ErrorCode::ProviderUnreachable, Some(_))]), "{:?}", scene.replies);
+}
+
+#[test]
 fn a_grant_ends_at_the_second_invalid_grant_and_serves_until_its_token_expires() {
     let mut scene = Scene::new(&PLAIN, Some(HOUR));
     scene.live(3500 * S);

@@ -33,6 +33,7 @@ mod telling;
 mod tests;
 mod tokens;
 mod transports;
+mod turns;
 
 use std::path::PathBuf;
 use std::sync::Arc;

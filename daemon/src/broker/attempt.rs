@@ -4,14 +4,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use mcp_auth_proto::ErrorBody;
+use mcp_auth_proto::{ErrorBody, GrantName};
 use tokio::sync::{oneshot, watch};
 
 use crate::clock::{Clock, Now};
 use crate::failpoint;
 use crate::grant::record::{Definition, GrantRecord};
 use crate::grant::{Attempt, AttemptError, Verdict};
-use crate::login::bearer::{Bearer, Purpose};
+use crate::login::bearer::{Bearer, BearerError, Purpose};
 use crate::oauth::assertion::AssertionError;
 use crate::oauth::jwt::Jwt;
 use crate::oauth::token::{TokenError, TokenResponse};
@@ -46,9 +46,10 @@ impl Way {
     }
 }
 
-/// What one refresh is about.
+/// One refresh, with all that it needs of others.
+#[derive(Debug)]
 pub(super) struct Errand {
-    pub(super) record: GrantRecord,
+    pub(super) grant: GrantName,
     pub(super) attempt: Attempt,
     /// What takes the place of the refresh token, where that is an assertion.
     pub(super) assertion: Option<Jwt>,
@@ -59,7 +60,8 @@ pub(super) struct Errand {
 pub(super) async fn refresh(
     way: Way,
     vault: Vault,
-    Errand { record, attempt, assertion }: Errand,
+    record: GrantRecord,
+    Errand { attempt, assertion, .. }: Errand,
     mut suspended: watch::Receiver<u64>,
 ) -> (Now, Result<TokenResponse, AttemptError>) {
     let started = way.clock.now();
@@ -135,9 +137,10 @@ pub(super) async fn assertion_for(way: Way, record: GrantRecord, bearer: Result<
     let whose = bearer.token.to_string();
     let (resource, scopes) = (record.resource.as_deref(), record.requested_scopes.as_slice());
     let purpose = Purpose { definition: &record.definition, resource, scopes, clock: &*way.clock };
-    let found = bearer.assertion(purpose).await.map_err(|error| match error.is_transient() {
-        true => AttemptError::Provider(TokenError::Unusable(error.to_string())),
-        false => AttemptError::NoCredentials(error.to_string()),
+    let found = bearer.assertion(purpose).await.map_err(|error| match error {
+        BearerError::Stopping => AttemptError::Stopping,
+        error if error.is_transient() => AttemptError::Provider(TokenError::Unusable(error.to_string())),
+        error => AttemptError::NoCredentials(error.to_string()),
     })?;
     match (&record.subject, &found.identity.subject) {
         (Some(expected), Some(subject)) if subject != expected => {

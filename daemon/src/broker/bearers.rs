@@ -133,7 +133,8 @@ impl Core {
 
     fn identity_provider(&self, provider: Provider, configured: bool, definition: Option<Definition>) -> IdentityProvider {
         let way = self.way(provider);
-        IdentityProvider { provider: way.provider, configured, definition, secret: way.secret, transport: way.transport }
+        let turns = self.turns.at(way.provider.issuer.as_deref().or(way.provider.endpoints.token.as_deref()).unwrap_or_default());
+        IdentityProvider { provider: way.provider, configured, definition, secret: way.secret, transport: way.transport, turns }
     }
 
     // ---- ID tokens of our own grants ----

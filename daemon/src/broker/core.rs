@@ -18,7 +18,7 @@ use super::doctor::Doctor;
 use super::gate::Gate;
 use super::holders::{Holders, Keeper};
 use super::issuer::IssuerSide;
-use super::lane::{Lane, Queued};
+use super::lane::Lane;
 use super::lease::Leases;
 use super::logins::Logins;
 use super::notices::Board;
@@ -29,6 +29,7 @@ use super::remote::RemoteSide;
 use super::served::{Purpose, Served};
 use super::telling::Told;
 use super::transports::Transports;
+use super::turns::Turns;
 use super::{Edges, Message, Reply};
 use crate::audit::{Audit, Note};
 use crate::clock::{Boot, Now};
@@ -74,6 +75,8 @@ pub(crate) struct Core {
     pub(super) holders: Holders,
     agenda: Agenda,
     lanes: HashMap<String, Lane>,
+    /// At identity providers.
+    pub(super) turns: Turns,
     pub(super) secrets: HashMap<String, StoredSecret>,
     pub(super) logins: Logins,
     pub(super) remote: RemoteSide,
@@ -146,6 +149,7 @@ impl Core {
             holders: Holders::default(),
             agenda: Agenda::default(),
             lanes: HashMap::new(),
+            turns: Turns::default(),
             secrets: HashMap::new(),
             logins: Logins::default(),
             remote: RemoteSide::default(),
@@ -370,18 +374,18 @@ impl Core {
     /// and must not hold up whom else the issuer would serve.
     fn queue(&mut self, name: &GrantName, attempt: Attempt) {
         if self.gate.is_winding() {
-            return self.refuse(name, &attempt, stopping());
+            return self.refuse(name, &attempt, AttemptError::Stopping);
         }
         let definition = self.grants.get(name).map(|grant| &grant.record().definition);
         let source = definition.and_then(|of| of.assertion.clone()).filter(|_| attempt.refresh_token.is_none());
         let Some(source) = source else {
-            return self.enter_lane(Queued { grant: name.clone(), attempt, assertion: None });
+            return self.enter_lane(Errand { grant: name.clone(), attempt, assertion: None });
         };
         let Some((way, record)) = self.defined_way_of(name) else { return self.refuse(name, &attempt, config_changed()) };
         let (bearer, name) = (self.bearer_of(&source), name.clone());
         self.task(attempt::assertion_for(way, record, bearer), move |core, outcome| match outcome.unwrap_or_else(|| Err(our_fault())) {
             // It is not good for long, and somebody may have begun to wait for it.
-            Ok(jwt) => core.enter_lane(Queued { grant: name, attempt: Attempt { urgent: true, ..attempt }, assertion: Some(jwt) }),
+            Ok(jwt) => core.enter_lane(Errand { grant: name, attempt: Attempt { urgent: true, ..attempt }, assertion: Some(jwt) }),
             Err(error) => {
                 let (key, now) = (core.lane_of(&name), core.now());
                 core.concluded(&name, &key, attempt.ticket, (now, Err(error)));
@@ -389,31 +393,31 @@ impl Core {
         });
     }
 
-    fn enter_lane(&mut self, queued: Queued) {
+    fn enter_lane(&mut self, errand: Errand) {
         if self.gate.is_winding() {
-            return self.refuse(&queued.grant, &queued.attempt, stopping());
+            return self.refuse(&errand.grant, &errand.attempt, AttemptError::Stopping);
         }
         // While it got its assertion the issuer may have stopped answering others.
-        if self.grants.get(&queued.grant).is_some_and(|grant| grant.spared_until(self.now()).is_some()) {
-            return self.refuse(&queued.grant, &queued.attempt, spared());
+        if self.grants.get(&errand.grant).is_some_and(|grant| grant.spared_until(self.now()).is_some()) {
+            return self.refuse(&errand.grant, &errand.attempt, spared());
         }
-        let key = self.lane_of(&queued.grant);
-        self.lanes.entry(key.clone()).or_default().push(queued);
+        let key = self.lane_of(&errand.grant);
+        self.lanes.entry(key.clone()).or_default().push(errand);
         self.send_queued(&key);
     }
 
     fn send_queued(&mut self, key: &str) {
-        while let Some(Queued { grant: name, attempt, assertion }) = self.lanes.get_mut(key).and_then(Lane::next) {
-            let current = self.grants.get(&name).is_some_and(|grant| grant.is_running(attempt.ticket));
+        while let Some(errand) = self.lanes.get_mut(key).and_then(Lane::next) {
+            let (name, ticket) = (errand.grant.clone(), errand.attempt.ticket);
+            let current = self.grants.get(&name).is_some_and(|grant| grant.is_running(ticket));
             let Some((way, record)) = current.then(|| self.defined_way_of(&name)).flatten() else {
-                self.lanes.get_mut(key).expect("it gave this attempt").ended();
-                self.refuse(&name, &attempt, config_changed());
+                self.lanes.get_mut(key).expect("it gave this errand").ended();
+                self.refuse(&name, &errand.attempt, config_changed());
                 continue;
             };
-            let (key, ticket, started) = (key.to_owned(), attempt.ticket, self.now());
-            let errand = Errand { record, attempt, assertion };
-            let errand = attempt::refresh(way, self.edges.vault.clone(), errand, self.suspended.subscribe());
-            self.task(errand, move |core, outcome| {
+            let (key, started) = (key.to_owned(), self.now());
+            let refresh = attempt::refresh(way, self.edges.vault.clone(), record, errand, self.suspended.subscribe());
+            self.task(refresh, move |core, outcome| {
                 let (sent_at, result) = outcome.unwrap_or_else(|| (started, Err(our_fault())));
                 core.refreshed(&name, &key, ticket, (sent_at, result));
             });
@@ -474,10 +478,11 @@ impl Core {
 
     /// Starts to wind down: what was not sent is not sent any more.
     pub(super) fn clear_lanes(&mut self) {
+        self.turns.clear();
         let keys: Vec<_> = self.lanes.keys().cloned().collect();
         for key in keys {
             for (name, attempt) in self.lanes.get_mut(&key).map(Lane::clear).unwrap_or_default() {
-                self.refuse(&name, &attempt, stopping());
+                self.refuse(&name, &attempt, AttemptError::Stopping);
             }
         }
     }
@@ -616,10 +621,6 @@ impl Core {
         });
         abort
     }
-}
-
-fn stopping() -> AttemptError {
-    AttemptError::NotDurable("the daemon is stopping".into())
 }
 
 fn config_changed() -> AttemptError {

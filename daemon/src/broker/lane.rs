@@ -4,8 +4,8 @@ use std::collections::VecDeque;
 
 use mcp_auth_proto::GrantName;
 
+use super::attempt::Errand;
 use crate::grant::{Attempt, Ticket};
-use crate::oauth::jwt::Jwt;
 
 /// How many refreshes one issuer is sent at a time.
 const WIDTH: usize = 2;
@@ -14,50 +14,41 @@ const WIDTH: usize = 2;
 #[derive(Debug, Default)]
 pub(super) struct Lane {
     running: usize,
-    queue: VecDeque<Queued>,
-}
-
-/// An attempt with all that it needs of others.
-#[derive(Debug)]
-pub(super) struct Queued {
-    pub(super) grant: GrantName,
-    pub(super) attempt: Attempt,
-    /// What takes the place of the refresh token, where that is an assertion.
-    pub(super) assertion: Option<Jwt>,
+    queue: VecDeque<Errand>,
 }
 
 impl Lane {
-    /// Takes an attempt in.
-    pub(super) fn push(&mut self, queued: Queued) {
-        self.queue.push_back(queued);
+    /// Takes an errand in.
+    pub(super) fn push(&mut self, errand: Errand) {
+        self.queue.push_back(errand);
     }
 
     /// Somebody waits for this attempt now.
     pub(super) fn hurry(&mut self, ticket: Ticket) {
-        if let Some(queued) = self.queue.iter_mut().find(|queued| queued.attempt.ticket == ticket) {
-            queued.attempt.urgent = true;
+        if let Some(errand) = self.queue.iter_mut().find(|errand| errand.attempt.ticket == ticket) {
+            errand.attempt.urgent = true;
         }
     }
 
-    /// The next attempt to send, if there is room.
-    pub(super) fn next(&mut self) -> Option<Queued> {
+    /// The next errand, if there is room.
+    pub(super) fn next(&mut self) -> Option<Errand> {
         if self.running == WIDTH {
             return None;
         }
-        let urgent = self.queue.iter().position(|queued| queued.attempt.urgent).unwrap_or(0);
+        let urgent = self.queue.iter().position(|errand| errand.attempt.urgent).unwrap_or(0);
         let next = self.queue.remove(urgent)?;
         self.running += 1;
         Some(next)
     }
 
-    /// An attempt that [`Self::next`] gave has ended.
+    /// An errand that [`Self::next`] gave has ended.
     pub(super) fn ended(&mut self) {
         self.running = self.running.saturating_sub(1);
     }
 
     /// Gives back all that were not sent: the issuer is to be left alone.
     pub(super) fn clear(&mut self) -> Vec<(GrantName, Attempt)> {
-        self.queue.drain(..).map(|queued| (queued.grant, queued.attempt)).collect()
+        self.queue.drain(..).map(|errand| (errand.grant, errand.attempt)).collect()
     }
 
     /// Whether it can be forgotten.
@@ -71,23 +62,23 @@ mod tests {
     use super::*;
     use crate::secret::RefreshToken;
 
-    fn queued(ticket: Ticket, urgent: bool) -> Queued {
+    fn errand(ticket: Ticket, urgent: bool) -> Errand {
         let refresh_token = Some(RefreshToken::new("rt".into()));
         let attempt = Attempt { ticket, refresh_token, generation: 1, urgent, even_if_not_durable: false };
-        Queued { grant: "g".parse().unwrap(), attempt, assertion: None }
+        Errand { grant: "g".parse().unwrap(), attempt, assertion: None }
     }
 
     #[test]
     fn two_run_at_a_time_and_those_with_waiters_go_first() {
         let mut lane = Lane::default();
         for (ticket, urgent) in [(1, false), (2, false), (3, false), (4, true), (5, false)] {
-            lane.push(queued(ticket, urgent));
+            lane.push(errand(ticket, urgent));
         }
         lane.hurry(3);
         let mut sent = Vec::new();
         while !lane.is_idle() {
-            while let Some(queued) = lane.next() {
-                sent.push(queued.attempt.ticket);
+            while let Some(errand) = lane.next() {
+                sent.push(errand.attempt.ticket);
             }
             assert_eq!(lane.running.min(2), lane.running);
             lane.ended();

@@ -186,12 +186,7 @@ impl Core {
             Some(values) => Challenge::read(values.iter().map(String::as_str)),
             None => request.challenge.as_deref().and_then(|value| Challenge::read([value])).map(|found| found.from_client(&server)),
         };
-        let before = held.map(|held| Before {
-            issuer: held.definition.issuer.clone(),
-            client_id: held.definition.client_id.clone(),
-            scopes: held.requested_scopes.clone(),
-            bound: held.proof_key.is_some(),
-        });
+        let before = held.map(Before::of);
         let bearer = self.wanted_bearer(request, &provider, held)?;
         let flow = logins::flow(request, held);
         let command = login_command(&grant, request, held.is_some());
@@ -216,7 +211,7 @@ impl Core {
             challenge,
             asked,
             before,
-            without_refresh: request.without_refresh_scopes || bearer.is_some(),
+            without_refresh: request.without_refresh_scopes,
             bearer,
             authorization_server: given::authorization_server(request, &provider)?,
             given: given::client(request)?,

@@ -131,6 +131,13 @@ impl House {
         task
     }
 
+    /// The next request, which must go there; the way to answer it.
+    async fn asked(&mut self, url: &str) -> oneshot::Sender<Result<Response, TransportError>> {
+        let (request, held) = self.requests.recv().await.unwrap();
+        assert_eq!(request.url, url);
+        held
+    }
+
     async fn core<T: Send + 'static>(&self, look: impl FnOnce(&mut Core) -> T + Send + 'static) -> T {
         self.broker.ask(|core, reply| drop(reply.send(Ok(look(core))))).await.unwrap()
     }

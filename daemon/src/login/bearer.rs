@@ -12,6 +12,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use mcp_auth_proto::{ErrorBody, ErrorCode, GrantName};
+use tokio::sync::Semaphore;
 
 pub use self::file::FileDigest;
 use crate::clock::Clock;
@@ -63,6 +64,8 @@ pub struct IdentityProvider {
     pub secret: Option<ClientSecret>,
     /// The way there: none that a server has named.
     pub transport: Arc<dyn Transport>,
+    /// Who may ask it now.
+    pub turns: Arc<Semaphore>,
 }
 
 /// An assertion that may go to the authorization server, and whom it speaks of.
@@ -133,6 +136,9 @@ pub enum BearerError {
     /// The identity provider gives none.
     #[error("the identity provider: {0}")]
     IdentityProvider(TokenError),
+    /// Nothing is sent any more.
+    #[error("the daemon is stopping, or being locked")]
+    Stopping,
 }
 
 impl fmt::Debug for Purpose<'_> {
@@ -171,6 +177,8 @@ impl Bearer {
             }
             Some(one) => {
                 let definition = one.definition.as_ref().ok_or(BearerError::Undefined)?;
+                // First: what the token says must be so when it is sent.
+                let _turn = one.turns.acquire().await.map_err(|_| BearerError::Stopping)?;
                 exchange::fits(&jwt, definition, purpose.clock.now().wall).map_err(of)?;
                 let identity = jwt.identity(&one.provider.quirks);
                 Ok(Assertion { jwt: one.vouch(definition, &jwt, purpose).await?, identity })
@@ -225,7 +233,7 @@ impl fmt::Debug for Token {
 impl IdentityProvider {
     /// Exchanges an ID token that it has made for an ID-JAG.
     async fn vouch(&self, definition: &Definition, id_token: &Jwt, purpose: Purpose<'_>) -> Result<Jwt, BearerError> {
-        let (quirks, now) = (&self.provider.quirks, purpose.clock.now().wall);
+        let quirks = &self.provider.quirks;
         let ask = exchange::Ask {
             audience: purpose.definition.issuer.as_deref().unwrap_or_default(),
             client_id: purpose.definition.client_id.as_deref().unwrap_or_default(),
@@ -234,7 +242,7 @@ impl IdentityProvider {
         };
         let secret = secret_command::of(&self.provider, self.secret.as_ref()).await?;
         let request = exchange::request(definition, quirks, secret.as_ref(), id_token, ask).ok_or(BearerError::Undefined)?;
-        let request = assertion::prove(request, (definition, quirks), secret.as_ref(), now)?;
+        let request = assertion::prove(request, (definition, quirks), secret.as_ref(), purpose.clock.now().wall)?;
         let sent = Sent::of(&request);
         let answer = self.transport.send(request).await.map_err(token::from_transport).map_err(BearerError::IdentityProvider)?;
         let checked = exchange::check(&answer, (definition, quirks), ask, purpose.clock.now().wall);
@@ -253,7 +261,7 @@ impl BearerError {
     pub fn is_transient(&self) -> bool {
         match self {
             Self::IdentityProvider(error) => !matches!(error, TokenError::InvalidGrant(_) | TokenError::Refused { .. }),
-            Self::Slow { .. } => true,
+            Self::Slow { .. } | Self::Stopping => true,
             Self::Grant(error) => matches!(error.error, ErrorCode::ProviderUnreachable | ErrorCode::TooManyRequests),
             Self::File { .. } | Self::Unread { .. } | Self::Jwt { .. } | Self::Secret(_) | Self::Key(_) | Self::Undefined => false,
         }

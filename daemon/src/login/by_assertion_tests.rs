@@ -61,6 +61,7 @@ fn person(world: &Arc<World>, claims: Value) -> Bearer {
         definition: None,
         secret: None,
         transport: world.clone(),
+        turns: Arc::new(tokio::sync::Semaphore::new(1)),
     };
     Bearer { token: Token::Given(signed("JWT", &claims)), identity_provider: Some(one) }
 }

@@ -16,6 +16,7 @@ use super::bearer::Bearer;
 use super::discovery::Server;
 use super::{Outcome, Pasted, Plan, Progress, by_client, by_redirect, finish};
 use crate::clock::Clock;
+use crate::grant::record::GrantRecord;
 use crate::oauth::challenge::Challenge;
 use crate::oauth::scopes::{self, Choice};
 use crate::provider::{ClientAuth, Provider, Quirks};
@@ -40,7 +41,7 @@ pub struct Remote {
     pub asked: Option<Vec<String>>,
     /// What the grant has asked for before, and where.
     pub before: Option<Before>,
-    /// A refresh token is not wanted.
+    /// A person wants no refresh token.
     pub without_refresh: bool,
     /// A client that a person gave now.
     pub given: Option<Given>,
@@ -78,6 +79,18 @@ pub struct Before {
     pub bound: bool,
 }
 
+impl Before {
+    /// What this grant has.
+    pub fn of(record: &GrantRecord) -> Self {
+        Self {
+            issuer: record.definition.issuer.clone(),
+            client_id: record.definition.client_id.clone(),
+            scopes: record.requested_scopes.clone(),
+            bound: record.proof_key.is_some(),
+        }
+    }
+}
+
 /// Runs it to its end.
 pub(super) async fn run(
     plan: Plan,
@@ -113,8 +126,8 @@ async fn log_in(
         plan.bind(Some(&found.metadata))?;
     }
     let server = Server::of(&plan.provider.endpoints, found.metadata.clone());
+    let alone = remote.is_alone(&plan);
     let bearer = remote.bearer.take();
-    let alone = bearer.is_some() || plan.is_by_client();
     let desk = Desk { plan: &plan, remote: &remote, alone, metadata: &found.metadata, transport, clock };
     if let Some(bearer) = bearer {
         return by_assertion::run(&desk, &server, bearer, &progress).await;
@@ -158,7 +171,7 @@ fn discovered(plan: Plan, remote: &Remote, found: &Found) -> Plan {
         before: before.map_or(&[], |before| &before.scopes),
         offered: metadata.scopes_supported.as_deref(),
         // Whoever asks for itself asks again whenever it likes.
-        without_refresh: remote.without_refresh || plan.is_by_client(),
+        without_refresh: remote.without_refresh || remote.is_alone(&plan),
     });
     let mut quirks = plan.provider.quirks.clone();
     let consents = |quirks: &Quirks| quirks.authorization_params.iter().any(|(name, _)| name == "prompt");
@@ -177,6 +190,13 @@ fn is_to_be_bound(plan: &Plan, remote: &Remote, found: &Found) -> bool {
     let same = |before: &&Before| before.issuer.as_deref() == Some(found.metadata.issuer.as_str());
     let before = remote.before.as_ref().filter(same).is_some_and(|before| before.bound);
     plan.provider.quirks.dpop.unwrap_or(found.demands_dpop || before)
+}
+
+impl Remote {
+    /// Whether this login leads nobody to a page: a client asks for itself, or brings a token of somebody else.
+    fn is_alone(&self, plan: &Plan) -> bool {
+        self.bearer.is_some() || plan.is_by_client()
+    }
 }
 
 impl Plan {

@@ -180,13 +180,14 @@ async fn a_first_login_that_fails_is_not_tried_anew_with_every_request() {
 }
 
 const IDP: &str = "https://idp.example";
+const AT_IDP: &str = "https://idp.example/token";
 
 /// A grant for which the identity provider vouches by the ID token in this file.
 fn enterprise(name: &str, id_token: &std::path::Path) -> GrantRecord {
     let grant = expired(name);
     let identity = Definition {
         issuer: Some(IDP.into()),
-        token_endpoint: Some(format!("{IDP}/token")),
+        token_endpoint: Some(AT_IDP.into()),
         client_id: Some("at-idp".into()),
         ..Definition::default()
     };
@@ -217,27 +218,31 @@ fn vouching() -> Response {
 }
 
 #[tokio::test]
-async fn an_identity_provider_that_hangs_holds_up_nobody_who_does_without_it() {
+async fn an_identity_provider_that_hangs_is_asked_two_things_at_a_time_and_holds_up_nobody_who_does_without_it() {
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(file.path(), signed("JWT", r#""aud":"at-idp""#)).unwrap();
-    let grants = [enterprise("acme", file.path()), enterprise("acme:b", file.path()), enterprise("acme:c", file.path()), expired("corp")];
+    let names = ["acme", "acme:b", "acme:c", "acme:d", "acme:e"];
+    let grants = names.iter().map(|name| enterprise(name, file.path())).chain([expired("corp")]);
     let mut house = House::with_records(&format!("{CONFIG}refresh = 'on-demand'\n"), grants).await;
     let (mut vouched, mut hanging) = (Vec::new(), Vec::new());
     for name in ["acme", "acme:b", "acme:c"] {
         vouched.push(house.aside(move |broker| token(broker, name)).await);
-        let (request, identity_provider) = house.requests.recv().await.unwrap();
-        assert_eq!(request.url, format!("{IDP}/token"));
-        hanging.push(identity_provider);
+        if hanging.len() < 2 {
+            hanging.push(house.asked(AT_IDP).await);
+        }
     }
     let asking = house.aside(|broker| token(broker, "corp")).await;
-    let (request, issuer) = tokio::time::timeout(Duration::from_secs(10), house.requests.recv()).await.expect("it is held up").unwrap();
-    assert_eq!(request.url, TOKEN);
+    let issuer = tokio::time::timeout(Duration::from_secs(10), house.asked(TOKEN)).await.expect("it is held up");
     issuer.send(tokens("at-2", "rt-2")).unwrap();
     assert_eq!(asking.await.unwrap().as_deref(), Ok("at-2"));
 
     hanging.remove(0).send(Ok(vouching())).unwrap();
-    let (request, issuer) = house.requests.recv().await.unwrap();
+    let mut both = [house.requests.recv().await.unwrap(), house.requests.recv().await.unwrap()];
+    both.sort_by_key(|(request, _)| request.url == AT_IDP);
+    let [(request, issuer), (next, identity_provider)] = both;
     assert!(request.url == TOKEN && form(&request).iter().any(|(name, _)| name == "assertion"), "what it made goes to the issuer");
+    assert_eq!(next.url, AT_IDP, "its turn goes to the next");
+    hanging.push(identity_provider);
     issuer.send(Ok(json(200, r#"{"access_token":"at-3","token_type":"Bearer","expires_in":3600}"#))).unwrap();
     assert_eq!(vouched.remove(0).await.unwrap().as_deref(), Ok("at-3"));
     // What the identity provider answers says nothing of the issuer.
@@ -245,10 +250,20 @@ async fn an_identity_provider_that_hangs_holds_up_nobody_who_does_without_it() {
     assert_eq!(vouched.remove(0).await.unwrap(), Err(ErrorCode::ProviderUnreachable));
     assert_eq!(house.core(|core| core.grants.values().filter(|grant| grant.spared_until(core.now()).is_some()).count()).await, 0);
 
+    vouched.push(house.aside(|broker| token(broker, "acme:d")).await);
+    hanging.push(house.asked(AT_IDP).await);
+    vouched.push(house.aside(|broker| token(broker, "acme:e")).await);
     let stopping = house.aside(|broker| async move { broker.shutdown().await }).await;
-    hanging.remove(0).send(Err(TransportError::Lost { host: "idp.example".into(), reason: "reset".into() })).unwrap();
+    let waiting = tokio::time::timeout(Duration::from_secs(5), vouched.pop().unwrap());
+    assert!(waiting.await.expect("told at once").unwrap().is_err(), "it waited for its turn");
+    for identity_provider in hanging {
+        identity_provider.send(Err(TransportError::Lost { host: "idp.example".into(), reason: "reset".into() })).unwrap();
+    }
     stopping.await.unwrap();
-    assert!(vouched.remove(0).await.unwrap().is_err() && house.requests.try_recv().is_err());
+    for asking in vouched {
+        assert!(asking.await.unwrap().is_err());
+    }
+    assert!(house.requests.try_recv().is_err());
 }
 
 #[tokio::test]

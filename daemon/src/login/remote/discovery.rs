@@ -174,9 +174,9 @@ fn named_among<'a>(servers: &'a [String], wanted: &str, of: (&GrantName, &Provid
     servers.iter().find(|issuer| *issuer == wanted).ok_or_else(|| failure::other_authorization_server(of, servers, wanted))
 }
 
-/// Whether a person can be led there. A client that asks for itself, or brings a token of somebody else, is led nowhere.
+/// Whether a person can be led there, if one is to be.
 fn usable((plan, remote): (&Plan, &Remote), metadata: &AuthorizationServerMetadata) -> Result<(), ErrorBody> {
-    if plan.is_by_client() || remote.bearer.is_some() {
+    if remote.is_alone(plan) {
         return Ok(());
     }
     let page = metadata.authorization_endpoint.as_ref().map(|_| ()).ok_or(MetadataError::Missing("authorization_endpoint"));

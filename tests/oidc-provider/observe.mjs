@@ -20,11 +20,11 @@ function fresh() {
 // The counters and the faults of one server.
 export class Observer {
   counters = fresh();
-  faults = { token_ms: 0, answers: [] };
+  faults = { token_ms: 0, revocation_ms: 0, answers: [] };
 
   reset() {
     this.counters = fresh();
-    this.faults = { token_ms: 0, answers: [] };
+    this.faults = { token_ms: 0, revocation_ms: 0, answers: [] };
   }
 
   // Puts a canned answer before the real one: `path` ("*" for all), how many `times` (absent: until reset), and the answer.
@@ -46,7 +46,8 @@ export class Observer {
       const isToken = ctx.path === "/token" && ctx.method === "POST";
       if (isToken) this.counters.in_flight += 1;
       try {
-        if (isToken && this.faults.token_ms > 0) await new Promise((done) => setTimeout(done, this.faults.token_ms));
+        const late = isToken ? this.faults.token_ms : ctx.path === "/token/revocation" ? this.faults.revocation_ms : 0;
+        if (late > 0) await new Promise((done) => setTimeout(done, late));
         if (canned && canned.drop !== "after") return this.intercept(ctx, canned);
         await next();
         if (isToken) await this.sawToken(ctx);

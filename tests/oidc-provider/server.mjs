@@ -9,7 +9,7 @@
 //   POST /_test/reset                  counters to zero, faults gone
 //   POST /_test/ttl {"access": 5}      lifetimes of tokens issued from now on
 //   POST /_test/nonces {"wanted": true}   proofs must carry its nonce (RFC 9449)
-//   POST /_test/delay {"token_ms": n}  every token answer comes n ms late
+//   POST /_test/delay {"token_ms": n, "revocation_ms": n}   every such answer comes n ms late
 //   POST /_test/down {"on": true, "mode": "503" | "reset" | "closed"}   closed: connection refused
 //   POST /_test/html {"path"?}         a captive portal's page instead of JSON
 //   POST /_test/answer-200-error {"error"?}   200 with an OAuth error in the body
@@ -68,7 +68,7 @@ const commands = {
   "/_test/reset": async () => observer.reset(),
   "/_test/ttl": async (wanted) => Object.assign(ttl, wanted),
   "/_test/nonces": async ({ wanted = true }) => (nonces.wanted = wanted),
-  "/_test/delay": async ({ token_ms }) => (observer.faults.token_ms = token_ms),
+  "/_test/delay": async (delays) => Object.assign(observer.faults, delays),
   "/_test/down": down,
   "/_test/html": async ({ path = "/token", times }) => observer.answer({ path, type: "text/html", body: PORTAL, ...(times && { times }) }),
   "/_test/answer-200-error": async ({ error = "bad_refresh_token", ...rest }) =>

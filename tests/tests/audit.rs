@@ -7,7 +7,8 @@ use std::io::Write as _;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use mcp_auth_tests::{Daemon, Output, Room, Server, SmallDisk, mcp_python, wait_until};
+use mcp_auth_tests::{Daemon, Output, Room, Running, Server, SmallDisk, binary, mcp_python, wait_until};
+use rustix::process::Signal;
 use serde_json::{Value, json};
 
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -78,6 +79,23 @@ fn a_day_of_work_is_told_with_who_and_how_often_and_without_names_of_people() {
     assert!(all.lines().last().unwrap().contains("\"stopped\""), "{all}");
     assert!(all.contains("\"count\":19"), "what was counted is lost at the end: {all}");
     assert!(!all.contains("alice") && !all.contains("://"), "{all}");
+}
+
+#[test]
+fn a_logout_is_told_of_whoever_hung_up_before_its_end() {
+    let server = Server::with_lifetime(300);
+    let room = Room::at(&server);
+    let daemon = room.start();
+    daemon.log_in("test", "alice");
+    server.tell("delay", &json!({ "revocation_ms": 1000 }));
+    let mut command = room.command(&binary("mcp-authctl"));
+    command.args(["logout", "test"]);
+    let logout = Running::start(command, "ctl", false);
+    wait_until("the revocation", PATIENCE, || (server.counters().requests_to("/token/revocation") > 0).then_some(()));
+    logout.signal(Signal::KILL);
+    let told = tells(&room, &["--event", "logged_out"], &[("logged_out", 1)]);
+    assert_eq!(told[0]["program"]["pid"], logout.pid(), "{told}");
+    assert_eq!(daemon.show("/v1/status")["grants"], 0);
 }
 
 #[test]

@@ -20,6 +20,12 @@ pub(super) fn note<T>((method, path): (&str, &str), name: &str, ended: &Result<T
     })
 }
 
+/// Whether a request to this line is carried out even where nobody waits for its end any more. A refresh is for whoever asks, and
+/// given up with it.
+pub(super) fn is_carried_out(line: (&str, &str)) -> bool {
+    done(line).is_some_and(|event| event != event::REFRESH_ASKED)
+}
+
 fn done(line: (&str, &str)) -> Option<&'static str> {
     Some(match line {
         ("PUT", "/v1/grants/*") => event::TOKEN_STORED,

@@ -37,7 +37,7 @@ pub fn answerer(broker: Broker, issuer: Issuer, capabilities: Capabilities, occu
 }
 
 /// What a line of the table answers, if the policy agrees; and the audit's note of it.
-async fn answered(route: &Route, behind: &Behind, call: Call, name: String) -> Result<Answer, ErrorBody> {
+async fn answered(route: &'static Route, behind: &Behind, call: Call, name: String) -> Result<Answer, ErrorBody> {
     if let Err(error) = permitted(&call, route.right, (!name.is_empty()).then_some(name.as_str())) {
         let asked = (!name.is_empty()).then(|| TokenRequest::for_grant(name));
         behind.broker.denied(call.caller, Some(format!("{} {}", route.method, route.path)), asked, error.to_string());
@@ -47,17 +47,25 @@ async fn answered(route: &Route, behind: &Behind, call: Call, name: String) -> R
     if matches!(route.right, Right::Token | Right::Look) {
         return (route.answer)(behind, call, name).await;
     }
-    let (audit, caller) = (behind.broker.audit().clone(), call.caller.clone());
-    // Whoever changes something is looked up first: `mcp-authctl` ends with the answer. What gets a socket of its own is about to
-    // become another program, which is the one to be noted.
-    if route.method != "GET" && route.right != Right::Capability {
-        caller.who().await;
+    let line = (route.method, route.path);
+    let (behind, caller) = (behind.clone(), call.caller.clone());
+    let noted = async move {
+        // Whoever changes something is looked up first: `mcp-authctl` ends with the answer. What gets a socket of its own is about
+        // to become another program, which is the one to be noted.
+        if route.method != "GET" && route.right != Right::Capability {
+            caller.who().await;
+        }
+        let ended = (route.answer)(&behind, call, name.clone()).await;
+        if let Some(note) = deeds::note(line, &name, &ended) {
+            behind.broker.audit().note_by(&caller, note);
+        }
+        ended
+    };
+    if !deeds::is_carried_out(line) {
+        return noted.await;
     }
-    let ended = (route.answer)(behind, call, name.clone()).await;
-    if let Some(note) = deeds::note((route.method, route.path), &name, &ended) {
-        audit.note_by(&caller, note);
-    }
-    ended
+    // This future ends with the connection, and who hangs up early must not stay untold of.
+    tokio::spawn(noted).await.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))
 }
 
 /// One line of the table. In `path` a `*` stands for one segment, which the function gets decoded.

@@ -118,6 +118,11 @@ impl Broker {
         Ok(Self(Arc::new(Ways { mailbox, askers: AtomicU64::default(), edges, issuer_settings, issuer_records, capabilities, relay })))
     }
 
+    /// Waits until nothing is answered any more: after [`Self::shutdown`], or by a fault of ours.
+    pub async fn gone(&self) {
+        self.0.mailbox.closed().await;
+    }
+
     /// `POST /v1/token` of `caller`, kept in the audit. Dropping the future withdraws the question; a refresh that it started
     /// goes on.
     pub async fn token(&self, request: wire::TokenRequest, caller: Arc<Caller>) -> Result<wire::TokenAnswer, ErrorBody> {

@@ -1,5 +1,6 @@
 //! `mcp-authd`, the daemon: arguments, logging, the lock, the socket, signals; then [`mcp_authd::run`].
 
+use std::cell::Cell;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
@@ -69,6 +70,9 @@ enum StartError {
     Nameless,
     #[error(transparent)]
     System(#[from] std::io::Error),
+    /// Nothing would be answered any more.
+    #[error("the daemon ends by a fault of its own, which the log shows")]
+    Fault,
 }
 
 impl StartError {
@@ -91,6 +95,7 @@ impl StartError {
             Self::Config(_, hint) => hint.clone(),
             Self::Activation(_) => "look at the socket unit, or start mcp-authd without it".into(),
             Self::Nameless => "start it outside, or map the user: unshare --map-current-user".into(),
+            Self::Fault => "start it again; no login is lost".into(),
             Self::System(_) => "MCP_AUTHD_LOG=debug mcp-authd tells more".into(),
         }
     }
@@ -159,12 +164,19 @@ fn daemon(ephemeral: Option<&Ephemeral>) -> Result<(), StartError> {
         tracing::info!(version = env!("CARGO_PKG_VERSION"), "ready");
         platform::notify(Notice::Ready);
         let input = lifeline(ephemeral)?;
-        run(listener, path.clone(), ports, broker.clone(), until_end(&mut signals, &broker, input)).await;
+        let broken = Cell::new(false);
+        let end = async {
+            tokio::select! {
+                () = until_end(&mut signals, &broker, input) => {}
+                () = broker.gone() => broken.set(true),
+            }
+        };
+        run(listener, path.clone(), ports, broker.clone(), end).await;
         // The lock is still held, so it is no other daemon's. What cannot be removed the next daemon replaces.
         if let Some(path) = path.filter(|_| own) {
             let _ = std::fs::remove_file(path);
         }
-        Ok(())
+        if broken.get() { Err(StartError::Fault) } else { Ok(()) }
     })
 }
 

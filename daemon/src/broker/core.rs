@@ -373,7 +373,7 @@ impl Core {
     /// An attempt that needs an assertion gets it before it queues: whoever makes it, and takes its time, is another than the issuer,
     /// and must not hold up whom else the issuer would serve.
     fn queue(&mut self, name: &GrantName, attempt: Attempt) {
-        if self.gate.is_winding() {
+        if self.gate.sends_nothing() {
             return self.refuse(name, &attempt, AttemptError::Stopping);
         }
         let definition = self.grants.get(name).map(|grant| &grant.record().definition);
@@ -383,7 +383,10 @@ impl Core {
         };
         let Some((way, record)) = self.defined_way_of(name) else { return self.refuse(name, &attempt, config_changed()) };
         let (bearer, name) = (self.bearer_of(&source), name.clone());
+        let spared_before = self.spared_until(&name);
         self.task(attempt::assertion_for(way, record, bearer), move |core, outcome| match outcome.unwrap_or_else(|| Err(our_fault())) {
+            // Meanwhile the issuer may have stopped answering others.
+            Ok(_) if core.spared_until(&name) > spared_before => core.refuse(&name, &attempt, spared()),
             // It is not good for long, and somebody may have begun to wait for it.
             Ok(jwt) => core.enter_lane(Errand { grant: name, attempt: Attempt { urgent: true, ..attempt }, assertion: Some(jwt) }),
             Err(error) => {
@@ -393,13 +396,13 @@ impl Core {
         });
     }
 
+    fn spared_until(&self, name: &GrantName) -> Option<Boot> {
+        self.grants.get(name).and_then(|grant| grant.spared_until(self.now()))
+    }
+
     fn enter_lane(&mut self, errand: Errand) {
-        if self.gate.is_winding() {
+        if self.gate.sends_nothing() {
             return self.refuse(&errand.grant, &errand.attempt, AttemptError::Stopping);
-        }
-        // While it got its assertion the issuer may have stopped answering others.
-        if self.grants.get(&errand.grant).is_some_and(|grant| grant.spared_until(self.now()).is_some()) {
-            return self.refuse(&errand.grant, &errand.attempt, spared());
         }
         let key = self.lane_of(&errand.grant);
         self.lanes.entry(key.clone()).or_default().push(errand);

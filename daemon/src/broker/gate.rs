@@ -39,6 +39,8 @@ pub(super) struct Gate {
     /// What waits for the end of the present try to open, however it ends.
     unsettled: Vec<Later>,
     winding: Option<Winding>,
+    /// The daemon ends: nothing would be saved any more.
+    ending: bool,
     /// How often it was closed by hand: a key that was on its way then opens nothing.
     closings: u64,
 }
@@ -76,6 +78,11 @@ struct Winding {
 impl Gate {
     pub(super) fn is_winding(&self) -> bool {
         self.winding.is_some()
+    }
+
+    /// Whether no request may go to a provider: what it brings could be lost.
+    pub(super) fn sends_nothing(&self) -> bool {
+        self.is_winding() || self.ending
     }
 
     pub(super) fn is_open(&self) -> bool {
@@ -413,7 +420,8 @@ impl Core {
         self.gate.winding = Some(Winding { until, then: Box::new(both) });
     }
 
-    fn finish(&mut self, reply: Reply<()>) {
+    pub(super) fn finish(&mut self, reply: Reply<()>) {
+        self.gate.ending = true;
         self.tell_lost();
         self.clear_notices(|core| {
             core.finished = true;
@@ -451,6 +459,7 @@ impl Core {
             self.release(&name);
         }
         self.secrets.clear();
+        self.logins.replaced.clear();
         self.remote = RemoteSide::default();
         self.set_aside.clear();
         self.policy = PolicySide::default();

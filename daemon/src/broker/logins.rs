@@ -158,16 +158,18 @@ impl Core {
     }
 
     pub(super) fn cancel_login(&mut self, id: &str, reply: Reply<()>) {
-        let cancelled = self.logins.running.contains_key(id);
-        if cancelled {
-            self.end_login(id, LoginEvent::Failed { error: ErrorBody::new(ErrorCode::Conflict, "the login was cancelled") });
+        let Some(running) = self.logins.running.get(id) else { return answer(reply, Err(no_login())) };
+        if running.saving {
+            let error = ErrorBody::new(ErrorCode::Conflict, "it is too late to cancel: the login is being saved");
+            return answer(reply, Err(error.hint(format!("mcp-authctl logout {}", running.grant))));
         }
-        answer(reply, if cancelled { Ok(()) } else { Err(no_login()) });
+        self.end_login(id, LoginEvent::Failed { error: ErrorBody::new(ErrorCode::Conflict, "the login was cancelled") });
+        answer(reply, Ok(()));
     }
 
-    /// The vault closes or the daemon stops.
+    /// The vault closes or the daemon stops, once what is being saved is saved.
     pub(super) fn logins_cancelled(&mut self) {
-        let ids: Vec<_> = self.logins.running.keys().cloned().collect();
+        let ids: Vec<_> = self.logins.running.iter().filter(|(_, running)| !running.saving).map(|(id, _)| id.clone()).collect();
         for id in ids {
             let error = ErrorBody::new(ErrorCode::Conflict, "the login was cancelled: the vault was locked, or the daemon stops");
             self.end_login(&id, LoginEvent::Failed { error: error.hint("start it again") });
@@ -367,6 +369,10 @@ impl Core {
         };
         if let Some(key) = first {
             self.logins.firsts.succeeded(key);
+        }
+        if let (Some(server), Some(issuer)) = (&outcome.definition.server, &outcome.definition.issuer) {
+            // The login has just read there that the server names it, whatever the server said before.
+            self.heard_of_issuers((server.clone(), issuer.clone()), std::slice::from_ref(issuer));
         }
         let Some(terms) = self.terms_of(&outcome.definition) else {
             let error =

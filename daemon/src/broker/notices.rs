@@ -11,17 +11,14 @@ use tokio::sync::mpsc;
 use super::core::{Core, answer};
 use super::{Message, Reply};
 use crate::clock::Now;
+use crate::grant::News;
 use crate::grant::mcp::LoginKind;
-use crate::grant::{Asker, News};
 use crate::notices::{Act, Condition, Notices, Occasion, Wish};
 use crate::notify::ctl::Ctl;
 use crate::notify::{Desktop, Key, NotifyError, Report, Screen};
 
 /// How long the desktop may take to clear what is shown before we end.
 const CLEARING: Duration = Duration::from_secs(1);
-
-/// The asker of a refresh that a button has started.
-const BY_CLICK: Asker = Asker::MAX;
 
 /// What is told, where, and by whom a login is run.
 pub(super) struct Board {
@@ -214,9 +211,10 @@ impl Core {
         }
     }
 
-    fn refresh_by_click(&mut self, name: GrantName) {
+    pub(super) fn refresh_by_click(&mut self, name: GrantName) {
         let (reply, answered) = tokio::sync::oneshot::channel();
-        self.refresh(BY_CLICK, name.clone(), false, reply);
+        let asker = self.own_asker();
+        self.refresh(asker, name.clone(), false, reply);
         self.task(answered, move |core, answer| {
             if !matches!(answer, Some(Ok(Ok(_)))) {
                 core.tell_again(&name);

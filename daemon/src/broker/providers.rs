@@ -159,8 +159,11 @@ impl Core {
         let record = Record { id, generation, plaintext: secret.to_plaintext() };
         let done = self.back(move |core, result: Result<(), VaultError>| match result {
             Ok(()) => {
-                core.renew_secret(&provider, &secret.client_secret);
-                core.secrets.insert(name.clone(), secret);
+                // The vault may have been locked meanwhile: it keeps the secret then.
+                if core.gate.is_open() {
+                    core.renew_secret(&provider, &secret.client_secret);
+                    core.secrets.insert(name.clone(), secret);
+                }
                 core.redefine(Some(&name));
                 core.announce(event::CLIENT_SECRET_STORED, None, Some(name.clone()));
                 core.provider(&name, reply);

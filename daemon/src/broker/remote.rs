@@ -375,14 +375,19 @@ impl Core {
         });
     }
 
-    fn heard_of_issuers(&mut self, (server, issuer): (String, String), named: &[String]) {
+    /// What a server has said of its authorization servers counts for every grant that was made at this one.
+    pub(super) fn heard_of_issuers(&mut self, (server, issuer): (String, String), named: &[String]) {
         let key = (server, issuer);
         let has_moved = !named.contains(&key.1);
         let changed = if has_moved { self.remote.moved.insert(key.clone()) } else { self.remote.moved.remove(&key) };
         if !changed {
             return;
         }
-        tracing::warn!(server = clean(&key.0), "the server names another authorization server than before");
+        let server = clean(&key.0);
+        match has_moved {
+            true => tracing::warn!(server, "the server names another authorization server than before"),
+            false => tracing::info!(server, "the server names its authorization server of before again"),
+        }
         let theirs = |grant: &&Grant| {
             let definition = &grant.newest().definition;
             definition.server.as_ref() == Some(&key.0) && definition.issuer.as_ref() == Some(&key.1)

@@ -14,8 +14,8 @@ use mcp_auth_proto::KeySourceKind;
 
 use super::*;
 use crate::clock::SystemClock;
-use crate::grant::Grant;
 use crate::grant::record::{Definition, GrantRecord, Token};
+use crate::grant::{Grant, Input};
 use crate::oauth::samples::json;
 use crate::secret::{AccessToken, RefreshToken};
 use crate::transport::{Exchange, Request, Response, TransportError};
@@ -50,6 +50,7 @@ struct House {
     folder: tempfile::TempDir,
 }
 
+const TOKEN: &str = "https://corp.example/token";
 const CONFIG: &str = "[providers.corp]\nissuer = 'https://corp.example'\ntoken_endpoint = 'https://corp.example/token'\n\
     authorization_endpoint = 'https://corp.example/authorize'\nclient_id = 'c1'\n";
 
@@ -418,4 +419,55 @@ async fn whoever_has_never_logged_in_gets_an_error_that_an_mcp_server_passes_on_
   }
 }"#;
     assert_eq!(serde_json::to_string_pretty(&error).unwrap(), expected);
+}
+
+#[tokio::test]
+async fn a_grant_that_may_try_is_not_held_back_by_the_pause_of_its_issuer() {
+    let mut house = House::with(&["corp"]).await;
+    house.broker.grants().await.unwrap();
+    house
+        .core(|core| {
+            let until = core.now().boot + Duration::from_secs(300);
+            core.give(&"corp".parse().unwrap(), Input::IssuerPaused { until, not_sent: true, retry_after: false });
+        })
+        .await;
+    let asking = house.aside(|broker| async move { broker.refresh("corp".parse().unwrap(), wire::RefreshRequest::default()).await }).await;
+    let provider = tokio::time::timeout(Duration::from_secs(10), house.asked(TOKEN)).await.expect("a person tries at once");
+    provider.send(tokens("at-2", "rt-2")).unwrap();
+    assert!(asking.await.unwrap().is_ok());
+}
+
+#[tokio::test]
+async fn a_daemon_that_clears_its_desktop_before_it_ends_sends_nothing_any_more() {
+    let mut house = House::with(&["corp"]).await;
+    house.broker.grants().await.unwrap();
+    house
+        .core(|core| {
+            core.finish(oneshot::channel().0);
+            core.give(&"corp".parse().unwrap(), Input::Woke);
+        })
+        .await;
+    let sent = tokio::time::timeout(Duration::from_secs(1), house.requests.recv()).await;
+    assert!(!matches!(sent, Ok(Some(_))), "what it brings would be lost");
+}
+
+#[tokio::test]
+async fn two_refreshes_by_a_button_do_not_take_each_others_answers() {
+    let house = House::with(&["corp", "corp:b"]).await;
+    house.broker.grants().await.unwrap();
+    let waiting = house.core(|core| {
+        for name in ["corp", "corp:b"] {
+            core.refresh_by_click(name.parse().unwrap());
+        }
+        core.askers.len()
+    });
+    assert_eq!(waiting.await, 2);
+}
+
+#[tokio::test]
+async fn a_fault_of_the_broker_itself_is_heard_of_at_once() {
+    let house = House::with(&["corp"]).await;
+    let fault = house.broker.ask::<()>(|_, _| panic!("a fault"));
+    assert_eq!(fault.await.unwrap_err().error, ErrorCode::InternalError);
+    tokio::time::timeout(Duration::from_secs(10), house.broker.gone()).await.expect("it answers nobody any more");
 }

@@ -7,7 +7,6 @@ use crate::grant::record::{AssertionSource, TokenSource};
 use crate::oauth::samples::{answer, form, jwt};
 
 const SERVER: &str = "https://mcp.example/mcp";
-const TOKEN: &str = "https://corp.example/token";
 
 fn config(more: &str) -> String {
     format!("[providers.corp]\nserver = '{SERVER}'\nflow = 'client_credentials'\nclient_id = 'c1'\n{more}")

@@ -248,6 +248,9 @@ fn moved(report: &mut Report) {
         assert!(matches!(login.last(), LoginEvent::Done { .. }));
         assert_eq!((old.seen().requests_to("/register"), new.seen().requests_to("/register")), (1, 1), "each has a client of its own");
         assert!(new.is_active(&daemon.token(&mcp.name())));
+        mcp.describe(|metadata| metadata["authorization_servers"] = json!([old.issuer()]));
+        log_in(&daemon, &json!({ "provider": mcp.url() })).expect("the server may come back to it");
+        assert!(old.is_active(&daemon.token(&mcp.name())));
     });
 }
 

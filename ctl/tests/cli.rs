@@ -22,6 +22,17 @@ fn a_token_is_all_that_reaches_stdout() {
 }
 
 #[test]
+fn a_mistake_beside_a_word_that_is_no_text_is_told_as_any_other() {
+    use std::os::unix::ffi::OsStrExt as _;
+    let daemon = Daemon::saying(200, TOKEN);
+    let mut command = daemon.command(&["status"]);
+    command.arg(std::ffi::OsStr::from_bytes(b"caf\xe9"));
+    let run = finish(command);
+    assert_eq!(run.code, Some(2), "{run:?}");
+    assert!(run.stderr.contains("hint: mcp-authctl status --help") && !run.stderr.contains("panicked"), "{run:?}");
+}
+
+#[test]
 fn a_token_as_json_is_the_daemons_answer_both_ways_in() {
     let daemon = Daemon::saying(200, TOKEN);
     for args in [&["token", "github", "--json"][..], &["--json", "token", "github"]] {

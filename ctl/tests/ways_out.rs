@@ -108,6 +108,14 @@ fn headers_fall_back_to_the_servers_name_and_say_what_is_missing() {
     let mut command = daemon.command(&["headers"]);
     command.env("CLAUDE_CODE_MCP_SERVER_URL", "https://mcp.example.com/mcp").env("CLAUDE_CODE_MCP_SERVER_NAME", "github");
     assert_eq!(finish(command).code, Some(0));
+    let nobody = Daemon::new(|asked| match asked.contains("resource") {
+        true => Reply::Json(404, error("unknown_grant", r#","hint":"mcp-authctl login https://mcp.example.com/mcp""#)),
+        false => Reply::Json(400, error("invalid_request", "")),
+    });
+    let mut command = nobody.command(&["headers"]);
+    command.env("CLAUDE_CODE_MCP_SERVER_URL", "https://mcp.example.com/mcp").env("CLAUDE_CODE_MCP_SERVER_NAME", "Notion");
+    let run = finish(command);
+    assert_eq!((run.code, run.stderr.contains("hint: mcp-authctl login https://mcp.example.com/mcp")), (Some(3), true), "{run:?}");
     let nameless = daemon.run(&["headers"]);
     assert_eq!((nameless.code, &*nameless.stdout), (Some(2), ""));
     assert!(nameless.stderr.contains("hint: mcp-authctl headers NAME"), "{nameless:?}");

@@ -95,7 +95,8 @@ impl Client {
         Self { path: path.into(), patience: ANSWER_PATIENCE, kept: Mutex::new(None) }
     }
 
-    /// Sets how long one read of an answer may take, 40 s at first: a token can take 30 s. Streams are not bounded.
+    /// Sets how long one read of an answer may take, 40 s at first: a token can take 30 s. What may wait for a person at the
+    /// keychain's prompt has 130 s at least, and streams are not bounded.
     /// Without effect on Windows.
     #[must_use]
     pub fn with_patience(mut self, patience: Duration) -> Self {
@@ -186,12 +187,12 @@ impl Client {
 
     /// `POST /v1/vault/setup`.
     pub fn vault_setup(&self, request: &VaultSetup) -> Result<VaultStatus, ClientError> {
-        self.call(&build(Call::post("/v1/vault/setup", request))?)
+        self.call_patiently(&build(Call::post("/v1/vault/setup", request))?)
     }
 
     /// `POST /v1/vault/unlock`.
     pub fn vault_unlock(&self, request: &VaultUnlock) -> Result<VaultStatus, ClientError> {
-        self.call(&build(Call::post("/v1/vault/unlock", request))?)
+        self.call_patiently(&build(Call::post("/v1/vault/unlock", request))?)
     }
 
     /// `POST /v1/vault/lock`.
@@ -201,7 +202,7 @@ impl Client {
 
     /// `POST /v1/vault/rekey`.
     pub fn vault_rekey(&self, request: &VaultRekey) -> Result<VaultStatus, ClientError> {
-        self.call(&build(Call::post("/v1/vault/rekey", request))?)
+        self.call_patiently(&build(Call::post("/v1/vault/rekey", request))?)
     }
 
     /// `POST /v1/vault/backup`.
@@ -320,6 +321,11 @@ impl Client {
         decode(&self.send(call)?)
     }
 
+    /// The same, on a connection of its own, for what may wait for a person.
+    fn call_patiently<T: DeserializeOwned>(&self, call: &Call) -> Result<T, ClientError> {
+        Self::new(&self.path).with_patience(self.patience.max(PROMPT_PATIENCE)).call(call)
+    }
+
     /// Sends a request and reads the whole answer; the connection is kept for the next call.
     fn send(&self, call: &Call) -> Result<Zeroizing<Vec<u8>>, ClientError> {
         let (mut incoming, head) = self.exchange(call)?;
@@ -399,6 +405,8 @@ impl<T> std::fmt::Debug for Lines<T> {
 
 /// A token takes the daemon at most 30 s.
 pub(crate) const ANSWER_PATIENCE: Duration = Duration::from_secs(40);
+/// A person has two minutes at the keychain's prompt.
+const PROMPT_PATIENCE: Duration = Duration::from_secs(130);
 
 type Kept = Incoming<Stream>;
 

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
 
-use mcp_auth_proto::{Client, ClientError, ErrorCode, LoginEvent, LoginRequest, Malformed, Secret, StaticToken, TokenRequest};
+use mcp_auth_proto::{Client, ClientError, ErrorCode, LoginEvent, LoginRequest, Malformed, Secret, StaticToken, TokenRequest, VaultUnlock};
 
 const TOKEN: &str = r#"{"access_token":"T","token_type":"Bearer","scopes":["repo"],"grant":"github","a_new_field":1}"#;
 
@@ -169,6 +169,22 @@ fn a_daemon_that_never_answers_is_given_up() {
     let _listener = UnixListener::bind(&path).unwrap();
     let client = Client::new(&path).with_patience(Duration::from_millis(50));
     assert!(matches!(token_of(&client), Err(ClientError::TimedOut)));
+}
+
+#[test]
+fn a_person_at_the_keychains_prompt_is_waited_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("sock");
+    let listener = UnixListener::bind(&path).unwrap();
+    let patience = Duration::from_millis(50);
+    let daemon = std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        std::thread::sleep(patience * 4);
+        stream.write_all(answer("200 OK", r#"{"state":"unlocked"}"#).as_bytes()).unwrap();
+    });
+    let client = Client::new(&path).with_patience(patience);
+    assert!(client.vault_unlock(&VaultUnlock { passphrase: None }).is_ok());
+    daemon.join().unwrap();
 }
 
 #[test]

@@ -50,6 +50,10 @@ pub(crate) fn run(args: &Args, client: &Client) -> Result<(), Failure> {
     output::json(&BTreeMap::from([("Authorization", value)]))
 }
 
+/// How the daemon says that it has no token by a name.
+const NO_SUCH_NAME: [ErrorCode; 4] =
+    [ErrorCode::UnknownGrant, ErrorCode::InvalidRequest, ErrorCode::LoginRequired, ErrorCode::AmbiguousGrant];
+
 fn as_claude_code_names_it(client: &Client) -> Result<TokenAnswer, Failure> {
     let of = |variable: &str| std::env::var(variable).ok().filter(|text| !text.is_empty());
     let (url, name) = (of("CLAUDE_CODE_MCP_SERVER_URL"), of("CLAUDE_CODE_MCP_SERVER_NAME"));
@@ -59,13 +63,18 @@ fn as_claude_code_names_it(client: &Client) -> Result<TokenAnswer, Failure> {
             hint: "mcp-authctl headers NAME".into(),
         });
     }
+    let mut unknown = None;
     if let Some(url) = &url {
         match client.token(&TokenRequest { resource: Some(url.clone()), ..TokenRequest::default() }) {
-            Err(ClientError::Api(body)) if body.error == ErrorCode::UnknownGrant && name.is_some() => {}
+            Err(ClientError::Api(body)) if body.error == ErrorCode::UnknownGrant && name.is_some() => unknown = Some(body),
             answer => return Ok(answer?),
         }
     }
-    let answer = client.token(&TokenRequest::for_grant(name.unwrap_or_default()))?;
+    let answer = match (client.token(&TokenRequest::for_grant(name.unwrap_or_default())), unknown) {
+        // Names are Claude Code's own there: what to do about the URL is worth more than that there is no such grant.
+        (Err(ClientError::Api(body)), Some(unknown)) if NO_SUCH_NAME.contains(&body.error) => return Err(ClientError::Api(unknown).into()),
+        (answer, _) => answer?,
+    };
     // A token for one server goes to no other, whatever that is called.
     match (&url, &answer.resource) {
         (Some(url), Some(resource)) if url != resource => Err(Failure::Usage {

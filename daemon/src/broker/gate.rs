@@ -363,7 +363,13 @@ impl Core {
                 }
                 answer(reply, Ok(core.vault_status()));
             }
-            Err(error) => answer(reply, Err(refusal(&error))),
+            Err(error) => {
+                // A locked one was opened for this alone.
+                if !core.gate.is_open() {
+                    core.edges.vault.lock(core.back(|_, _: Result<(), VaultError>| {}));
+                }
+                answer(reply, Err(refusal(&error)));
+            }
         });
         self.when_settled(move |core| core.edges.vault.rekey(request.key_source, hidden(request.passphrase), done));
     }

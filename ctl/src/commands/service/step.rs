@@ -60,19 +60,22 @@ impl Step {
     }
 }
 
-/// Removes a file, or an empty folder; what is not there is gone, and what others have put into a folder stays.
+/// Removes a file, or an empty folder; what is not there is gone. A folder that something else is in, or that is somebody's link
+/// or mount, stays.
 ///
 /// # Errors
-/// When the disk refuses.
+/// When the disk does not let a file go.
 pub(super) fn remove(action: &Action) -> Result<(), Failure> {
-    let (path, removed) = match action {
-        Action::Remove { path } => (path, std::fs::remove_file(path)),
-        Action::RemoveFolder { path } => (path, std::fs::remove_dir(path)),
-        Action::Write { .. } | Action::Run { .. } => return Ok(()),
-    };
-    match removed {
-        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::DirectoryNotEmpty) => Ok(()),
-        removed => removed.map_err(|source| Failure::File { path: path.clone(), source }),
+    match action {
+        Action::Remove { path } => match std::fs::remove_file(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            removed => removed.map_err(|source| Failure::File { path: path.clone(), source }),
+        },
+        Action::RemoveFolder { path } => {
+            let _ = std::fs::remove_dir(path);
+            Ok(())
+        }
+        Action::Write { .. } | Action::Run { .. } => Ok(()),
     }
 }
 
@@ -89,4 +92,22 @@ pub(super) fn lines_of(mut command: Command) -> Result<String, ServiceError> {
     }
     let said = String::from_utf8_lossy(&output.stderr).split_whitespace().collect::<Vec<_>>().join(" ");
     Err(ServiceError::Refused { command: words.join(" "), said: if said.is_empty() { output.status.to_string() } else { said } })
+}
+
+#[cfg(all(test, unix))]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    #[test]
+    fn a_folder_that_is_a_link_stays_and_a_file_that_is_none_is_an_error() {
+        let folder = tempfile::tempdir().unwrap();
+        let (real, link) = (folder.path().join("dotfiles"), folder.path().join("user"));
+        std::fs::create_dir(&real).unwrap();
+        std::os::unix::fs::symlink(&real, &link).unwrap();
+        assert!(remove(&Action::RemoveFolder { path: link.clone() }).is_ok() && link.exists());
+        assert!(remove(&Action::Remove { path: real.clone() }).is_err() && real.exists());
+        assert!(remove(&Action::Remove { path: folder.path().join("nothing") }).is_ok());
+    }
 }

@@ -329,18 +329,18 @@ impl Core {
                 answer(reply, Ok(status));
             });
         }
-        let in_ram: Vec<_> =
-            self.grants.values().filter(|grant| grant.is_not_durable()).map(|grant| grant.record().name.to_string()).collect();
-        if !in_ram.is_empty() {
-            let sentence = format!("the newest tokens of {} are in memory only, and locking would lose them", in_ram.join(", "));
-            return answer(
-                reply,
-                Err(ErrorBody::new(ErrorCode::Conflict, sentence).hint("make room on the disk, and try again in a minute")),
-            );
+        if let Some(error) = self.loses_tokens() {
+            return answer(reply, Err(error));
         }
         self.gate.closings += 1;
         self.close(locked_by_hand());
         self.wind(move |core| {
+            // Of a refresh that was in flight.
+            if let Some(error) = core.loses_tokens() {
+                core.gate.state = State::Open;
+                core.announce(event::VAULT_UNLOCKED, None, None);
+                return answer(reply, Err(error));
+            }
             let done = core.back(move |core, result: Result<(), VaultError>| {
                 let locked = result.map(|()| core.vault_status());
                 answer(reply, locked.map_err(|error| refusal(&error)));
@@ -348,6 +348,15 @@ impl Core {
             core.edges.vault.lock(done);
             core.drop_grants();
         });
+    }
+
+    /// Why a lock would cost a login.
+    fn loses_tokens(&self) -> Option<ErrorBody> {
+        let in_ram: Vec<_> =
+            self.grants.values().filter(|grant| grant.is_not_durable()).map(|grant| grant.record().name.to_string()).collect();
+        let sentence = format!("the newest tokens of {} are in memory only, and locking would lose them", in_ram.join(", "));
+        let error = ErrorBody::new(ErrorCode::Conflict, sentence).hint("make room on the disk, and try again in a minute");
+        (!in_ram.is_empty()).then_some(error)
     }
 
     pub(super) fn vault_rekey(&mut self, request: wire::VaultRekey, reply: Reply<wire::VaultStatus>) {

@@ -13,7 +13,7 @@ use std::time::Duration;
 use mcp_auth_proto::KeySourceKind;
 
 use super::*;
-use crate::clock::SystemClock;
+use crate::clock::{Boot, Now, SystemClock};
 use crate::grant::record::{Definition, GrantRecord, Token};
 use crate::grant::{Grant, Input};
 use crate::oauth::samples::json;
@@ -171,6 +171,19 @@ async fn an_unlock_that_meets_a_lock_waits_until_the_refresh_in_flight_is_saved(
     provider.send(tokens("at-2", "rt-2")).unwrap();
     assert!(locking.await.unwrap().is_ok());
     assert_eq!(unlocking.await.unwrap().unwrap().state, wire::VaultState::Unlocked);
+    assert_eq!(token(house.broker.clone(), "corp").await.as_deref(), Ok("at-2"));
+}
+
+#[tokio::test]
+async fn a_lock_does_not_lose_what_the_disk_refused_meanwhile() {
+    let mut house = House::with(&["corp"]).await;
+    let asking = house.aside(|broker| token(broker, "corp")).await;
+    let provider = house.asked(TOKEN).await;
+    let locking = house.aside(|broker| async move { broker.vault_lock().await }).await;
+    assert_eq!(asking.await.unwrap(), Err(ErrorCode::VaultLocked));
+    std::fs::remove_dir_all(house.folder.path().join("vault")).unwrap();
+    provider.send(tokens("at-2", "rt-2")).unwrap();
+    assert_eq!(locking.await.unwrap().unwrap_err().error, ErrorCode::Conflict);
     assert_eq!(token(house.broker.clone(), "corp").await.as_deref(), Ok("at-2"));
 }
 
@@ -422,29 +435,34 @@ async fn whoever_has_never_logged_in_gets_an_error_that_an_mcp_server_passes_on_
 }
 
 #[tokio::test]
-async fn a_grant_that_may_try_is_not_held_back_by_the_pause_of_its_issuer() {
-    let mut house = House::with(&["corp"]).await;
+async fn whoever_asks_is_not_held_back_for_longer_than_the_grant_says_by_the_pause_of_its_issuer() {
+    let mut house = House::with_records(&format!("{CONFIG}refresh = 'on-demand'\n"), [expired("corp")]).await;
     house.broker.grants().await.unwrap();
     house
         .core(|core| {
-            let until = core.now().boot + Duration::from_secs(300);
-            core.give(&"corp".parse().unwrap(), Input::IssuerPaused { until, not_sent: true, retry_after: false });
+            let now = core.now();
+            let began = now.boot.since(Boot::from_start(Duration::ZERO)) - Duration::from_secs(16);
+            let until = now.boot + Duration::from_secs(300);
+            let paused = Input::IssuerPaused { until, not_sent: true, retry_after: false };
+            let grant = core.grants.get_mut(&"corp".parse().unwrap()).unwrap();
+            grant.handle(paused, Now { boot: Boot::from_start(began), ..now });
         })
         .await;
-    let asking = house.aside(|broker| async move { broker.refresh("corp".parse().unwrap(), wire::RefreshRequest::default()).await }).await;
-    let provider = tokio::time::timeout(Duration::from_secs(10), house.asked(TOKEN)).await.expect("a person tries at once");
+    let asking = house.aside(|broker| token(broker, "corp")).await;
+    let provider = tokio::time::timeout(Duration::from_secs(10), house.asked(TOKEN)).await.expect("it is tried again after 15 s");
     provider.send(tokens("at-2", "rt-2")).unwrap();
-    assert!(asking.await.unwrap().is_ok());
+    assert_eq!(asking.await.unwrap().as_deref(), Ok("at-2"));
 }
 
 #[tokio::test]
 async fn a_daemon_that_clears_its_desktop_before_it_ends_sends_nothing_any_more() {
-    let mut house = House::with(&["corp"]).await;
+    let mut house = House::with_records(&format!("{CONFIG}refresh = 'on-demand'\n"), [expired("corp")]).await;
     house.broker.grants().await.unwrap();
     house
         .core(|core| {
             core.finish(oneshot::channel().0);
-            core.give(&"corp".parse().unwrap(), Input::Woke);
+            let asker = core.own_asker();
+            core.refresh(asker, "corp".parse().unwrap(), false, oneshot::channel().0);
         })
         .await;
     let sent = tokio::time::timeout(Duration::from_secs(1), house.requests.recv()).await;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mcp_auth_proto as wire;
-use mcp_auth_proto::{ErrorBody, ErrorCode, GrantName, LoginEvent, LoginFlow, LoginRequest, event};
+use mcp_auth_proto::{ClientKind, ErrorBody, ErrorCode, GrantName, LoginEvent, LoginFlow, LoginRequest, event};
 use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
 
@@ -65,6 +65,8 @@ pub(super) struct Running {
     told: Vec<LoginEvent>,
     /// What the person must do (`OpenUrl`, `EnterCode`), once it is known.
     errand: Option<LoginEvent>,
+    /// The issuer and the id of a client that was made for an earlier login, until something comes back from the page.
+    unanswered: Option<(String, String)>,
     /// Who was told to open it.
     opener: Option<u64>,
     /// The tokens have come and are being saved.
@@ -159,6 +161,7 @@ impl Core {
 
     pub(super) fn cancel_login(&mut self, id: &str, reply: Reply<()>) {
         let cancelled = self.logins.running.contains_key(id);
+        self.doubt_unanswered(id);
         if cancelled {
             self.end_login(id, LoginEvent::Failed { error: ErrorBody::new(ErrorCode::Conflict, "the login was cancelled") });
         }
@@ -290,6 +293,7 @@ impl Core {
             subscribers: BTreeMap::new(),
             told: Vec::new(),
             errand: None,
+            unanswered: None,
             opener: None,
             saving: false,
             undecided: None,
@@ -335,13 +339,18 @@ impl Core {
             Progress::ServerFound { server, authorization_server } => {
                 return running.tell_and_keep(LoginEvent::ServerFound { server, authorization_server });
             }
-            Progress::ClientChosen { client, client_id, scopes } => {
+            Progress::ClientChosen { issuer, client, client_id, scopes } => {
+                running.unanswered = (client == ClientKind::Known).then(|| (issuer, client_id.clone()));
                 return running.tell_and_keep(LoginEvent::ClientChosen { client, client_id, scopes });
             }
             Progress::OpenUrl { url, host, redirect_uri } => LoginEvent::OpenUrl { url, host, redirect_uri, open: false },
             Progress::EnterCode { user_code, verification_uri, verification_uri_complete, host, lifetime } => {
                 let expires_in = lifetime.as_secs();
                 LoginEvent::EnterCode { user_code, verification_uri, verification_uri_complete, host, expires_in, open: false }
+            }
+            Progress::Redirected => {
+                running.unanswered = None;
+                return;
             }
             Progress::Exchanging => return running.tell(&LoginEvent::Exchanging),
         };
@@ -359,6 +368,7 @@ impl Core {
             Ok(outcome) => outcome,
             Err(error) => {
                 tracing::info!("a login failed: {error}");
+                self.doubt_unanswered(id);
                 if let Some(key) = first {
                     self.logins.firsts.failed(key, error.clone(), self.edges.clock.now().boot, fastrand::f64());
                 }
@@ -368,6 +378,7 @@ impl Core {
         if let Some(key) = first {
             self.logins.firsts.succeeded(key);
         }
+        self.remote.set_doubted((outcome.definition.issuer.as_deref(), outcome.definition.client_id.as_deref()), false);
         let Some(terms) = self.terms_of(&outcome.definition) else {
             let error =
                 ErrorBody::new(ErrorCode::Conflict, format!("the config of `{}` changed during the login", outcome.definition.provider));
@@ -402,7 +413,17 @@ impl Core {
         if running.subscribers.is_empty() && left.interactive && !running.saving {
             tracing::info!(grant = %running.grant, "the login was cancelled: nobody waits for it");
             running.task.abort();
+            self.doubt_unanswered(id);
             self.logins.running.remove(id);
+        }
+    }
+
+    /// A login ends though nothing has come back from its page. Whoever sees there that the server has forgotten the client can but
+    /// close it.
+    fn doubt_unanswered(&mut self, id: &str) {
+        let Some(running) = self.logins.running.get_mut(id).filter(|running| running.errand.is_some()) else { return };
+        if let Some((issuer, client_id)) = running.unanswered.take() {
+            self.remote.set_doubted((Some(&issuer), Some(&client_id)), true);
         }
     }
 

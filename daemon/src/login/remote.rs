@@ -7,14 +7,14 @@ mod client;
 mod discovery;
 mod failure;
 
-use mcp_auth_proto::{ErrorBody, LoginFlow};
+use mcp_auth_proto::{ClientKind, ErrorBody, LoginFlow};
 use tokio::sync::mpsc;
 
 use self::client::{Chosen, Desk};
 use self::discovery::Found;
 use super::bearer::Bearer;
 use super::discovery::Server;
-use super::{Outcome, Pasted, Plan, Progress, by_client, by_redirect, finish};
+use super::{Fault, Outcome, Pasted, Plan, Progress, by_client, by_redirect, finish};
 use crate::clock::Clock;
 use crate::grant::record::GrantRecord;
 use crate::oauth::challenge::Challenge;
@@ -135,10 +135,12 @@ async fn log_in(
     if plan.is_by_client() {
         return as_client::run(&desk, &server, &progress).await;
     }
+    let registers = found.metadata.registration_endpoint.is_some();
     let mut refused = None;
     loop {
         let Chosen { client, to_keep, kind, listener } = desk.choose(refused.as_deref(), &progress).await?;
-        progress(Progress::ClientChosen { client: kind, client_id: client.id.clone(), scopes: plan.scopes.clone() });
+        let (issuer, client_id, scopes) = (found.metadata.issuer.clone(), client.id.clone(), plan.scopes.clone());
+        progress(Progress::ClientChosen { issuer, client: kind, client_id, scopes });
         let mut plan = plan.clone_for_client();
         plan.client_secret = client.secret;
         plan.provider.quirks.client_auth = plan.provider.quirks.client_auth.or(client.auth);
@@ -154,7 +156,10 @@ async fn log_in(
                 outcome.definition.userinfo_endpoint = None;
                 return Ok(outcome);
             }
-            Err(stop) if stop.client_refused && client.replaceable && refused.is_none() => refused = Some(client.id),
+            Err(stop) if stop.fault == Some(Fault::Refused) && client.replaceable && refused.is_none() => refused = Some(client.id),
+            Err(stop) if stop.fault == Some(Fault::Unanswered) && kind == ClientKind::Known && registers => {
+                return Err(failure::unanswered(stop.error, &name));
+            }
             Err(stop) => return Err(failure::in_our_words(stop.error, &name)),
         }
     }

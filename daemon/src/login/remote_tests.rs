@@ -485,6 +485,39 @@ async fn a_client_that_the_server_has_forgotten_is_replaced_once() {
 }
 
 #[tokio::test]
+async fn a_client_that_may_be_forgotten_gives_way_where_another_is_made() {
+    let (_, _, kept, _) = start(honest(), plan(remote())).finished().await;
+    let with = |doubted: bool| {
+        let registrations = kept.iter().map(|one| Registration { doubted, ..one.clone() }).collect();
+        Remote { registrations, ..remote() }
+    };
+    let closed = || honest().with(AS_METADATA, 200, metadata(json!({ "registration_endpoint": null })));
+    let refusing = |status: u16| honest().with(&format!("{ISSUER}/register"), status, json!({}));
+    for (world, doubted, expected) in [
+        (honest(), false, ClientKind::Known),
+        (honest(), true, ClientKind::Registered),
+        (closed(), true, ClientKind::Known),
+        (refusing(403), true, ClientKind::Known),
+    ] {
+        let mut login = start(world, plan(with(doubted)));
+        login.opened().await.expect("a page to open");
+        assert_eq!(login.chosen.iter().map(|(kind, _)| *kind).collect::<Vec<_>>(), [expected]);
+        login.end.abort();
+        assert!(login.end.await.unwrap_err().is_cancelled(), "its port is free again");
+    }
+    assert_eq!(start(refusing(503), plan(with(true))).refused().await.error, ErrorCode::ProviderUnreachable, "it may be back in a moment");
+
+    // The next login registers anew: that is said, where it is so.
+    for (world, remote, anew) in [(honest(), with(false), true), (closed(), with(false), false), (honest(), remote(), false)] {
+        let mut login = start(world, Plan { patience: Duration::ZERO, ..plan(remote) });
+        login.opened().await.expect("a page to open");
+        let error = login.end.await.unwrap().map(|_| ()).unwrap_err();
+        assert_eq!(error.error_description, "nobody finished the login with mcp.example in time");
+        assert_eq!(error.hint.unwrap().contains(" tries again, and registers anew"), anew);
+    }
+}
+
+#[tokio::test]
 async fn the_code_of_another_server_goes_nowhere() {
     let promising = || honest().with(AS_METADATA, 200, metadata(json!({ "authorization_response_iss_parameter_supported": true })));
     for (world, iss, sent) in [

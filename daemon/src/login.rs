@@ -265,6 +265,9 @@ struct Stop {
 enum Fault {
     /// The server does not know it, or not any more.
     Refused,
+    /// It may not ask for these scopes: there are servers where it may ask for those alone that it was registered with (RFC 7591
+    /// section 2).
+    Scopes,
     /// Nothing has come back in time: a server that has forgotten a client says so on its page alone (RFC 6749 section 4.1.2.1).
     Unanswered,
 }
@@ -273,6 +276,7 @@ impl Fault {
     fn of(code: &str) -> Option<Self> {
         match code {
             "invalid_client" | "unauthorized_client" | "invalid_client_metadata" | "invalid_redirect_uri" => Some(Self::Refused),
+            "invalid_scope" => Some(Self::Scopes),
             _ => None,
         }
     }

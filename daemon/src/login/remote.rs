@@ -7,7 +7,7 @@ mod client;
 mod discovery;
 mod failure;
 
-use mcp_auth_proto::{ClientKind, ErrorBody, LoginFlow};
+use mcp_auth_proto::{ClientKind, ErrorBody, ErrorCode, LoginFlow};
 use tokio::sync::mpsc;
 
 use self::client::{Chosen, Desk};
@@ -103,7 +103,8 @@ pub(super) async fn run(
     log_in(plan, remote, edges, progress, pasted).await.map_err(|error| failure::with_command(error, &name, &command))
 }
 
-/// A client that the server does not know any more, or a metadata document that it does not take, is replaced once.
+/// A client that the server does not know any more, or that it made for other scopes, or a metadata document that it does not take,
+/// is replaced once.
 async fn log_in(
     plan: Plan,
     mut remote: Remote,
@@ -137,8 +138,14 @@ async fn log_in(
     }
     let registers = found.metadata.registration_endpoint.is_some();
     let mut refused = None;
+    let mut narrow = None;
     loop {
-        let Chosen { client, to_keep, kind, listener } = desk.choose(refused.as_deref(), &progress).await?;
+        let chosen = desk.choose(refused.as_deref(), &progress).await;
+        // Where no other client is made, what was said of the scopes is all that there is to say.
+        let Chosen { client, to_keep, kind, listener } = match (chosen, narrow.take()) {
+            (Err(error), Some(said)) if error.error == ErrorCode::Conflict => return Err(failure::in_our_words(said, &name)),
+            (chosen, _) => chosen?,
+        };
         let (issuer, client_id, scopes) = (found.metadata.issuer.clone(), client.id.clone(), plan.scopes.clone());
         progress(Progress::ClientChosen { issuer, client: kind, client_id, scopes });
         let mut plan = plan.clone_for_client();
@@ -157,6 +164,9 @@ async fn log_in(
                 return Ok(outcome);
             }
             Err(stop) if stop.fault == Some(Fault::Refused) && client.replaceable && refused.is_none() => refused = Some(client.id),
+            Err(stop) if stop.fault == Some(Fault::Scopes) && kind == ClientKind::Known && refused.is_none() => {
+                (refused, narrow) = (Some(client.id), Some(stop.error));
+            }
             Err(stop) if stop.fault == Some(Fault::Unanswered) && kind == ClientKind::Known && registers => {
                 return Err(failure::unanswered(stop.error, &name));
             }

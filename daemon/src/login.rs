@@ -91,6 +91,8 @@ pub enum Progress {
     Registered(Box<Registration>, oneshot::Sender<()>),
     /// The client that asks, and for what.
     ClientChosen {
+        /// The issuer whose client it is.
+        issuer: String,
         /// How it came by its id.
         client: ClientKind,
         /// Its id.
@@ -120,7 +122,9 @@ pub enum Progress {
         /// How long the code is good.
         lifetime: Duration,
     },
-    /// The redirect has come.
+    /// A redirect of this login has come, whatever it says.
+    Redirected,
+    /// The code is exchanged.
     Exchanging,
 }
 
@@ -252,13 +256,35 @@ impl Plan {
 /// Why a login by redirect ended.
 struct Stop {
     error: ErrorBody,
-    /// The server does not know the client, or not any more: another one may do.
-    client_refused: bool,
+    /// What another client may do better.
+    fault: Option<Fault>,
+}
+
+/// What may be wrong with a client.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Fault {
+    /// The server does not know it, or not any more.
+    Refused,
+    /// It may not ask for these scopes: there are servers where it may ask for those alone that it was registered with (RFC 7591
+    /// section 2).
+    Scopes,
+    /// Nothing has come back in time: a server that has forgotten a client says so on its page alone (RFC 6749 section 4.1.2.1).
+    Unanswered,
+}
+
+impl Fault {
+    fn of(code: &str) -> Option<Self> {
+        match code {
+            "invalid_client" | "unauthorized_client" | "invalid_client_metadata" | "invalid_redirect_uri" => Some(Self::Refused),
+            "invalid_scope" => Some(Self::Scopes),
+            _ => None,
+        }
+    }
 }
 
 impl From<ErrorBody> for Stop {
     fn from(error: ErrorBody) -> Self {
-        Self { error, client_refused: false }
+        Self { error, fault: None }
     }
 }
 
@@ -276,24 +302,22 @@ async fn by_redirect(
     let request = request(plan, server, &definition)?;
     let redirect_uri = listener.redirect_uri().to_owned();
     progress(Progress::OpenUrl { url: request.url, host: request.host, redirect_uri });
-    let redirected = tokio::time::timeout(plan.patience, redirected(&mut listener, pasted, &request.expected));
-    let code = redirected.await.map_err(|_| failure::too_late(name))?.map_err(|error| {
-        let client_refused = matches!(&error, RedirectError::Refused { code, .. } if is_about_the_client(code));
-        Stop { error: failure::redirect(name, &error), client_refused }
+    let redirected = tokio::time::timeout(plan.patience, redirected(&mut listener, pasted, &request.expected)).await;
+    let redirected = redirected.map_err(|_| Stop { error: failure::too_late(name), fault: Some(Fault::Unanswered) })?;
+    progress(Progress::Redirected);
+    let code = redirected.map_err(|error| {
+        let fault = if let RedirectError::Refused { code, .. } = &error { Fault::of(code) } else { None };
+        Stop { error: failure::redirect(name, &error), fault }
     })?;
     drop(listener);
 
     progress(Progress::Exchanging);
     let wanted = Wanted { plan, definition: &definition, transport, clock };
     let (response, sent_at) = wanted.exchange((&code, &request.verifier)).await.map_err(|error| {
-        let client_refused = matches!(&error, TokenError::Refused { code, .. } if is_about_the_client(code));
-        Stop { error: failure::token(name, &error), client_refused }
+        let fault = if let TokenError::Refused { code, .. } = &error { Fault::of(code) } else { None };
+        Stop { error: failure::token(name, &error), fault }
     })?;
     Ok((definition, response, sent_at))
-}
-
-fn is_about_the_client(code: &str) -> bool {
-    matches!(code, "invalid_client" | "unauthorized_client" | "invalid_client_metadata" | "invalid_redirect_uri")
 }
 
 /// An exchange that the person began by hand: they opened the authorization URL themselves, with a verifier of their own.

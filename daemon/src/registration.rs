@@ -32,6 +32,9 @@ pub struct Registration {
     pub origin: Origin,
     /// When it was made or given.
     pub made_at: Wall,
+    /// The server may have forgotten it. Not kept: after a restart a renewal or a page that fails says so again.
+    #[serde(skip)]
+    pub doubted: bool,
 }
 
 /// Where a registration came from.
@@ -54,7 +57,8 @@ impl Registration {
     /// A client that a person gave.
     pub fn given(issuer: &str, client_id: &str, client_secret: Option<ClientSecret>, now: Wall) -> Self {
         let (issuer, client_id) = (issuer.to_owned(), client_id.to_owned());
-        Self { issuer, client_id, client_secret, secret_ends_at: None, auth: None, origin: Origin::Given, made_at: now }
+        let origin = Origin::Given;
+        Self { issuer, client_id, client_secret, secret_ends_at: None, auth: None, origin, made_at: now, doubted: false }
     }
 
     /// A client that a server has made.
@@ -68,6 +72,7 @@ impl Registration {
             auth: Some(made.auth),
             origin,
             made_at: now,
+            doubted: false,
         }
     }
 

@@ -446,6 +446,7 @@ impl Core {
         let error = result.as_ref().err().cloned();
         let counts = self.metrics.of(name.base());
         *if error.is_none() { &mut counts.refreshes } else { &mut counts.failed_refreshes } += 1;
+        self.heard_of_client((name, ticket), &result);
         self.give(name, Input::Refreshed(ticket, sent_at, result));
         match error {
             None => self.give_others(name, key, || Input::IssuerRecovered),

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mcp_auth_proto as wire;
-use mcp_auth_proto::{ErrorBody, ErrorCode, GrantName, LoginEvent, LoginFlow, LoginRequest, event};
+use mcp_auth_proto::{ClientKind, ErrorBody, ErrorCode, GrantName, LoginEvent, LoginFlow, LoginRequest, event};
 use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
 
@@ -65,6 +65,8 @@ pub(super) struct Running {
     told: Vec<LoginEvent>,
     /// What the person must do (`OpenUrl`, `EnterCode`), once it is known.
     errand: Option<LoginEvent>,
+    /// The issuer and the id of a client that was made for an earlier login, until something comes back from the page.
+    unanswered: Option<(String, String)>,
     /// Who was told to open it.
     opener: Option<u64>,
     /// The tokens have come and are being saved.
@@ -163,6 +165,7 @@ impl Core {
             let error = ErrorBody::new(ErrorCode::Conflict, "it is too late to cancel: the login is being saved");
             return answer(reply, Err(error.hint(format!("mcp-authctl logout {}", running.grant))));
         }
+        self.doubt_unanswered(id);
         self.end_login(id, LoginEvent::Failed { error: ErrorBody::new(ErrorCode::Conflict, "the login was cancelled") });
         answer(reply, Ok(()));
     }
@@ -292,6 +295,7 @@ impl Core {
             subscribers: BTreeMap::new(),
             told: Vec::new(),
             errand: None,
+            unanswered: None,
             opener: None,
             saving: false,
             undecided: None,
@@ -337,13 +341,18 @@ impl Core {
             Progress::ServerFound { server, authorization_server } => {
                 return running.tell_and_keep(LoginEvent::ServerFound { server, authorization_server });
             }
-            Progress::ClientChosen { client, client_id, scopes } => {
+            Progress::ClientChosen { issuer, client, client_id, scopes } => {
+                running.unanswered = (client == ClientKind::Known).then(|| (issuer, client_id.clone()));
                 return running.tell_and_keep(LoginEvent::ClientChosen { client, client_id, scopes });
             }
             Progress::OpenUrl { url, host, redirect_uri } => LoginEvent::OpenUrl { url, host, redirect_uri, open: false },
             Progress::EnterCode { user_code, verification_uri, verification_uri_complete, host, lifetime } => {
                 let expires_in = lifetime.as_secs();
                 LoginEvent::EnterCode { user_code, verification_uri, verification_uri_complete, host, expires_in, open: false }
+            }
+            Progress::Redirected => {
+                running.unanswered = None;
+                return;
             }
             Progress::Exchanging => return running.tell(&LoginEvent::Exchanging),
         };
@@ -361,6 +370,7 @@ impl Core {
             Ok(outcome) => outcome,
             Err(error) => {
                 tracing::info!("a login failed: {error}");
+                self.doubt_unanswered(id);
                 if let Some(key) = first {
                     self.logins.firsts.failed(key, error.clone(), self.edges.clock.now().boot, fastrand::f64());
                 }
@@ -374,6 +384,7 @@ impl Core {
             // The login has just read there that the server names it, whatever the server said before.
             self.heard_of_issuers((server.clone(), issuer.clone()), std::slice::from_ref(issuer));
         }
+        self.remote.set_doubted((outcome.definition.issuer.as_deref(), outcome.definition.client_id.as_deref()), false);
         let Some(terms) = self.terms_of(&outcome.definition) else {
             let error =
                 ErrorBody::new(ErrorCode::Conflict, format!("the config of `{}` changed during the login", outcome.definition.provider));
@@ -408,7 +419,17 @@ impl Core {
         if running.subscribers.is_empty() && left.interactive && !running.saving {
             tracing::info!(grant = %running.grant, "the login was cancelled: nobody waits for it");
             running.task.abort();
+            self.doubt_unanswered(id);
             self.logins.running.remove(id);
+        }
+    }
+
+    /// A login ends though nothing has come back from its page. Whoever sees there that the server has forgotten the client can but
+    /// close it.
+    fn doubt_unanswered(&mut self, id: &str) {
+        let Some(running) = self.logins.running.get_mut(id).filter(|running| running.errand.is_some()) else { return };
+        if let Some((issuer, client_id)) = running.unanswered.take() {
+            self.remote.set_doubted((Some(&issuer), Some(&client_id)), true);
         }
     }
 

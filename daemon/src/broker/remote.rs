@@ -19,12 +19,13 @@ use super::tokens::ambiguous;
 use super::{logins, naming};
 use crate::clock::Boot;
 use crate::grant::record::Definition;
-use crate::grant::{Grant, Input};
+use crate::grant::{AttemptError, Grant, Input, Ticket};
 use crate::login::remote::{Before, Remote, authorization_servers};
 use crate::login::{Plan, by_client};
 use crate::oauth::challenge::Challenge;
 use crate::oauth::scopes::{OFFLINE_ACCESS, union};
 use crate::oauth::text::{clean, quoted};
+use crate::oauth::token::{TokenError, TokenResponse};
 use crate::provider::remote as known;
 use crate::provider::{Endpoints, Provider, check};
 use crate::registration::{self, Origin, Registration};
@@ -69,6 +70,13 @@ impl RemoteSide {
 
     fn heard(&self, server: &str, now: Boot) -> Option<Vec<String>> {
         self.heard.get(server).filter(|(_, at)| now < *at + HEARD).map(|(challenges, _)| challenges.clone())
+    }
+
+    /// Whether the server may have forgotten a client that it has made: while that is so, the next login there registers anew.
+    pub(super) fn set_doubted(&mut self, (issuer, client_id): (Option<&str>, Option<&str>), doubted: bool) {
+        let is_it = |one: &&mut Registration| Some(one.issuer.as_str()) == issuer && Some(one.client_id.as_str()) == client_id;
+        let made = |one: &&mut Registration| one.origin != Origin::Given;
+        self.registrations.iter_mut().filter(is_it).filter(made).for_each(|one| one.doubted = doubted);
     }
 
     /// What came from the vault.
@@ -300,6 +308,19 @@ impl Core {
         self.edges.vault.save(record, done);
     }
 
+    /// What an attempt that is in flight has come to says something of the client that it was made with.
+    pub(super) fn heard_of_client(&mut self, (name, ticket): (&GrantName, Ticket), result: &Result<TokenResponse, AttemptError>) {
+        let doubted = match result {
+            Ok(_) => false,
+            Err(AttemptError::Provider(TokenError::Refused { code, .. })) if is_about_client(code) => true,
+            Err(_) => return,
+        };
+        if let Some(grant) = self.grants.get(name).filter(|grant| grant.is_running(ticket)) {
+            let definition = &grant.record().definition;
+            self.remote.set_doubted((definition.issuer.as_deref(), definition.client_id.as_deref()), doubted);
+        }
+    }
+
     /// A person has stored another secret for a configured server's client: the grants that it holds are renewed with that one.
     pub(super) fn renew_secret(&mut self, provider: &Provider, secret: &ClientSecret) {
         let same = |one: &Definition| one.provider == provider.name && one.client_id == provider.client_id;
@@ -398,6 +419,11 @@ impl Core {
             self.give(&name, Input::Defined(terms));
         }
     }
+}
+
+/// Whether the server refuses the client, and not what it asks for (RFC 6749 section 5.2).
+fn is_about_client(code: &str) -> bool {
+    matches!(code, "invalid_client" | "unauthorized_client")
 }
 
 /// Whether a text is meant as the URL of a server.

@@ -1,6 +1,7 @@
 //! The broker over a real vault and a network whose answers the test holds back: what happens when a lock, a logout or a
 //! reload meets a refresh in flight.
 
+mod clients;
 mod doctor;
 mod held;
 #[cfg(target_os = "linux")]

@@ -7,14 +7,14 @@ mod client;
 mod discovery;
 mod failure;
 
-use mcp_auth_proto::{ErrorBody, LoginFlow};
+use mcp_auth_proto::{ClientKind, ErrorBody, ErrorCode, LoginFlow};
 use tokio::sync::mpsc;
 
 use self::client::{Chosen, Desk};
 use self::discovery::Found;
 use super::bearer::Bearer;
 use super::discovery::Server;
-use super::{Outcome, Pasted, Plan, Progress, by_client, by_redirect, finish};
+use super::{Fault, Outcome, Pasted, Plan, Progress, by_client, by_redirect, finish};
 use crate::clock::Clock;
 use crate::grant::record::GrantRecord;
 use crate::oauth::challenge::Challenge;
@@ -103,7 +103,8 @@ pub(super) async fn run(
     log_in(plan, remote, edges, progress, pasted).await.map_err(|error| failure::with_command(error, &name, &command))
 }
 
-/// A client that the server does not know any more, or a metadata document that it does not take, is replaced once.
+/// A client that the server does not know any more, or that it made for other scopes, or a metadata document that it does not take,
+/// is replaced once.
 async fn log_in(
     plan: Plan,
     mut remote: Remote,
@@ -135,10 +136,18 @@ async fn log_in(
     if plan.is_by_client() {
         return as_client::run(&desk, &server, &progress).await;
     }
+    let registers = found.metadata.registration_endpoint.is_some();
     let mut refused = None;
+    let mut narrow = None;
     loop {
-        let Chosen { client, to_keep, kind, listener } = desk.choose(refused.as_deref(), &progress).await?;
-        progress(Progress::ClientChosen { client: kind, client_id: client.id.clone(), scopes: plan.scopes.clone() });
+        let chosen = desk.choose(refused.as_deref(), &progress).await;
+        // Where no other client is made, what was said of the scopes is all that there is to say.
+        let Chosen { client, to_keep, kind, listener } = match (chosen, narrow.take()) {
+            (Err(error), Some(said)) if error.error == ErrorCode::Conflict => return Err(failure::in_our_words(said, &name)),
+            (chosen, _) => chosen?,
+        };
+        let (issuer, client_id, scopes) = (found.metadata.issuer.clone(), client.id.clone(), plan.scopes.clone());
+        progress(Progress::ClientChosen { issuer, client: kind, client_id, scopes });
         let mut plan = plan.clone_for_client();
         plan.client_secret = client.secret;
         plan.provider.quirks.client_auth = plan.provider.quirks.client_auth.or(client.auth);
@@ -154,7 +163,13 @@ async fn log_in(
                 outcome.definition.userinfo_endpoint = None;
                 return Ok(outcome);
             }
-            Err(stop) if stop.client_refused && client.replaceable && refused.is_none() => refused = Some(client.id),
+            Err(stop) if stop.fault == Some(Fault::Refused) && client.replaceable && refused.is_none() => refused = Some(client.id),
+            Err(stop) if stop.fault == Some(Fault::Scopes) && kind == ClientKind::Known && refused.is_none() => {
+                (refused, narrow) = (Some(client.id), Some(stop.error));
+            }
+            Err(stop) if stop.fault == Some(Fault::Unanswered) && kind == ClientKind::Known && registers => {
+                return Err(failure::unanswered(stop.error, &name));
+            }
             Err(stop) => return Err(failure::in_our_words(stop.error, &name)),
         }
     }

@@ -88,6 +88,14 @@ impl World {
         self.seen.lock().unwrap().iter().filter(|request| request.url == url).count()
     }
 
+    /// What each registration asked for.
+    fn registered_scopes(&self) -> Vec<String> {
+        let seen = self.seen.lock().unwrap();
+        let asked = seen.iter().filter(|request| request.url == format!("{ISSUER}/register"));
+        let bodies = asked.map(|request| serde_json::from_str::<Value>(&request.body.as_ref().unwrap().0).unwrap());
+        bodies.map(|body| body["scope"].as_str().unwrap_or_default().to_owned()).collect()
+    }
+
     /// The form of the last token request.
     fn token_request(&self) -> HashMap<String, String> {
         let seen = self.seen.lock().unwrap();
@@ -482,6 +490,112 @@ async fn a_client_that_the_server_has_forgotten_is_replaced_once() {
     second.answer("code=c-2").await;
     assert!(login.opened().await.is_none(), "a third try");
     assert_eq!(login.end.await.unwrap().unwrap_err().error, ErrorCode::Conflict);
+}
+
+#[tokio::test]
+async fn a_client_that_was_made_for_fewer_scopes_is_replaced_once() {
+    let told = |scopes: &[&str]| {
+        let scopes = Some(scopes.iter().map(|&scope| scope.to_owned()).collect());
+        Some(Challenge { scopes, ..Challenge::default() })
+    };
+    let first = Remote { challenge: told(&["read"]), challenged_by_server: true, ..remote() };
+    let (outcome, _, kept, _) = start(honest(), plan(first)).finished().await;
+    let before = Before {
+        issuer: outcome.definition.issuer,
+        client_id: outcome.definition.client_id,
+        scopes: outcome.requested_scopes,
+        bound: false,
+    };
+    let step_up = || Remote {
+        challenge: told(&["write"]),
+        challenged_by_server: true,
+        before: Some(before.clone()),
+        registrations: kept.clone(),
+        ..remote()
+    };
+    let kinds = |login: &Underway| login.chosen.iter().map(|(kind, _)| *kind).collect::<Vec<_>>();
+
+    for second in ["code=c-1", "error=invalid_scope"] {
+        let mut login = start(honest().registering(json!({ "client_id": "wider" })), plan(step_up()));
+        login.opened().await.unwrap().answer("error=invalid_scope").await;
+        let opened = login.opened().await.expect("a page for the new client");
+        assert_eq!((opened.params["client_id"].as_str(), opened.params["scope"].as_str()), ("wider", "read write"));
+        assert_eq!(login.world.registered_scopes(), ["read write"]);
+        opened.answer(second).await;
+        assert!(login.opened().await.is_none(), "a third try");
+        assert_eq!(kinds(&login), [ClientKind::Known, ClientKind::Registered]);
+        match login.end.await.unwrap() {
+            Ok(outcome) => assert_eq!((second, outcome.definition.client_id.as_deref()), ("code=c-1", Some("wider"))),
+            Err(error) => assert!(second != "code=c-1" && error.error_description.contains("invalid_scope"), "{error}"),
+        }
+    }
+
+    // The token endpoint may be the one that says so.
+    let narrow = honest().with(&format!("{ISSUER}/token"), 400, json!({ "error": "invalid_scope" }));
+    let mut login = start(narrow, plan(step_up()));
+    login.opened().await.unwrap().answer("code=c-1").await;
+    login.opened().await.unwrap().answer("code=c-2").await;
+    assert!(login.opened().await.is_none(), "a third try");
+    assert_eq!(kinds(&login), [ClientKind::Known, ClientKind::Registered]);
+
+    // Where it makes no other client, the scopes are what is wrong, and not that.
+    let refusing = json!({ "error": "invalid_client_metadata" });
+    for (world, said) in [
+        (honest().with(AS_METADATA, 200, metadata(json!({ "registration_endpoint": null }))), "invalid_scope"),
+        (honest().with(&format!("{ISSUER}/register"), 400, refusing), "invalid_scope"),
+        (honest().with(&format!("{ISSUER}/register"), 503, json!({})), "status 503"),
+    ] {
+        let mut login = start(world, plan(step_up()));
+        login.opened().await.unwrap().answer("error=invalid_scope").await;
+        assert!(login.opened().await.is_none(), "a second page");
+        let error = login.end.await.unwrap().map(|_| ()).unwrap_err();
+        assert!(error.error_description.contains(said), "{error}");
+    }
+
+    // One that a person gave, or that was made a moment ago, is not replaced.
+    let document = Remote { document: Some("https://doc.example/client.json".into()), ..remote() };
+    let taking = || honest().with(AS_METADATA, 200, metadata(json!({ "client_id_metadata_document_supported": true })));
+    for (world, remote) in
+        [(honest(), Remote { given: given("mine", None, None), ..step_up() }), (honest(), remote()), (taking(), document)]
+    {
+        let mut login = start(world, plan(remote));
+        login.opened().await.unwrap().answer("error=invalid_scope").await;
+        assert!(login.opened().await.is_none(), "a second page");
+        assert_eq!(login.chosen.len(), 1);
+    }
+}
+
+#[tokio::test]
+async fn a_client_that_may_be_forgotten_gives_way_where_another_is_made() {
+    let (_, _, kept, _) = start(honest(), plan(remote())).finished().await;
+    let with = |doubted: bool| {
+        let registrations = kept.iter().map(|one| Registration { doubted, ..one.clone() }).collect();
+        Remote { registrations, ..remote() }
+    };
+    let closed = || honest().with(AS_METADATA, 200, metadata(json!({ "registration_endpoint": null })));
+    let refusing = |status: u16| honest().with(&format!("{ISSUER}/register"), status, json!({}));
+    for (world, doubted, expected) in [
+        (honest(), false, ClientKind::Known),
+        (honest(), true, ClientKind::Registered),
+        (closed(), true, ClientKind::Known),
+        (refusing(403), true, ClientKind::Known),
+    ] {
+        let mut login = start(world, plan(with(doubted)));
+        login.opened().await.expect("a page to open");
+        assert_eq!(login.chosen.iter().map(|(kind, _)| *kind).collect::<Vec<_>>(), [expected]);
+        login.end.abort();
+        assert!(login.end.await.unwrap_err().is_cancelled(), "its port is free again");
+    }
+    assert_eq!(start(refusing(503), plan(with(true))).refused().await.error, ErrorCode::ProviderUnreachable, "it may be back in a moment");
+
+    // The next login registers anew: that is said, where it is so.
+    for (world, remote, anew) in [(honest(), with(false), true), (closed(), with(false), false), (honest(), remote(), false)] {
+        let mut login = start(world, Plan { patience: Duration::ZERO, ..plan(remote) });
+        login.opened().await.expect("a page to open");
+        let error = login.end.await.unwrap().map(|_| ()).unwrap_err();
+        assert_eq!(error.error_description, "nobody finished the login with mcp.example in time");
+        assert_eq!(error.hint.unwrap().contains(" tries again, and registers anew"), anew);
+    }
 }
 
 #[tokio::test]

@@ -184,6 +184,7 @@ async fn a_login_discovers_asks_exchanges_and_brings_everything_home() {
     assert_eq!((opened.params["scope"].as_str(), opened.params["resource"].as_str()), ("read", "https://mcp.example"));
     let page = opened.redirect(&format!("code=c-1&state={}", opened.state())).await;
     assert!(page.contains("200 OK") && page.contains("You can close this tab"));
+    assert!(matches!(login.progress.recv().await, Some(Progress::Redirected)));
     assert!(matches!(login.progress.recv().await, Some(Progress::Exchanging)));
 
     let provider = login.provider.clone();

@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use mcp_auth_proto::{ClientKind, ErrorBody};
+use mcp_auth_proto::{ClientKind, ErrorBody, ErrorCode};
 use tokio::sync::oneshot;
 
 use super::{Given, Plan, Remote, failure};
@@ -71,11 +71,15 @@ impl Desk<'_> {
                 let client = Client { id: document.to_owned(), secret: None, auth: Some(ClientAuth::None), replaceable: true };
                 return Ok(Chosen { client, to_keep: None, kind: ClientKind::MetadataDocument, listener });
             }
-            if let Some(chosen) = self.known().await {
+            if let Some(chosen) = self.known(false).await {
                 return Ok(chosen);
             }
         }
-        self.made(refused, progress).await
+        match self.made(refused, progress).await {
+            // It makes no clients any more: one that is doubted is better than none.
+            Err(error) if refused.is_none() && error.error == ErrorCode::Conflict => self.known(true).await.ok_or(error),
+            made => made,
+        }
     }
 
     /// The client that a person registered, and where its redirect comes.
@@ -134,9 +138,11 @@ impl Desk<'_> {
         document.filter(|document| !registration::has_refused(&self.remote.registrations, &self.metadata.issuer, document))
     }
 
-    /// The client that the server has made before, if its redirect can still be listened at.
-    async fn known(&self) -> Option<Chosen> {
-        let known = registration::newest_dynamic(&self.remote.registrations, &self.metadata.issuer, self.clock.now().wall)?;
+    /// The client that the server has made before, if its redirect can still be listened at. Older ones are no better than the
+    /// newest where that is doubted.
+    async fn known(&self, though_doubted: bool) -> Option<Chosen> {
+        let newest = registration::newest_dynamic(&self.remote.registrations, &self.metadata.issuer, self.clock.now().wall);
+        let known = newest.filter(|newest| though_doubted || !newest.doubted)?;
         let registered = known.redirect_uri()?;
         let url = url::Url::parse(registered).ok()?;
         let (host, port) = (url.host_str()?, url.port_or_known_default()?);

@@ -39,6 +39,12 @@ pub(super) fn with_command(mut error: ErrorBody, name: &GrantName, command: &str
     error
 }
 
+/// Nothing came back from a page that was opened for a client which the server has made before.
+pub(super) fn unanswered(error: ErrorBody, name: &GrantName) -> ErrorBody {
+    let sentence = "if the browser showed an error, the server may have forgotten this program";
+    error.hint(format!("{sentence}: `mcp-authctl login {name}` tries again, and registers anew"))
+}
+
 pub(super) fn unreachable(name: &GrantName, error: &TransportError) -> ErrorBody {
     in_our_words(shared::unreachable(name, error), name)
 }

@@ -10,6 +10,7 @@ use serde_json::Value;
 use tokio::time::sleep;
 
 use super::conversation::Conversation;
+use super::course::Course;
 use super::events::Events;
 use super::login::State;
 use super::message::{self, Brings, Kind, Message};
@@ -36,8 +37,8 @@ pub(super) enum Lost {
 }
 
 /// Sends a request and writes everything that comes back, at last an answer, whatever happens.
-pub(super) async fn run(conversation: &Conversation, message: &Message, line: Bytes) {
-    let error = match attempt(conversation, message, &line).await {
+pub(super) async fn run(conversation: &Conversation, message: &Message, line: Bytes, course: &Course) {
+    let error = match attempt(conversation, message, &line, course).await {
         Ok(()) => return,
         Err(Lost::Error(error)) => error,
         Err(Lost::Said(sentence)) => message::own_error(&sentence),
@@ -54,7 +55,7 @@ pub(super) async fn refuse(conversation: &Conversation, message: &Message, error
 
 /// Sends what nobody answers.
 pub(super) async fn tell(conversation: &Conversation, message: &Message, line: Bytes) -> Result<(), String> {
-    let response = post(conversation, message, &line).await.map_err(told)?;
+    let response = post(conversation, message, &line, &Course::default()).await.map_err(told)?;
     let status = response.status();
     let ours = response.headers().get(OUR_ERROR).and_then(|code| code.to_str().ok()).map(str::to_owned);
     match ours {
@@ -64,17 +65,22 @@ pub(super) async fn tell(conversation: &Conversation, message: &Message, line: B
     }
 }
 
-pub(super) async fn post(conversation: &Conversation, message: &Message, line: &Bytes) -> Result<Response<Incoming>, ClientError> {
+pub(super) async fn post(
+    conversation: &Conversation,
+    message: &Message,
+    line: &Bytes,
+    course: &Course,
+) -> Result<Response<Incoming>, ClientError> {
     let headers = {
         let state = conversation.state();
         let mut headers = mirror::of(message, line, state.version.as_deref(), &state.tools);
         headers.extend(state.session.clone().filter(|_| !message.is_modern()).map(|session| (mirror::SESSION, session)));
         headers
     };
-    conversation.link.send(Method::POST, headers, line.clone()).await
+    conversation.link.send_on(course, Method::POST, headers, line.clone()).await
 }
 
-async fn attempt(conversation: &Conversation, message: &Message, line: &Bytes) -> Result<(), Lost> {
+async fn attempt(conversation: &Conversation, message: &Message, line: &Bytes, course: &Course) -> Result<(), Lost> {
     let (mut logins, mut relearned) = (0, false);
     let stripped = if let Brings::OurAnswer(opened) = message.brings {
         if opened {
@@ -88,7 +94,7 @@ async fn attempt(conversation: &Conversation, message: &Message, line: &Bytes) -
     };
     let line = stripped.as_ref().unwrap_or(line);
     loop {
-        let response = post(conversation, message, line).await.map_err(lost)?;
+        let response = post(conversation, message, line, course).await.map_err(lost)?;
         if !response.headers().contains_key(OUR_ERROR) {
             match answered(conversation, message, response).await {
                 Err(Lost::Error(error)) if !relearned && relearn::helps(conversation, message, line, &error).await => relearned = true,
@@ -96,6 +102,7 @@ async fn attempt(conversation: &Conversation, message: &Message, line: &Bytes) -
             }
             continue;
         }
+        course.waits().await;
         let wants = scopes_wanted(response.headers());
         let text = whole(response.into_body()).await?;
         if let Some(wants) = wants.filter(|_| logins < MOST_LOGINS) {

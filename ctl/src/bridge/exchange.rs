@@ -59,7 +59,7 @@ pub(super) async fn tell(conversation: &Conversation, message: &Message, line: B
     let status = response.status();
     let ours = response.headers().get(OUR_ERROR).and_then(|code| code.to_str().ok()).map(str::to_owned);
     match ours {
-        Some(code) => Err(code),
+        Some(code) => Err(whole(response.into_body()).await.ok().and_then(|text| plain(&text)).unwrap_or(code)),
         None if status.is_success() => Ok(()),
         None => Err(format!("the server answers {status}")),
     }
@@ -113,13 +113,14 @@ async fn attempt(conversation: &Conversation, message: &Message, line: &Bytes, c
                 State::Nothing | State::Running => {}
             }
         }
-        let error = message::outcome(&text).error.map(|error| error.get().to_owned());
+        let error = json_rpc_error(&text);
         if let Some(wants) = wants
             && let Some(asked) = shown_by_client(conversation, message, wants.then(|| scopes_of(&text)).flatten(), error.as_deref()).await
         {
             return asked;
         }
-        return Err(error.map_or_else(|| Lost::Said("the daemon refuses this without a reason".to_owned()), Lost::Error));
+        let in_words = || plain(&text).unwrap_or_else(|| "the daemon refuses this without a reason".to_owned());
+        return Err(error.map_or_else(|| Lost::Said(in_words()), Lost::Error));
     }
 }
 
@@ -198,18 +199,27 @@ async fn refused(conversation: &Conversation, message: &Message, response: Respo
     let status = response.status();
     let text = whole(response.into_body()).await.unwrap_or_default();
     let in_session = !message.is_modern() && message.method != "initialize" && conversation.state().session.is_some();
-    if let Some(error) = message::outcome(&text).error.filter(|error| error.get().starts_with('{')) {
-        return Err(Lost::Error(error.get().to_owned()));
-    }
-    if let Ok(error) = serde_json::from_slice::<ErrorBody>(&text) {
-        let hint = error.hint.as_deref().map(|hint| format!("; hint: {hint}")).unwrap_or_default();
-        return Err(Lost::Said(format!("{error}{hint}")));
+    if let Some(error) = json_rpc_error(&text) {
+        return Err(Lost::Error(error));
     }
     Err(Lost::Said(if status == StatusCode::NOT_FOUND && in_session {
         "the server no longer knows this session; hint: connect to the server anew".to_owned()
     } else {
         format!("the server answers {status}")
     }))
+}
+
+/// The error in an answer, where it is one of JSON-RPC.
+fn json_rpc_error(text: &[u8]) -> Option<String> {
+    let error = message::outcome(text).error?.get();
+    error.starts_with('{').then(|| error.to_owned())
+}
+
+/// An error of the daemon's as it tells those who do not speak JSON-RPC: in words.
+fn plain(text: &[u8]) -> Option<String> {
+    let error: ErrorBody = serde_json::from_slice(text).ok()?;
+    let hint = error.hint.as_deref().map(|hint| format!("; hint: {hint}")).unwrap_or_default();
+    Some(format!("{error}{hint}"))
 }
 
 /// Events until the answer is among them. One that breaks off is taken up where it broke (before 2026-07-28).

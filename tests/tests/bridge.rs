@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used)]
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
 use std::time::{Duration, Instant};
 
@@ -105,6 +105,58 @@ fn a_request_whose_stream_breaks_is_taken_up_again() {
     assert_eq!(client.next()["method"], "notifications/progress");
     assert_eq!(client.next(), json!({ "jsonrpc": "2.0", "id": 5, "result": { "late": true } }));
     assert_eq!(place.seen("tools/call").len(), 1, "it is not sent again");
+}
+
+#[test]
+fn a_request_is_waited_for_however_often_its_stream_is_quiet_or_not_to_be_had_for_a_while() {
+    let attempts = AtomicUsize::new(0);
+    let place = RemotePlace::new(move |asked, reply| {
+        older(asked, reply, |asked, reply| {
+            if asked.message()["method"] == "tools/call" {
+                reply.events(&[]);
+                reply.bytes(b"id: e-1\nretry: 10\n\n");
+                return true;
+            }
+            if asked.header("last-event-id") != "e-1" {
+                return false;
+            }
+            match attempts.fetch_add(1, Ordering::Relaxed) {
+                ..6 => {
+                    reply.events(&[]);
+                    reply.bytes(b": still at it\n\n");
+                }
+                6..12 => reply.whole(503, &[], ""),
+                _ => {
+                    reply.events(&[]);
+                    reply.event("e-2", &json!({ "jsonrpc": "2.0", "id": 5, "result": { "late": true } }));
+                }
+            }
+            true
+        });
+    });
+    let _daemon = place.start();
+    let mut client = bridge(&place);
+    client.initialize();
+    assert_eq!(client.ask(5, "tools/call", &json!({ "name": "t" }))["result"], json!({ "late": true }));
+}
+
+#[test]
+fn a_request_whose_stream_the_server_has_no_more_is_answered_with_an_error_at_once() {
+    let place = RemotePlace::new(|asked, reply| {
+        older(asked, reply, |asked, reply| {
+            let is_call = asked.message()["method"] == "tools/call";
+            if is_call {
+                reply.events(&[]);
+                reply.bytes(b"id: e-1\nretry: 10\n\n");
+            }
+            is_call
+        });
+    });
+    let _daemon = place.start();
+    let mut client = bridge(&place);
+    client.initialize();
+    let error = client.ask(5, "tools/call", &json!({ "name": "t" }))["error"]["message"].clone();
+    assert!(error.as_str().unwrap().ends_with("the rest is not to be had: the server answers 405 Method Not Allowed"), "{error}");
 }
 
 #[test]

@@ -298,6 +298,8 @@ fn errors_of_the_server_are_answers_to_the_request_whatever_their_form() {
             r#"{"jsonrpc":"2.0","id":null,"error":{"code":-32020,"message":"m"}}"#,
         ),
         Some("html") => reply.whole(502, &[("content-type", "text/html")], "<h1>secret</h1>"),
+        Some("another's") => reply.message(&[], &json!({ "jsonrpc": "2.0", "id": 99, "result": {} })),
+        Some("a question") => reply.message(&[], &json!({ "jsonrpc": "2.0", "id": 7, "method": "ping" })),
         Some("nonsense") => reply.whole(200, &[("content-type", "application/json")], "nonsense"),
         Some("pretty") => {
             reply.whole(200, &[("content-type", "application/json")], "{\n  \"jsonrpc\": \"2.0\",\n  \"id\": 4,\r\n  \"result\": {}\n}\n")
@@ -319,7 +321,31 @@ fn errors_of_the_server_are_answers_to_the_request_whatever_their_form() {
     assert_eq!(ask(&mut client, 2, "html")["error"]["message"], "the server answers 502 Bad Gateway");
     assert!(ask(&mut client, 3, "nonsense")["error"]["message"].as_str().unwrap().contains("not a message of MCP"));
     assert_eq!(ask(&mut client, 4, "pretty")["result"], json!({}));
+    for (id, method) in [(6, "another's"), (7, "a question")] {
+        assert_eq!(ask(&mut client, id, method)["error"]["message"], "the server's answer (200 OK) is none to this request", "{method}");
+    }
     assert!(ask(&mut client, 5, "cut off")["error"]["message"].as_str().unwrap().contains("broke off"));
+}
+
+#[test]
+fn an_answer_whose_id_is_spelled_in_another_way_is_the_one_answer() {
+    let place = RemotePlace::new(|asked, reply| {
+        if asked.message()["id"] == "a/b" {
+            reply.events(&[]);
+            reply.bytes(b"data: {\"jsonrpc\":\"2.0\",\"id\":\"a\\/b\",\"result\":{}}\n\n");
+            return;
+        }
+        reply.message(&[], &result(asked, &json!({})));
+    });
+    let _daemon = place.start();
+    let mut client = bridge(&place);
+    let mut request = modern(1, "ping", json!({}));
+    request["id"] = json!("a/b");
+    client.send(&request);
+    assert_eq!(client.next(), json!({ "jsonrpc": "2.0", "id": "a/b", "result": {} }));
+    client.send(&modern(2, "ping", json!({})));
+    assert_eq!(client.next()["id"], 2, "and no error after it");
+    assert_eq!(client.end(), 0);
 }
 
 #[test]

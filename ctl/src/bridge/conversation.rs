@@ -129,7 +129,7 @@ impl Conversation {
         let (this, modern, course) = (Arc::clone(self), message.is_modern(), Arc::new(Course::default()));
         let own_course = Arc::clone(&course);
         // A batch is not given up for one of its requests: the others want their answers.
-        let id = if let Kind::Request(id) = &message.kind { Some(id.clone()) } else { None };
+        let id = if let Kind::Request(id) = &message.kind { Some(message::plain(id)) } else { None };
         let of = id.clone();
         let task = requests.spawn(async move {
             let _room = room;
@@ -149,7 +149,7 @@ impl Conversation {
     /// server does not have the request.
     fn gave_up(&self, message: &Message) -> bool {
         let Some(id) = &message.cancels else { return false };
-        let request = self.state().under_way.remove(id);
+        let request = self.state().under_way.remove(&message::plain(id));
         let modern = message.is_modern() || request.as_ref().is_some_and(|request| request.modern);
         let Some(UnderWay { task, course, .. }) = request else { return modern };
         let ended = !course.cancel() || modern;

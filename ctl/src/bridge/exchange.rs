@@ -194,6 +194,11 @@ async fn answered(conversation: &Conversation, message: &Message, response: Resp
     let Some(kind) = Kind::of(&text) else {
         return Err(Lost::Said(format!("the server's answer ({status}) is not a message of MCP")));
     };
+    // A list is not looked into.
+    let is_list = [&kind, &message.kind].into_iter().any(|kind| matches!(kind, Kind::Batch(_)));
+    if !is_list && !matches!(&kind, Kind::Response(id) if message.is_owed(id)) {
+        return Err(Lost::Said(format!("the server's answer ({status}) is none to this request")));
+    }
     deliver(conversation, message, &kind, text).await;
     Ok(())
 }
@@ -320,7 +325,7 @@ async fn pass(conversation: &Conversation, message: &Message, body: Incoming, ev
 /// Writes a message of the server; whether it is the answer to this one.
 async fn deliver(conversation: &Conversation, message: &Message, kind: &Kind, text: Vec<u8>) -> bool {
     let answers = match kind {
-        Kind::Response(id) => message.owed().contains(id),
+        Kind::Response(id) => message.is_owed(id),
         Kind::Batch(_) => matches!(message.kind, Kind::Batch(_)),
         Kind::Request(_) | Kind::Notification => false,
     };

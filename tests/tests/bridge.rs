@@ -108,6 +108,28 @@ fn a_request_whose_stream_breaks_is_taken_up_again() {
 }
 
 #[test]
+fn a_request_whose_stream_breaks_at_an_id_that_no_header_can_carry_is_answered_with_an_error() {
+    let place = RemotePlace::new(|asked, reply| {
+        older(asked, reply, |asked, reply| {
+            let is_call = asked.message()["method"] == "tools/call";
+            if is_call {
+                reply.events(&[]);
+                reply.bytes(b"retry: 10\nid: a\x01b\n\n");
+            } else if asked.method == "GET" {
+                reply.events(&[]);
+                reply.gone();
+            }
+            is_call || asked.method == "GET"
+        });
+    });
+    let _daemon = place.start();
+    let mut client = bridge(&place);
+    client.initialize();
+    let error = client.ask(5, "tools/call", &json!({ "name": "t" }))["error"]["message"].clone();
+    assert_eq!(error, "the server's answer broke off; whether the request was carried out is not known");
+}
+
+#[test]
 fn a_request_is_waited_for_however_often_its_stream_is_quiet_or_not_to_be_had_for_a_while() {
     let attempts = AtomicUsize::new(0);
     let place = RemotePlace::new(move |asked, reply| {

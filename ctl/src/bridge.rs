@@ -7,6 +7,7 @@
 //! `tools` are pure.
 
 mod conversation;
+mod course;
 mod elicit;
 mod events;
 mod exchange;

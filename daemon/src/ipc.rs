@@ -20,7 +20,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
-pub use body::{Answer, Relayed, read};
+pub use body::{Answer, OUR_ERROR, Relayed, read};
 use bytes::Bytes;
 use hyper::{HeaderMap, Method, Uri};
 pub use stream::{BodyError, RequestBody};

@@ -29,7 +29,7 @@ use crate::broker::{Broker, Destination, Served};
 use crate::caller::Caller;
 use crate::clock::Wall;
 use crate::grant::mcp::{AUTHENTICATION_REQUIRED, LoginKind, LoginNeeded};
-use crate::ipc::{Answer, BodyError, Call, Relayed};
+use crate::ipc::{Answer, BodyError, Call, OUR_ERROR, Relayed};
 use crate::oauth::challenge::Challenge;
 use crate::oauth::dpop;
 use crate::oauth::text::clean;
@@ -384,7 +384,7 @@ fn refusal(method: &Method, sent: &Sent, error: ErrorBody) -> Answer {
     };
     let mut headers = HeaderMap::new();
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    headers.insert(headers::OUR_ERROR, HeaderValue::from_static(error.error.as_str()));
+    headers.insert(OUR_ERROR, HeaderValue::from_static(error.error.as_str()));
     let body = match body {
         Some(answer) => {
             headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));

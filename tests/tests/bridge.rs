@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used)]
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
 use std::time::{Duration, Instant};
 
@@ -105,6 +105,80 @@ fn a_request_whose_stream_breaks_is_taken_up_again() {
     assert_eq!(client.next()["method"], "notifications/progress");
     assert_eq!(client.next(), json!({ "jsonrpc": "2.0", "id": 5, "result": { "late": true } }));
     assert_eq!(place.seen("tools/call").len(), 1, "it is not sent again");
+}
+
+#[test]
+fn a_request_whose_stream_breaks_at_an_id_that_no_header_can_carry_is_answered_with_an_error() {
+    let place = RemotePlace::new(|asked, reply| {
+        older(asked, reply, |asked, reply| {
+            let is_call = asked.message()["method"] == "tools/call";
+            if is_call {
+                reply.events(&[]);
+                reply.bytes(b"retry: 10\nid: a\x01b\n\n");
+            } else if asked.method == "GET" {
+                reply.events(&[]);
+                reply.gone();
+            }
+            is_call || asked.method == "GET"
+        });
+    });
+    let _daemon = place.start();
+    let mut client = bridge(&place);
+    client.initialize();
+    let error = client.ask(5, "tools/call", &json!({ "name": "t" }))["error"]["message"].clone();
+    assert_eq!(error, "the server's answer broke off; whether the request was carried out is not known");
+}
+
+#[test]
+fn a_request_is_waited_for_however_often_its_stream_is_quiet_or_not_to_be_had_for_a_while() {
+    let attempts = AtomicUsize::new(0);
+    let place = RemotePlace::new(move |asked, reply| {
+        older(asked, reply, |asked, reply| {
+            if asked.message()["method"] == "tools/call" {
+                reply.events(&[]);
+                reply.bytes(b"id: e-1\nretry: 10\n\n");
+                return true;
+            }
+            if asked.header("last-event-id") != "e-1" {
+                return false;
+            }
+            match attempts.fetch_add(1, Ordering::Relaxed) {
+                ..6 => {
+                    reply.events(&[]);
+                    reply.bytes(b": still at it\n\n");
+                }
+                6..12 => reply.whole(503, &[], ""),
+                _ => {
+                    reply.events(&[]);
+                    reply.event("e-2", &json!({ "jsonrpc": "2.0", "id": 5, "result": { "late": true } }));
+                }
+            }
+            true
+        });
+    });
+    let _daemon = place.start();
+    let mut client = bridge(&place);
+    client.initialize();
+    assert_eq!(client.ask(5, "tools/call", &json!({ "name": "t" }))["result"], json!({ "late": true }));
+}
+
+#[test]
+fn a_request_whose_stream_the_server_has_no_more_is_answered_with_an_error_at_once() {
+    let place = RemotePlace::new(|asked, reply| {
+        older(asked, reply, |asked, reply| {
+            let is_call = asked.message()["method"] == "tools/call";
+            if is_call {
+                reply.events(&[]);
+                reply.bytes(b"id: e-1\nretry: 10\n\n");
+            }
+            is_call
+        });
+    });
+    let _daemon = place.start();
+    let mut client = bridge(&place);
+    client.initialize();
+    let error = client.ask(5, "tools/call", &json!({ "name": "t" }))["error"]["message"].clone();
+    assert!(error.as_str().unwrap().ends_with("the rest is not to be had: the server answers 405 Method Not Allowed"), "{error}");
 }
 
 #[test]
@@ -246,6 +320,8 @@ fn errors_of_the_server_are_answers_to_the_request_whatever_their_form() {
             r#"{"jsonrpc":"2.0","id":null,"error":{"code":-32020,"message":"m"}}"#,
         ),
         Some("html") => reply.whole(502, &[("content-type", "text/html")], "<h1>secret</h1>"),
+        Some("another's") => reply.message(&[], &json!({ "jsonrpc": "2.0", "id": 99, "result": {} })),
+        Some("a question") => reply.message(&[], &json!({ "jsonrpc": "2.0", "id": 7, "method": "ping" })),
         Some("nonsense") => reply.whole(200, &[("content-type", "application/json")], "nonsense"),
         Some("pretty") => {
             reply.whole(200, &[("content-type", "application/json")], "{\n  \"jsonrpc\": \"2.0\",\n  \"id\": 4,\r\n  \"result\": {}\n}\n")
@@ -267,7 +343,31 @@ fn errors_of_the_server_are_answers_to_the_request_whatever_their_form() {
     assert_eq!(ask(&mut client, 2, "html")["error"]["message"], "the server answers 502 Bad Gateway");
     assert!(ask(&mut client, 3, "nonsense")["error"]["message"].as_str().unwrap().contains("not a message of MCP"));
     assert_eq!(ask(&mut client, 4, "pretty")["result"], json!({}));
+    for (id, method) in [(6, "another's"), (7, "a question")] {
+        assert_eq!(ask(&mut client, id, method)["error"]["message"], "the server's answer (200 OK) is none to this request", "{method}");
+    }
     assert!(ask(&mut client, 5, "cut off")["error"]["message"].as_str().unwrap().contains("broke off"));
+}
+
+#[test]
+fn an_answer_whose_id_is_spelled_in_another_way_is_the_one_answer() {
+    let place = RemotePlace::new(|asked, reply| {
+        if asked.message()["id"] == "a/b" {
+            reply.events(&[]);
+            reply.bytes(b"data: {\"jsonrpc\":\"2.0\",\"id\":\"a\\/b\",\"result\":{}}\n\n");
+            return;
+        }
+        reply.message(&[], &result(asked, &json!({})));
+    });
+    let _daemon = place.start();
+    let mut client = bridge(&place);
+    let mut request = modern(1, "ping", json!({}));
+    request["id"] = json!("a/b");
+    client.send(&request);
+    assert_eq!(client.next(), json!({ "jsonrpc": "2.0", "id": "a/b", "result": {} }));
+    client.send(&modern(2, "ping", json!({})));
+    assert_eq!(client.next()["id"], 2, "and no error after it");
+    assert_eq!(client.end(), 0);
 }
 
 #[test]

@@ -5,13 +5,14 @@
 use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use mcp_auth_tests::issuer::OwnIssuer;
 use mcp_auth_tests::{
     GitHub, ModelServer, RemotePlace, Room, Running, Server, StdioServer, binary, mcp_python, modern, node, older, provider_table, result,
-    source_folder,
+    source_folder, wait_until,
 };
-use serde_json::json;
+use serde_json::{Value, json};
 
 fn bridge(place: &RemotePlace) -> StdioServer {
     StdioServer::bridge(&place.room, &["test"])
@@ -52,6 +53,31 @@ fn a_daemon_that_is_killed_in_the_middle_costs_no_conversation() {
 }
 
 #[test]
+fn what_is_cancelled_while_the_daemon_restarts_is_not_carried_out() {
+    let place = RemotePlace::new(|asked, reply| older(asked, reply, |_, _| false));
+    let daemon = place.start();
+    let mut client = bridge(&place);
+    client.initialize();
+    place.wait_for("GET", 1);
+    daemon.kill();
+    client.send(&call(5));
+    client.send(&cancellation(5));
+    client.send(&json!({ "jsonrpc": "2.0", "id": 6, "method": "tools/list" }));
+    let _again = place.room.start();
+    assert_eq!(client.next()["id"], 6);
+    assert_eq!(client.end(), 0);
+    assert!(place.seen("tools/call").is_empty() && place.seen("notifications/cancelled").is_empty());
+}
+
+fn call(id: u64) -> Value {
+    json!({ "jsonrpc": "2.0", "id": id, "method": "tools/call", "params": { "name": "t" } })
+}
+
+fn cancellation(id: u64) -> Value {
+    json!({ "jsonrpc": "2.0", "method": "notifications/cancelled", "params": { "requestId": id } })
+}
+
+#[test]
 fn without_a_daemon_the_answer_says_how_to_start_it() {
     let place = RemotePlace::new(|_, _| {});
     let mut client = bridge(&place);
@@ -89,6 +115,30 @@ fn five_bridges_that_need_the_same_login_open_one_browser() {
     }
     assert_eq!(windows(&log), 1);
     assert_eq!(daemon.show("/v1/grants").as_array().unwrap().len(), 1);
+}
+
+#[test]
+fn a_request_of_the_older_era_that_is_cancelled_while_it_waits_for_a_login_is_not_carried_out() {
+    let mut place = RemotePlace::new(|asked, reply| older(asked, reply, |_, _| false));
+    let log = browser(&mut place.room);
+    // A person who takes the time that the test wants.
+    let (script, ready) = (place.room.path("browser"), place.room.path("ready"));
+    let slow = std::fs::read_to_string(&script)
+        .unwrap()
+        .replace("exec", &format!("until test -e '{}'; do sleep 0.1; done\nexec", ready.display()));
+    std::fs::write(&script, slow).unwrap();
+    let _daemon = place.start();
+    let mut client = bridge(&place);
+    client.initialize();
+    place.room.ctl(&["logout", "test"]).ok();
+    client.send(&call(5));
+    wait_until("the browser", Duration::from_secs(20), || (windows(&log) == 1).then_some(()));
+    client.send(&cancellation(5));
+    client.send(&json!({ "jsonrpc": "2.0", "id": 6, "method": "tools/list" }));
+    std::fs::write(&ready, "").unwrap();
+    assert_eq!(client.next(), json!({ "jsonrpc": "2.0", "id": 6, "result": {} }));
+    assert_eq!(client.end(), 0);
+    assert!(place.seen("tools/call").is_empty() && place.seen("notifications/cancelled").is_empty());
 }
 
 #[test]

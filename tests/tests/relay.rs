@@ -203,8 +203,13 @@ fn what_cannot_be_relayed_is_an_answer_in_the_words_of_mcp() {
     for target in ["/mcp/", "/mcp/test/x", "/.well-known/oauth-protected-resource/mcp/test"] {
         assert_eq!(daemon.connect().request("GET", target, &[], "").unwrap().status, 404, "{target}");
     }
+    for (method, body) in [("GET", ""), ("DELETE", ""), ("POST", r#"{"jsonrpc":"2.0","method":"notifications/x"}"#)] {
+        let answer = daemon.connect().request(method, "/mcp/nobody", &[], body).unwrap();
+        assert_eq!((answer.status, answer.header("mcp-authd-error")), (404, Some("unknown_grant")), "{method}: not the server's own");
+    }
     for mark in ["origin", "sec-fetch-site"] {
-        assert_eq!(ask(&daemon, "POST", &[(mark, "https://evil.example")], PING).status, 403, "{mark}");
+        let answer = ask(&daemon, "POST", &[(mark, "https://evil.example")], PING);
+        assert_eq!((answer.status, answer.header("mcp-authd-error")), (403, Some("access_denied")), "{mark}");
     }
     room_without_server(&place.rogue);
 }

@@ -2,11 +2,15 @@
 
 #![allow(clippy::unwrap_used, clippy::print_stdout)]
 
+use std::io::{Read as _, Write as _};
+use std::net::TcpListener;
+use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
 use std::time::{Duration, Instant};
 
-use mcp_auth_tests::{Asked, Connection, Daemon, HttpAnswer, RemotePlace, Reply, fingerprint, memory_kib, wait_until};
+use mcp_auth_tests::rogue::{Rogue, Rules};
+use mcp_auth_tests::{Asked, Connection, Daemon, HttpAnswer, RemotePlace, Reply, Room, fingerprint, memory_kib, wait_until};
 use serde_json::{Value, json};
 
 const PING: &str = r#"{"jsonrpc":"2.0","id":7,"method":"ping"}"#;
@@ -127,6 +131,46 @@ fn a_long_stream_outlives_the_tokens_that_are_refreshed_meanwhile() {
     let last = events.last().unwrap()["last"].as_u64().unwrap();
     assert_eq!(events.len() as u64, last + 1, "none is missing");
     assert!(place.rogue.seen().refreshes.len() >= 3, "{} refreshes", place.rogue.seen().refreshes.len());
+}
+
+#[test]
+fn an_answer_that_begins_before_a_large_body_was_read_arrives_whole() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let (go, rest) = mpsc::channel::<()>();
+    let rogue = Rogue::start(Rules::strict(Duration::from_secs(300)));
+    let resource = format!("resource = \"http://{}/mcp\"", listener.local_addr().unwrap());
+    let room = Room::with_config(&rogue.provider_table("test", &resource));
+    let _daemon = room.start();
+    room.log_in("test").ok();
+    std::thread::spawn(move || {
+        let mut stream = listener.accept().unwrap().0;
+        stream.read_exact(&mut [0; 1024]).unwrap();
+        stream.write_all(b"HTTP/1.1 413 Status\r\ncontent-length: 2\r\n\r\n").unwrap();
+        rest.recv_timeout(Duration::from_secs(20)).unwrap();
+        stream.write_all(b"no").unwrap();
+        // The body is never read, and the connection stays.
+        rest.recv().unwrap_err();
+    });
+    let mut stream = UnixStream::connect(room.socket()).unwrap();
+    let mut upload = stream.try_clone().unwrap();
+    std::thread::spawn(move || {
+        let body = "x".repeat(32 * 1024 * 1024);
+        let head = format!("POST /mcp/test HTTP/1.1\r\nhost: mcp-authd\r\ncontent-length: {}\r\n\r\n", body.len());
+        // Not all of it is taken.
+        let _ = upload.write_all(format!("{head}{body}").as_bytes());
+    });
+    stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        let mut byte = [0];
+        stream.read_exact(&mut byte).unwrap();
+        head.extend(byte);
+    }
+    assert!(head.starts_with(b"HTTP/1.1 413 "), "{}", String::from_utf8_lossy(&head));
+    go.send(()).unwrap();
+    let mut body = [0; 2];
+    stream.read_exact(&mut body).unwrap();
+    assert_eq!(&body, b"no");
 }
 
 #[test]

@@ -12,6 +12,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{sleep, timeout};
 
+use super::course::Course;
 use super::link::Link;
 use super::login::{Logins, Shown};
 use super::message::{self, Kind, Message};
@@ -64,6 +65,7 @@ pub(super) struct State {
 
 struct UnderWay {
     task: AbortHandle,
+    course: Arc<Course>,
     /// Giving it up is closing its stream.
     modern: bool,
 }
@@ -124,25 +126,34 @@ impl Conversation {
     }
 
     fn start(self: &Arc<Self>, message: Message, line: Bytes, room: OwnedSemaphorePermit, requests: &mut JoinSet<()>) {
-        let (this, id, modern) = (Arc::clone(self), message.owed().first().cloned().unwrap_or_default(), message.is_modern());
+        let (this, modern, course) = (Arc::clone(self), message.is_modern(), Arc::new(Course::default()));
+        let own_course = Arc::clone(&course);
+        // A batch is not given up for one of its requests: the others want their answers.
+        let id = if let Kind::Request(id) = &message.kind { Some(message::plain(id)) } else { None };
         let of = id.clone();
         let task = requests.spawn(async move {
             let _room = room;
             // It is never closed.
             let _permit = Arc::clone(&this.permits).acquire_owned().await;
-            exchange::run(&this, &message, line).await;
-            this.state().under_way.remove(&of);
+            exchange::run(&this, &message, line, &own_course).await;
+            if let Some(of) = of {
+                this.state().under_way.remove(&of);
+            }
         });
-        self.state().under_way.insert(id, UnderWay { task, modern });
+        if let Some(id) = id {
+            self.state().under_way.insert(id, UnderWay { task, course, modern });
+        }
     }
 
-    /// Since 2026-07-28 a request is cancelled by closing its stream, and the notification goes no further.
+    /// Since 2026-07-28 a request is cancelled by closing its stream, and the notification goes no further; nor does it where the
+    /// server does not have the request.
     fn gave_up(&self, message: &Message) -> bool {
         let Some(id) = &message.cancels else { return false };
-        let request = self.state().under_way.remove(id);
+        let request = self.state().under_way.remove(&message::plain(id));
         let modern = message.is_modern() || request.as_ref().is_some_and(|request| request.modern);
-        let Some(UnderWay { task, .. }) = request else { return modern };
-        if modern {
+        let Some(UnderWay { task, course, .. }) = request else { return modern };
+        let ended = !course.cancel() || modern;
+        if ended {
             task.abort();
         } else {
             // A server may still have an answer on its way, or never close the stream.
@@ -151,7 +162,7 @@ impl Conversation {
                 task.abort();
             });
         }
-        modern
+        ended
     }
 
     /// What nobody answers is sent before the next message, unless the server takes too long over it.
@@ -262,5 +273,21 @@ mod tests {
         assert!(requests.join_next().await.unwrap().unwrap_err().is_cancelled());
         conversation.take(line(Some(3), "ping", json!({})), &mut requests).await;
         assert!(requests.len() == 1 && written.try_recv().is_err(), "there is room");
+    }
+
+    #[tokio::test]
+    async fn a_request_of_the_older_era_that_is_cancelled_before_its_turn_ends_at_once() {
+        let (outlet, _written) = stdio::lines();
+        let link = Link::new(Client::new("/nowhere"), "test".into(), HeaderMap::new());
+        let conversation = Conversation::new(link, outlet, Logins::new("/nowhere".into(), LoginRequest::default(), true));
+        let mut requests = JoinSet::new();
+        let _others = conversation.permits.acquire_many(u32::try_from(MOST_AT_ONCE).unwrap()).await.unwrap();
+        let request = Bytes::from_static(br#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"t"}}"#);
+        let cancellation = Bytes::from_static(br#"{"jsonrpc":"2.0","method":"notifications/cancelled","params":{"requestId":1}}"#);
+
+        conversation.take(request, &mut requests).await;
+        conversation.take(cancellation, &mut requests).await;
+        let ended = timeout(LAST_ANSWER / 2, requests.join_next()).await.unwrap().unwrap();
+        assert!(ended.unwrap_err().is_cancelled());
     }
 }

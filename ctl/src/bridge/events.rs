@@ -121,7 +121,9 @@ impl Events {
 
     fn dispatch(&mut self) -> Option<Event> {
         if let Some(id) = self.next_id.take() {
-            self.last_id = Some(id).filter(|id| !id.is_empty());
+            // With one that no header can carry nobody could say where to go on.
+            let sayable = |id: &String| !id.is_empty() && !id.bytes().any(|byte| byte.is_ascii_control() && byte != b'\t');
+            self.last_id = Some(id).filter(sayable);
         }
         let kind = std::mem::take(&mut self.kind);
         let data = self.data.take()?;
@@ -175,6 +177,7 @@ mod tests {
         let (_, events) = read(&["id: 1\ndata:\n\nid: 2\ndata: x\n"]);
         assert_eq!(events.last_id.as_deref(), Some("1"));
         assert_eq!(read(&["id: 1\n\nid\n\n"]).1.last_id, None, "an empty one takes it back");
+        assert_eq!(read(&["id: 1\n\nid: a\u{7f}b\n\n"]).1.last_id, None, "so does one that cannot be sent back");
         let (_, odd) = read(&["id: a\0b\n\nretry: 1x\n\nretry:\n\n"]);
         assert_eq!((odd.last_id.as_deref(), odd.pause()), (None, PAUSE));
         assert_eq!(read(&["retry: 0\n\n"]).1.pause(), PAUSES.0, "nobody makes us hurry");

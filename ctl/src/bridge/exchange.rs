@@ -1,5 +1,7 @@
 //! One message on its way to the server, and all that comes back for it.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
@@ -7,9 +9,10 @@ use hyper::header::{CONTENT_TYPE, HeaderName};
 use hyper::{HeaderMap, Method, Response, StatusCode};
 use mcp_auth_proto::{ClientError, ErrorBody};
 use serde_json::Value;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 use super::conversation::Conversation;
+use super::course::Course;
 use super::events::Events;
 use super::login::State;
 use super::message::{self, Brings, Kind, Message};
@@ -22,8 +25,10 @@ pub(super) const OUR_ERROR: HeaderName = HeaderName::from_static("mcp-authd-erro
 
 /// The largest message that is taken in.
 const LARGEST: usize = 64 * 1024 * 1024;
-/// How often a request's stream is taken up again without a word of the server.
-const MOST_RESUMPTIONS: u32 = 5;
+/// How long it is tried to take up a request's stream again, until a word of the server comes; while one is open no time counts.
+const TAKING_UP: Duration = Duration::from_secs(120);
+/// The longest pause between two attempts: it doubles while they fail.
+const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 /// How many logins one request may cause: a server may want more scopes once it knows who asks.
 const MOST_LOGINS: u32 = 2;
 
@@ -36,8 +41,8 @@ pub(super) enum Lost {
 }
 
 /// Sends a request and writes everything that comes back, at last an answer, whatever happens.
-pub(super) async fn run(conversation: &Conversation, message: &Message, line: Bytes) {
-    let error = match attempt(conversation, message, &line).await {
+pub(super) async fn run(conversation: &Conversation, message: &Message, line: Bytes, course: &Course) {
+    let error = match attempt(conversation, message, &line, course).await {
         Ok(()) => return,
         Err(Lost::Error(error)) => error,
         Err(Lost::Said(sentence)) => message::own_error(&sentence),
@@ -54,27 +59,32 @@ pub(super) async fn refuse(conversation: &Conversation, message: &Message, error
 
 /// Sends what nobody answers.
 pub(super) async fn tell(conversation: &Conversation, message: &Message, line: Bytes) -> Result<(), String> {
-    let response = post(conversation, message, &line).await.map_err(told)?;
+    let response = post(conversation, message, &line, &Course::default()).await.map_err(told)?;
     let status = response.status();
     let ours = response.headers().get(OUR_ERROR).and_then(|code| code.to_str().ok()).map(str::to_owned);
     match ours {
-        Some(code) => Err(code),
+        Some(code) => Err(whole(response.into_body()).await.ok().and_then(|text| plain(&text)).unwrap_or(code)),
         None if status.is_success() => Ok(()),
         None => Err(format!("the server answers {status}")),
     }
 }
 
-pub(super) async fn post(conversation: &Conversation, message: &Message, line: &Bytes) -> Result<Response<Incoming>, ClientError> {
+pub(super) async fn post(
+    conversation: &Conversation,
+    message: &Message,
+    line: &Bytes,
+    course: &Course,
+) -> Result<Response<Incoming>, ClientError> {
     let headers = {
         let state = conversation.state();
         let mut headers = mirror::of(message, line, state.version.as_deref(), &state.tools);
         headers.extend(state.session.clone().filter(|_| !message.is_modern()).map(|session| (mirror::SESSION, session)));
         headers
     };
-    conversation.link.send(Method::POST, headers, line.clone()).await
+    conversation.link.send_on(course, Method::POST, headers, line.clone()).await
 }
 
-async fn attempt(conversation: &Conversation, message: &Message, line: &Bytes) -> Result<(), Lost> {
+async fn attempt(conversation: &Conversation, message: &Message, line: &Bytes, course: &Course) -> Result<(), Lost> {
     let (mut logins, mut relearned) = (0, false);
     let stripped = if let Brings::OurAnswer(opened) = message.brings {
         if opened {
@@ -88,7 +98,7 @@ async fn attempt(conversation: &Conversation, message: &Message, line: &Bytes) -
     };
     let line = stripped.as_ref().unwrap_or(line);
     loop {
-        let response = post(conversation, message, line).await.map_err(lost)?;
+        let response = post(conversation, message, line, course).await.map_err(lost)?;
         if !response.headers().contains_key(OUR_ERROR) {
             match answered(conversation, message, response).await {
                 Err(Lost::Error(error)) if !relearned && relearn::helps(conversation, message, line, &error).await => relearned = true,
@@ -96,6 +106,7 @@ async fn attempt(conversation: &Conversation, message: &Message, line: &Bytes) -
             }
             continue;
         }
+        course.waits().await;
         let wants = scopes_wanted(response.headers());
         let text = whole(response.into_body()).await?;
         if let Some(wants) = wants.filter(|_| logins < MOST_LOGINS) {
@@ -106,13 +117,14 @@ async fn attempt(conversation: &Conversation, message: &Message, line: &Bytes) -
                 State::Nothing | State::Running => {}
             }
         }
-        let error = message::outcome(&text).error.map(|error| error.get().to_owned());
+        let error = json_rpc_error(&text);
         if let Some(wants) = wants
             && let Some(asked) = shown_by_client(conversation, message, wants.then(|| scopes_of(&text)).flatten(), error.as_deref()).await
         {
             return asked;
         }
-        return Err(error.map_or_else(|| Lost::Said("the daemon refuses this without a reason".to_owned()), Lost::Error));
+        let in_words = || plain(&text).unwrap_or_else(|| "the daemon refuses this without a reason".to_owned());
+        return Err(error.map_or_else(|| Lost::Said(in_words()), Lost::Error));
     }
 }
 
@@ -182,6 +194,11 @@ async fn answered(conversation: &Conversation, message: &Message, response: Resp
     let Some(kind) = Kind::of(&text) else {
         return Err(Lost::Said(format!("the server's answer ({status}) is not a message of MCP")));
     };
+    // A list is not looked into.
+    let is_list = [&kind, &message.kind].into_iter().any(|kind| matches!(kind, Kind::Batch(_)));
+    if !is_list && !matches!(&kind, Kind::Response(id) if message.is_owed(id)) {
+        return Err(Lost::Said(format!("the server's answer ({status}) is none to this request")));
+    }
     deliver(conversation, message, &kind, text).await;
     Ok(())
 }
@@ -191,12 +208,8 @@ async fn refused(conversation: &Conversation, message: &Message, response: Respo
     let status = response.status();
     let text = whole(response.into_body()).await.unwrap_or_default();
     let in_session = !message.is_modern() && message.method != "initialize" && conversation.state().session.is_some();
-    if let Some(error) = message::outcome(&text).error.filter(|error| error.get().starts_with('{')) {
-        return Err(Lost::Error(error.get().to_owned()));
-    }
-    if let Ok(error) = serde_json::from_slice::<ErrorBody>(&text) {
-        let hint = error.hint.as_deref().map(|hint| format!("; hint: {hint}")).unwrap_or_default();
-        return Err(Lost::Said(format!("{error}{hint}")));
+    if let Some(error) = json_rpc_error(&text) {
+        return Err(Lost::Error(error));
     }
     Err(Lost::Said(if status == StatusCode::NOT_FOUND && in_session {
         "the server no longer knows this session; hint: connect to the server anew".to_owned()
@@ -205,28 +218,39 @@ async fn refused(conversation: &Conversation, message: &Message, response: Respo
     }))
 }
 
+/// The error in an answer, where it is one of JSON-RPC.
+fn json_rpc_error(text: &[u8]) -> Option<String> {
+    let error = message::outcome(text).error?.get();
+    error.starts_with('{').then(|| error.to_owned())
+}
+
+/// An error of the daemon's as it tells those who do not speak JSON-RPC: in words.
+fn plain(text: &[u8]) -> Option<String> {
+    let error: ErrorBody = serde_json::from_slice(text).ok()?;
+    let hint = error.hint.as_deref().map(|hint| format!("; hint: {hint}")).unwrap_or_default();
+    Some(format!("{error}{hint}"))
+}
+
 /// Events until the answer is among them. One that breaks off is taken up where it broke (before 2026-07-28).
 async fn streamed(conversation: &Conversation, message: &Message, body: Incoming) -> Result<(), Lost> {
-    let mut events = Events::default();
-    let (mut body, mut silent) = (Some(body), 0);
+    let (mut events, mut attempts) = (Events::default(), Attempts::default());
+    let mut body = Some(body);
     loop {
         if let Some(body) = body.take() {
-            let before = events.last_id.clone();
-            if pass(conversation, message, body, &mut events).await? {
-                return Ok(());
+            match pass(conversation, message, body, &mut events).await? {
+                Passed::Answer => return Ok(()),
+                // Its answers are not counted: the stream's end is theirs.
+                _ if matches!(message.kind, Kind::Batch(_)) => return Ok(()),
+                Passed::Something => attempts = Attempts::default(),
+                Passed::Nothing => {}
             }
-            // Its answers are not counted: the stream's end is theirs.
-            if matches!(message.kind, Kind::Batch(_)) {
-                return Ok(());
-            }
-            silent = if events.last_id == before { silent } else { 0 };
         }
-        let resumable = !message.is_modern() && events.last_id.is_some() && silent < MOST_RESUMPTIONS;
-        if !resumable {
+        let resumable = !message.is_modern() && events.last_id.is_some();
+        let Some(pause) = attempts.pause(events.pause()).filter(|_| resumable) else {
             return Err(Lost::Said("the server's answer broke off; whether the request was carried out is not known".to_owned()));
-        }
-        silent += 1;
-        sleep(events.pause()).await;
+        };
+        let started = Instant::now();
+        sleep(pause).await;
         let headers = conversation.stream_headers(events.last_id.as_deref());
         match conversation.link.send(Method::GET, headers, Bytes::new()).await {
             Ok(response) if response.status() == StatusCode::OK && is_events(response.headers()) => {
@@ -237,32 +261,71 @@ async fn streamed(conversation: &Conversation, message: &Message, body: Incoming
                 if let Some(why) = refusal(response.headers()) {
                     return Err(not_taken_up(why));
                 }
+                if has_none(&response) {
+                    return Err(not_taken_up(&format!("the server answers {}", response.status())));
+                }
             }
-            Err(error) => return Err(lost(error)),
+            Err(error) if is_unsent(&error) => return Err(not_taken_up(&told(error))),
+            Err(_) => {}
         }
+        attempts.took(started.elapsed());
     }
 }
 
-/// Passes on what a stream holds; whether the answer was in it.
-async fn pass(conversation: &Conversation, message: &Message, body: Incoming, events: &mut Events) -> Result<bool, Lost> {
-    let mut pieces = pieces(body);
+/// Whether the server itself says that there is no such stream, or no such session.
+pub(super) fn has_none<B>(response: &Response<B>) -> bool {
+    let of_no_stream = [StatusCode::METHOD_NOT_ALLOWED, StatusCode::NOT_FOUND, StatusCode::BAD_REQUEST, StatusCode::NOT_IMPLEMENTED];
+    !response.headers().contains_key(OUR_ERROR) && of_no_stream.contains(&response.status())
+}
+
+/// The attempts to take a stream up again, since the server's last word.
+#[derive(Debug, Default)]
+struct Attempts {
+    made: u32,
+    time: Duration,
+}
+
+impl Attempts {
+    /// How long the next one waits, where the server wants that much; `None`: there are enough.
+    fn pause(&self, wanted: Duration) -> Option<Duration> {
+        let times = 2_u32.saturating_pow(self.made.saturating_sub(1));
+        (self.time < TAKING_UP).then(|| wanted.saturating_mul(times).min(LONGEST_PAUSE))
+    }
+
+    fn took(&mut self, time: Duration) {
+        self.made += 1;
+        self.time += time;
+    }
+}
+
+/// What has come on a stream until its end.
+enum Passed {
+    Answer,
+    Something,
+    Nothing,
+}
+
+/// Passes on what a stream holds.
+async fn pass(conversation: &Conversation, message: &Message, body: Incoming, events: &mut Events) -> Result<Passed, Lost> {
+    let (mut pieces, mut passed) = (pieces(body), Passed::Nothing);
     while let Some(Ok(piece)) = pieces.next().await {
+        passed = Passed::Something;
         let complete = events.feed(&piece).map_err(|_| too_large())?;
         for event in complete.into_iter().filter(|event| event.kind == "message") {
             if let Some(kind) = Kind::of(&event.data)
                 && deliver(conversation, message, &kind, event.data).await
             {
-                return Ok(true);
+                return Ok(Passed::Answer);
             }
         }
     }
-    Ok(false)
+    Ok(passed)
 }
 
 /// Writes a message of the server; whether it is the answer to this one.
 async fn deliver(conversation: &Conversation, message: &Message, kind: &Kind, text: Vec<u8>) -> bool {
     let answers = match kind {
-        Kind::Response(id) => message.owed().contains(id),
+        Kind::Response(id) => message.is_owed(id),
         Kind::Batch(_) => matches!(message.kind, Kind::Batch(_)),
         Kind::Request(_) | Kind::Notification => false,
     };
@@ -345,9 +408,13 @@ fn not_taken_up(why: &str) -> Lost {
 }
 
 fn lost(error: ClientError) -> Lost {
-    let unsent = matches!(error, ClientError::NotRunning { .. } | ClientError::NotOurDaemon { .. });
-    let fate = if unsent { "" } else { "; whether the request was carried out is not known" };
+    let fate = if is_unsent(&error) { "" } else { "; whether the request was carried out is not known" };
     Lost::Said(format!("{}{fate}", told(error)))
+}
+
+/// There is no daemon to send it to, however long it was waited for.
+fn is_unsent(error: &ClientError) -> bool {
+    matches!(error, ClientError::NotRunning { .. } | ClientError::NotOurDaemon { .. })
 }
 
 /// Why the daemon could not be asked, and what to do about it.
@@ -372,5 +439,18 @@ mod tests {
             assert_eq!(why(code), None, "{code}");
         }
         assert_eq!(refusal(&HeaderMap::new()), None, "the server's own answer");
+    }
+
+    #[test]
+    fn a_stream_is_taken_up_again_for_two_minutes_with_pauses_that_grow() {
+        let (mut attempts, mut pauses) = (Attempts::default(), Vec::new());
+        while let Some(pause) = attempts.pause(Duration::from_secs(1)) {
+            attempts.took(pause);
+            pauses.push(pause.as_secs());
+        }
+        assert_eq!(pauses, [1, 1, 2, 4, 8, 16, 30, 30, 30]);
+        let mut slow = Attempts::default();
+        slow.took(TAKING_UP);
+        assert_eq!(slow.pause(Duration::from_secs(1)), None, "an attempt's own time counts");
     }
 }

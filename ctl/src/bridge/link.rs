@@ -11,6 +11,8 @@ use mcp_auth_proto::ClientError;
 use mcp_auth_proto::asynchronous::Client;
 use tokio::time::{Instant, sleep};
 
+use super::course::Course;
+
 /// How long a daemon that has answered before may take to come back.
 const RESTART: Duration = Duration::from_secs(15);
 /// How long one that has not may take to come up.
@@ -38,13 +40,28 @@ impl Link {
     /// # Errors
     /// As [`Client::relay`]; a daemon that is not there was waited for.
     pub(super) async fn send(&self, method: Method, headers: HeaderMap, body: Bytes) -> Result<Response<Incoming>, ClientError> {
+        self.send_on(&Course::default(), method, headers, body).await
+    }
+
+    /// The same for a request, which may be cancelled meanwhile.
+    pub(super) async fn send_on(
+        &self,
+        course: &Course,
+        method: Method,
+        headers: HeaderMap,
+        body: Bytes,
+    ) -> Result<Response<Incoming>, ClientError> {
         let mut all = self.headers.clone();
         all.extend(headers);
         let patience = if self.was_there.load(Ordering::Relaxed) { RESTART } else { START };
         let deadline = Instant::now() + patience;
         loop {
+            course.goes().await;
             match self.client.relay(&self.target, method.clone(), all.clone(), body.clone()).await {
-                Err(ClientError::NotRunning { .. }) if Instant::now() < deadline => sleep(PAUSE).await,
+                Err(ClientError::NotRunning { .. }) if Instant::now() < deadline => {
+                    course.waits().await;
+                    sleep(PAUSE).await;
+                }
                 outcome => {
                     self.was_there.fetch_or(outcome.is_ok(), Ordering::Relaxed);
                     return outcome;

@@ -10,7 +10,7 @@ use tokio::time::sleep;
 
 use super::conversation::Conversation;
 use super::events::Events;
-use super::exchange::{OUR_ERROR, is_events, pieces, refusal};
+use super::exchange::{OUR_ERROR, has_none, is_events, pieces, refusal};
 use super::message::Kind;
 use crate::output;
 
@@ -54,10 +54,7 @@ pub(super) async fn run(conversation: Arc<Conversation>) {
 fn is_final<B>(response: &hyper::Response<B>, denials: u32) -> bool {
     match response.headers().get(OUR_ERROR) {
         Some(ours) => ours == "consent_required" || (ours == "access_denied" && denials >= MOST_DENIALS),
-        None => matches!(
-            response.status(),
-            StatusCode::METHOD_NOT_ALLOWED | StatusCode::NOT_FOUND | StatusCode::BAD_REQUEST | StatusCode::NOT_IMPLEMENTED
-        ),
+        None => has_none(response),
     }
 }
 

@@ -185,10 +185,20 @@ impl Message {
         }
     }
 
+    /// Whether an answer under this id is one to it.
+    pub(super) fn is_owed(&self, id: &str) -> bool {
+        self.owed().iter().any(|owed| plain(owed) == plain(id))
+    }
+
     /// Whether it is of the era without handshakes and sessions.
     pub(super) fn is_modern(&self) -> bool {
         self.version.is_some()
     }
+}
+
+/// An id in one spelling: `"a/b"` and `"a\/b"` are the same.
+pub(super) fn plain(id: &str) -> String {
+    serde_json::from_str(id).map_or_else(|_| id.to_owned(), |id: Value| id.to_string())
 }
 
 fn elicits(capabilities: Option<&RawValue>) -> bool {
@@ -320,6 +330,13 @@ mod tests {
         assert_eq!(read(r#"{"id":1,"method":"a","params":{"requestId":2}}"#).cancels, None);
         let batch = read(r#" [{"id":1,"method":"a"},{"method":"b"},{"id":2,"result":0}]"#);
         assert_eq!((batch.kind.clone(), batch.owed()), (Kind::Batch(vec!["1".into()]), &["1".to_owned()][..]));
+    }
+
+    #[test]
+    fn an_id_is_the_same_in_every_spelling() {
+        let owes = |id: &str, answered: &str| read(&format!(r#"{{"id":{id},"method":"a"}}"#)).is_owed(answered);
+        assert!(owes(r#""a/b""#, r#""a\/b""#) && owes(r#""\u00e9""#, "\"\u{e9}\"") && owes("7", "7"));
+        assert!(!owes("7", "\"7\"") && !owes("7", "8"));
     }
 
     #[test]

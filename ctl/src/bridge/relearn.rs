@@ -9,6 +9,7 @@ use hyper::HeaderMap;
 use serde_json::Value;
 
 use super::conversation::Conversation;
+use super::course::Course;
 use super::events::Events;
 use super::exchange::{OUR_ERROR, is_events, pieces, post, whole};
 use super::message::{self, Message};
@@ -52,7 +53,7 @@ async fn list(conversation: &Conversation, line: &[u8]) -> Option<()> {
 
 async fn answer(conversation: &Conversation, question: String) -> Option<Value> {
     let (message, question) = (Message::read(question.as_bytes())?, Bytes::from(question));
-    let response = post(conversation, &message, &question).await.ok()?;
+    let response = post(conversation, &message, &question, &Course::default()).await.ok()?;
     if response.headers().contains_key(OUR_ERROR) || !response.status().is_success() {
         return None;
     }

@@ -8,7 +8,7 @@ use std::task::{Context, Poll, ready};
 use bytes::Bytes;
 use http_body_util::combinators::UnsyncBoxBody;
 use hyper::body::{Body, Frame, SizeHint};
-use hyper::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
+use hyper::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
 use hyper::{HeaderMap, Response, StatusCode};
 use mcp_auth_proto::{AuditLine, ErrorBody, ErrorCode, Event, LoginEvent, is_hidden};
 use serde::Serialize;
@@ -18,6 +18,9 @@ use zeroize::Zeroize;
 
 use super::io::{Gate, Phase};
 use crate::oauth::text::{clean, clean_within};
+
+/// How a client tells an error of ours from one that is relayed: the code. A server cannot set it.
+pub const OUR_ERROR: HeaderName = HeaderName::from_static("mcp-authd-error");
 
 /// What a route answers.
 #[derive(Debug)]
@@ -201,10 +204,10 @@ pub(super) fn refusal(error: &ErrorBody) -> Vec<u8> {
     let body = serde_json::to_string(error).unwrap_or_default();
     let status = error.error.status();
     let reason = StatusCode::from_u16(status).ok().and_then(|status| status.canonical_reason()).unwrap_or_default();
-    let length = body.len();
+    let (length, code) = (body.len(), error.error.as_str());
     format!(
-        "HTTP/1.1 {status} {reason}\r\ncontent-type: application/json\r\ncache-control: no-store\r\nconnection: close\r\n\
-         content-length: {length}\r\n\r\n{body}"
+        "HTTP/1.1 {status} {reason}\r\ncontent-type: application/json\r\ncache-control: no-store\r\n{OUR_ERROR}: {code}\r\n\
+         connection: close\r\ncontent-length: {length}\r\n\r\n{body}"
     )
     .into_bytes()
 }
@@ -219,6 +222,7 @@ fn error_response(error: &ErrorBody, gate: &Gate) -> Response<AnswerBody> {
     let status = StatusCode::from_u16(error.error.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let body = json_bytes(error).unwrap_or_default();
     let mut response = response(status, JSON, AnswerBody::whole(body, gate));
+    response.headers_mut().insert(OUR_ERROR, HeaderValue::from_static(error.error.as_str()));
     if status == StatusCode::UNAUTHORIZED {
         response.headers_mut().insert(WWW_AUTHENTICATE, CHALLENGE);
     }
@@ -359,6 +363,9 @@ mod tests {
         let answer = |error: ErrorBody| Answer::Error(Box::new(error)).into_response(gate.clone());
         let login = answer(ErrorBody::new(ErrorCode::LoginRequired, "x"));
         assert_eq!((login.status().as_u16(), &login.headers()["www-authenticate"]), (401, &CHALLENGE));
+        assert_eq!(login.headers()[OUR_ERROR], "login_required");
+        let full = String::from_utf8(refusal(&ErrorBody::new(ErrorCode::TooManyRequests, "x"))).unwrap();
+        assert!(full.contains("\r\nmcp-authd-error: too_many_requests\r\n"), "{full}");
         let later = answer(ErrorBody::new(ErrorCode::ProviderUnreachable, "x").retry_after(7));
         assert_eq!((later.status().as_u16(), later.headers()["retry-after"].to_str().unwrap()), (503, "7"));
         assert_eq!(later.headers()["cache-control"], "no-store");

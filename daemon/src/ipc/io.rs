@@ -68,6 +68,8 @@ pub(super) struct Gate {
     peer_closed: AtomicBool,
     /// The answer is another server's.
     relays: AtomicBool,
+    /// The request was answered before its body was read to its end.
+    upload_left: AtomicBool,
 }
 
 /// What a connection is doing.
@@ -101,6 +103,7 @@ impl Gate {
             write_by: AtomicU64::new(NEVER),
             peer_closed: AtomicBool::new(false),
             relays: AtomicBool::new(false),
+            upload_left: AtomicBool::new(false),
             limits,
         };
         Arc::new(gate)
@@ -132,6 +135,17 @@ impl Gate {
         self.relays.store(true, Relaxed);
     }
 
+    /// The rest of this request's body is read by nobody.
+    pub(super) fn leaves_upload(&self) {
+        self.upload_left.store(true, Relaxed);
+    }
+
+    /// Whether whatever arrives now, or an end, says that the peer does not wait for the stream's rest. What is left of an upload
+    /// says nothing, and hides the end: the next write tells that.
+    fn is_disturbable(&self) -> bool {
+        self.phase() == Phase::Streaming && !self.upload_left.load(Relaxed)
+    }
+
     /// Whether the peer has closed its sending half, as far as we have read.
     pub(super) fn peer_closed(&self) -> bool {
         self.peer_closed.load(Relaxed)
@@ -161,6 +175,7 @@ impl Gate {
             Phase::Fresh => self.phase.store(Phase::Head as u8, Relaxed),
             Phase::Idle => {
                 self.relays.store(false, Relaxed);
+                self.upload_left.store(false, Relaxed);
                 self.enter(Phase::Head);
             }
             _ => {}
@@ -280,7 +295,7 @@ impl<L: Line> AsyncWrite for Timed<L> {
         ready!(Pin::new(&mut *self.stream()).poll_flush(cx))?;
         self.gate.flushed();
         // hyper looks for the peer's end only where it has read nothing past the request.
-        if self.gate.phase() == Phase::Streaming && self.stream().poll_disturbed(cx) {
+        if self.gate.is_disturbable() && self.stream().poll_disturbed(cx) {
             return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
         }
         if self.end_held && !self.gate.is_answering() {

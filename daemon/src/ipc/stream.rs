@@ -39,11 +39,20 @@ pub(super) async fn collect(mut incoming: Incoming, limit: usize) -> Result<Byte
 pub struct RequestBody {
     incoming: Incoming,
     gate: Arc<Gate>,
+    ended: bool,
+}
+
+impl Drop for RequestBody {
+    fn drop(&mut self) {
+        if !(self.ended || self.incoming.is_end_stream()) {
+            self.gate.leaves_upload();
+        }
+    }
 }
 
 impl RequestBody {
     pub(super) fn new(incoming: Incoming, gate: Arc<Gate>) -> Self {
-        Self { incoming, gate }
+        Self { incoming, gate, ended: false }
     }
 
     /// The next piece; `None` at the end. To be awaited in the answer's own future, which the time limit ends.
@@ -54,7 +63,10 @@ impl RequestBody {
         self.gate.enter(Phase::Body);
         let piece = loop {
             match self.incoming.frame().await {
-                None => break Ok(None),
+                None => {
+                    self.ended = true;
+                    break Ok(None);
+                }
                 Some(Err(_)) => break Err(BodyError::Broken),
                 // Trailers mean nothing to anybody.
                 Some(Ok(frame)) => {

@@ -5,9 +5,6 @@ use hyper::HeaderMap;
 use hyper::header::{AUTHORIZATION, CONNECTION, CONTENT_LENGTH, HeaderName, HeaderValue};
 use mcp_auth_proto::Secret;
 
-/// How a client of ours tells an error of ours from the server's own: the code. A server cannot set it.
-pub(super) const OUR_ERROR: HeaderName = HeaderName::from_static("mcp-authd-error");
-
 /// RFC 9449 section 8.
 pub(super) const DPOP_NONCE: HeaderName = HeaderName::from_static("dpop-nonce");
 

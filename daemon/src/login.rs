@@ -91,8 +91,8 @@ pub enum Progress {
     Registered(Box<Registration>, oneshot::Sender<()>),
     /// The client that asks, and for what.
     ClientChosen {
-        /// The issuer whose client it is.
-        issuer: String,
+        /// The issuer, where it has made the client long ago and may have forgotten it.
+        may_be_forgotten_by: Option<String>,
         /// How it came by its id.
         client: ClientKind,
         /// Its id.

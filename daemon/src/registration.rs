@@ -3,6 +3,8 @@
 //!
 //! PURE: that it is sealed and saved is the broker's doing, that it is made `login`'s.
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
@@ -53,7 +55,15 @@ pub enum Origin {
     },
 }
 
+/// How long no server forgets a client that it has made: whoever changes their mind about ten logins makes no ten clients.
+const NEW: Duration = Duration::from_secs(3600);
+
 impl Registration {
+    /// Whether the server may have forgotten it by now.
+    pub fn is_old(&self, now: Wall) -> bool {
+        now.since(self.made_at).is_some_and(|age| age >= NEW)
+    }
+
     /// A client that a person gave.
     pub fn given(issuer: &str, client_id: &str, client_secret: Option<ClientSecret>, now: Wall) -> Self {
         let (issuer, client_id) = (issuer.to_owned(), client_id.to_owned());

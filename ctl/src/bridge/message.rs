@@ -187,7 +187,8 @@ impl Message {
 
     /// Whether an answer under this id is one to it.
     pub(super) fn is_owed(&self, id: &str) -> bool {
-        self.owed().iter().any(|owed| plain(owed) == plain(id))
+        let id = plain(id);
+        self.owed().iter().any(|owed| plain(owed) == id)
     }
 
     /// Whether it is of the era without handshakes and sessions.

@@ -89,6 +89,11 @@ impl Gate {
         matches!(self.state, State::Open)
     }
 
+    /// Whether what the vault holds is in memory: a lock that is under way may still be taken back.
+    pub(super) fn is_loaded(&self) -> bool {
+        self.is_open() || self.is_winding()
+    }
+
     pub(super) fn wake_at(&self) -> Option<Boot> {
         let retry = match &self.state {
             State::Closed(closed) => closed.retry_at,
@@ -325,6 +330,9 @@ impl Core {
                 return answer(reply, Err(ErrorBody::new(ErrorCode::Conflict, "the daemon is stopping")));
             }
             return self.after_winding(move |core| {
+                if core.gate.is_open() {
+                    return core.vault_lock(reply);
+                }
                 let status = core.vault_status();
                 answer(reply, Ok(status));
             });
@@ -372,13 +380,7 @@ impl Core {
                 }
                 answer(reply, Ok(core.vault_status()));
             }
-            Err(error) => {
-                // A locked one was opened for this alone.
-                if !core.gate.is_open() {
-                    core.edges.vault.lock(core.back(|_, _: Result<(), VaultError>| {}));
-                }
-                answer(reply, Err(refusal(&error)));
-            }
+            Err(error) => answer(reply, Err(refusal(&error))),
         });
         self.when_settled(move |core| core.edges.vault.rekey(request.key_source, hidden(request.passphrase), done));
     }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mcp_auth_proto as wire;
-use mcp_auth_proto::{ClientKind, ErrorBody, ErrorCode, GrantName, LoginEvent, LoginFlow, LoginRequest, event};
+use mcp_auth_proto::{ErrorBody, ErrorCode, GrantName, LoginEvent, LoginFlow, LoginRequest, event};
 use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
 
@@ -65,7 +65,7 @@ pub(super) struct Running {
     told: Vec<LoginEvent>,
     /// What the person must do (`OpenUrl`, `EnterCode`), once it is known.
     errand: Option<LoginEvent>,
-    /// The issuer and the id of a client that was made for an earlier login, until something comes back from the page.
+    /// The issuer and the id of a client that may be forgotten there, until something comes back from the page.
     unanswered: Option<(String, String)>,
     /// Who was told to open it.
     opener: Option<u64>,
@@ -341,8 +341,8 @@ impl Core {
             Progress::ServerFound { server, authorization_server } => {
                 return running.tell_and_keep(LoginEvent::ServerFound { server, authorization_server });
             }
-            Progress::ClientChosen { issuer, client, client_id, scopes } => {
-                running.unanswered = (client == ClientKind::Known).then(|| (issuer, client_id.clone()));
+            Progress::ClientChosen { may_be_forgotten_by, client, client_id, scopes } => {
+                running.unanswered = may_be_forgotten_by.map(|issuer| (issuer, client_id.clone()));
                 return running.tell_and_keep(LoginEvent::ClientChosen { client, client_id, scopes });
             }
             Progress::OpenUrl { url, host, redirect_uri } => LoginEvent::OpenUrl { url, host, redirect_uri, open: false },

@@ -257,7 +257,7 @@ impl Core {
         let done = self.back(move |core, result: Result<(), VaultError>| {
             core.policy.saving = false;
             // A vault that was locked meanwhile reads it again when it is opened.
-            if result.is_ok() && core.gate.is_open() {
+            if result.is_ok() && core.gate.is_loaded() {
                 core.adopt_policy(policy, generation);
             }
             saved(core, result.map_err(|error| refusal(&error)));

@@ -160,7 +160,7 @@ impl Core {
         let done = self.back(move |core, result: Result<(), VaultError>| match result {
             Ok(()) => {
                 // The vault may have been locked meanwhile: it keeps the secret then.
-                if core.gate.is_open() {
+                if core.gate.is_loaded() {
                     core.renew_secret(&provider, &secret.client_secret);
                     core.secrets.insert(name.clone(), secret);
                 }

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use mcp_auth_proto::{ApprovalState, AuditRequest, ErrorBody, ErrorCode, GrantName, TokenRequest, event};
 use serde::Deserialize;
+use tokio::sync::Semaphore;
 
 use super::capability::Capabilities;
 use super::{Answer, Answerer, Call, deeds, read};
@@ -21,7 +22,7 @@ use crate::relay;
 ///
 /// `occupied` is that of the listener's [`super::Limits`].
 pub fn answerer(broker: Broker, issuer: Issuer, capabilities: Capabilities, occupied: Arc<AtomicUsize>) -> Answerer {
-    let behind = Arc::new(Behind { broker, issuer, capabilities, occupied });
+    let behind = Arc::new(Behind { broker, issuer, capabilities, occupied, deeds: Arc::new(Semaphore::new(MOST_DEEDS)) });
     Arc::new(move |call| {
         let found = find(&call);
         let behind = behind.clone();
@@ -49,7 +50,11 @@ async fn answered(route: &'static Route, behind: &Behind, call: Call, name: Stri
     }
     let line = (route.method, route.path);
     let (behind, caller) = (behind.clone(), call.caller.clone());
+    let is_carried_out = deeds::is_carried_out(line);
+    // Deeds of those who have gone take no connection's seat, so they are counted.
+    let room = if is_carried_out { Some(behind.deeds.clone().acquire_owned().await) } else { None };
     let noted = async move {
+        let _room = room;
         // Whoever changes something is looked up first: `mcp-authctl` ends with the answer. What gets a socket of its own is about
         // to become another program, which is the one to be noted.
         if route.method != "GET" && route.right != Right::Capability {
@@ -61,7 +66,7 @@ async fn answered(route: &'static Route, behind: &Behind, call: Call, name: Stri
         }
         ended
     };
-    if !deeds::is_carried_out(line) {
+    if !is_carried_out {
         return noted.await;
     }
     // This future ends with the connection, and who hangs up early must not stay untold of.
@@ -84,7 +89,12 @@ struct Behind {
     capabilities: Capabilities,
     /// How many connections there are.
     occupied: Arc<AtomicUsize>,
+    /// Room for what is carried out whether anybody waits for its end or not.
+    deeds: Arc<Semaphore>,
 }
+
+/// How much is carried out at a time.
+const MOST_DEEDS: usize = 64;
 
 type Outcome = Pin<Box<dyn Future<Output = Result<Answer, ErrorBody>> + Send>>;
 

@@ -10,6 +10,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use mcp_auth_proto::{ErrorBody, ErrorCode, GrantName};
 use tokio::sync::Semaphore;
@@ -28,6 +29,9 @@ use crate::provider::Provider;
 use crate::provider::secret_command::{self, SecretCommandError};
 use crate::secret::ClientSecret;
 use crate::transport::Transport;
+
+/// How long a turn at an identity provider is waited for: nobody waits longer for a token.
+const TURN: Duration = Duration::from_secs(30);
 
 /// What takes the place of a login.
 #[derive(Debug)]
@@ -136,6 +140,9 @@ pub enum BearerError {
     /// The identity provider gives none.
     #[error("the identity provider: {0}")]
     IdentityProvider(TokenError),
+    /// It is asked for others, and does not answer.
+    #[error("the identity provider takes its time over other grants")]
+    Busy,
     /// Nothing is sent any more.
     #[error("the daemon is stopping, or being locked")]
     Stopping,
@@ -178,7 +185,8 @@ impl Bearer {
             Some(one) => {
                 let definition = one.definition.as_ref().ok_or(BearerError::Undefined)?;
                 // First: what the token says must be so when it is sent.
-                let _turn = one.turns.acquire().await.map_err(|_| BearerError::Stopping)?;
+                let turn = tokio::time::timeout(TURN, one.turns.acquire()).await.map_err(|_| BearerError::Busy)?;
+                let _turn = turn.map_err(|_| BearerError::Stopping)?;
                 exchange::fits(&jwt, definition, purpose.clock.now().wall).map_err(of)?;
                 let identity = jwt.identity(&one.provider.quirks);
                 Ok(Assertion { jwt: one.vouch(definition, &jwt, purpose).await?, identity })
@@ -261,7 +269,7 @@ impl BearerError {
     pub fn is_transient(&self) -> bool {
         match self {
             Self::IdentityProvider(error) => !matches!(error, TokenError::InvalidGrant(_) | TokenError::Refused { .. }),
-            Self::Slow { .. } | Self::Stopping => true,
+            Self::Slow { .. } | Self::Busy | Self::Stopping => true,
             Self::Grant(error) => matches!(error.error, ErrorCode::ProviderUnreachable | ErrorCode::TooManyRequests),
             Self::File { .. } | Self::Unread { .. } | Self::Jwt { .. } | Self::Secret(_) | Self::Key(_) | Self::Undefined => false,
         }

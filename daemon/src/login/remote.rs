@@ -20,7 +20,7 @@ use crate::grant::record::GrantRecord;
 use crate::oauth::challenge::Challenge;
 use crate::oauth::scopes::{self, Choice};
 use crate::provider::{ClientAuth, Provider, Quirks};
-use crate::registration::Registration;
+use crate::registration::{self, Registration};
 use crate::secret::ClientSecret;
 use crate::transport::Transport;
 
@@ -136,7 +136,6 @@ async fn log_in(
     if plan.is_by_client() {
         return as_client::run(&desk, &server, &progress).await;
     }
-    let registers = found.metadata.registration_endpoint.is_some();
     let mut refused = None;
     let mut narrow = None;
     loop {
@@ -146,8 +145,12 @@ async fn log_in(
             (Err(error), Some(said)) if error.error == ErrorCode::Conflict => return Err(failure::in_our_words(said, &name)),
             (chosen, _) => chosen?,
         };
-        let (issuer, client_id, scopes) = (found.metadata.issuer.clone(), client.id.clone(), plan.scopes.clone());
-        progress(Progress::ClientChosen { issuer, client: kind, client_id, scopes });
+        let issuer = &found.metadata.issuer;
+        let made = registration::find(&remote.registrations, issuer, &client.id).filter(|_| kind == ClientKind::Known);
+        let may_be_forgotten_by = made.filter(|made| made.is_old(clock.now().wall)).map(|_| issuer.clone());
+        let may_be_replaced = may_be_forgotten_by.is_some() && found.metadata.registration_endpoint.is_some();
+        let (client_id, scopes) = (client.id.clone(), plan.scopes.clone());
+        progress(Progress::ClientChosen { may_be_forgotten_by, client: kind, client_id, scopes });
         let mut plan = plan.clone_for_client();
         plan.client_secret = client.secret;
         plan.provider.quirks.client_auth = plan.provider.quirks.client_auth.or(client.auth);
@@ -167,7 +170,7 @@ async fn log_in(
             Err(stop) if stop.fault == Some(Fault::Scopes) && kind == ClientKind::Known && refused.is_none() => {
                 (refused, narrow) = (Some(client.id), Some(stop.error));
             }
-            Err(stop) if stop.fault == Some(Fault::Unanswered) && kind == ClientKind::Known && registers => {
+            Err(stop) if stop.fault == Some(Fault::Unanswered) && may_be_replaced => {
                 return Err(failure::unanswered(stop.error, &name));
             }
             Err(stop) => return Err(failure::in_our_words(stop.error, &name)),

@@ -10,6 +10,7 @@ use tokio::net::TcpStream;
 
 use super::*;
 use crate::broker::logins::PATIENCE;
+use crate::clock::Wall;
 use crate::oauth::samples::{answer, form};
 
 const SERVER: &str = "https://mcp.example/mcp";
@@ -122,6 +123,17 @@ fn wish() -> wire::LoginRequest {
     wire::LoginRequest { provider: SERVER.into(), interactive: true, ..Default::default() }
 }
 
+/// A day passes for every client.
+async fn grow_old(house: &House) {
+    let made = |core: &mut Core| core.now().wall.0 - 86_400_000;
+    house
+        .core(move |core| {
+            let at = Wall(made(core));
+            core.remote.registrations.iter_mut().for_each(|one| one.made_at = at)
+        })
+        .await;
+}
+
 async fn renew(house: &House) -> Result<(), ErrorBody> {
     house.broker.refresh("mcp.example".parse().unwrap(), wire::RefreshRequest::default()).await.map(|_| ())
 }
@@ -139,7 +151,13 @@ async fn where_nothing_came_back_from_its_page_a_client_gives_way_to_a_new_one()
     let (house, _) = World::house().await;
     AtThePage::of(&house, wish()).await.answer("code=c").await.unwrap();
 
+    // A new client has been forgotten by nobody.
+    let login = AtThePage::of(&house, wish()).await;
+    house.broker.cancel_login(login.id.clone()).await.unwrap();
+    login.end().await.unwrap_err();
+
     // Nobody comes back in time.
+    grow_old(&house).await;
     let login = AtThePage::of(&house, wish()).await;
     assert_eq!(login.client, known("dyn-1"));
     tokio::time::pause();
@@ -157,6 +175,7 @@ async fn where_nothing_came_back_from_its_page_a_client_gives_way_to_a_new_one()
 
     // A page that leads back says that the server knows the client, whatever else it says.
     login.answer("error=access_denied").await.unwrap_err();
+    grow_old(&house).await;
     let login = AtThePage::of(&house, wish()).await;
     assert_eq!(login.client, known("dyn-2"));
 
@@ -167,6 +186,7 @@ async fn where_nothing_came_back_from_its_page_a_client_gives_way_to_a_new_one()
     assert_eq!(client, new("dyn-3"));
     house.broker.cancel_login(id).await.unwrap();
     drop(events);
+    grow_old(&house).await;
     let AtThePage { client, events, .. } = AtThePage::of(&house, wish()).await;
     assert_eq!(client, known("dyn-3"));
     drop(events);
@@ -191,6 +211,7 @@ async fn where_a_renewal_was_refused_because_of_its_client_the_next_login_regist
     // A renewal says that the server knows it, whatever was thought before.
     let (house, _) = World::house().await;
     AtThePage::of(&house, wish()).await.answer("code=c").await.unwrap();
+    grow_old(&house).await;
     let login = AtThePage::of(&house, wish()).await;
     house.broker.cancel_login(login.id).await.unwrap();
     renew(&house).await.unwrap();
@@ -201,6 +222,7 @@ async fn where_a_renewal_was_refused_because_of_its_client_the_next_login_regist
 async fn where_the_server_makes_no_clients_any_more_the_old_one_is_tried_and_trusted_again_if_it_is_taken() {
     let (house, world) = World::house().await;
     AtThePage::of(&house, wish()).await.answer("code=c").await.unwrap();
+    grow_old(&house).await;
     let login = AtThePage::of(&house, wish()).await;
     house.broker.cancel_login(login.id).await.unwrap();
     *world.closed.lock().unwrap() = true;

@@ -16,7 +16,7 @@ pub(super) async fn run(desk: &Desk<'_>, server: &Server, progress: &(impl Fn(Pr
     let (name, issuer) = (&desk.plan.grant, desk.metadata.issuer.as_str());
     let (client, is_new) = desk.by_person()?.ok_or_else(|| failure::no_own_client(name, issuer))?;
     let (client_id, scopes) = (client.client_id.clone(), desk.plan.scopes.clone());
-    progress(Progress::ClientChosen { issuer: issuer.to_owned(), client: ClientKind::Given, client_id, scopes });
+    progress(Progress::ClientChosen { may_be_forgotten_by: None, client: ClientKind::Given, client_id, scopes });
 
     let mut plan = desk.plan.clone_for_client();
     plan.client_secret = Some(client.client_secret.clone().ok_or_else(|| failure::no_credentials(name, &client.client_id))?);

@@ -26,7 +26,7 @@ pub(super) async fn run(
     let found = desk.by_person()?;
     let (client, is_new) = found.ok_or_else(|| failure::no_known_client(name, &desk.metadata.issuer))?;
     let (client_id, scopes) = (client.client_id.clone(), desk.plan.scopes.clone());
-    progress(Progress::ClientChosen { issuer: desk.metadata.issuer.clone(), client: ClientKind::Given, client_id, scopes });
+    progress(Progress::ClientChosen { may_be_forgotten_by: None, client: ClientKind::Given, client_id, scopes });
     if let Some(one) = &mut bearer.identity_provider {
         find(name, one).await?;
     }

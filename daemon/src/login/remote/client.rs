@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use mcp_auth_proto::{ClientKind, ErrorBody, ErrorCode};
+use mcp_auth_proto::{ClientKind, ErrorBody};
 use tokio::sync::oneshot;
 
 use super::{Given, Plan, Remote, failure};
@@ -76,8 +76,8 @@ impl Desk<'_> {
             }
         }
         match self.made(refused, progress).await {
-            // It makes no clients any more: one that is doubted is better than none.
-            Err(error) if refused.is_none() && error.error == ErrorCode::Conflict => self.known(true).await.ok_or(error),
+            // One that is doubted is better than none.
+            Err(error) if refused.is_none() => self.known(true).await.ok_or(error),
             made => made,
         }
     }

@@ -275,7 +275,8 @@ enum Fault {
 impl Fault {
     fn of(code: &str) -> Option<Self> {
         match code {
-            "invalid_client" | "unauthorized_client" | "invalid_client_metadata" | "invalid_redirect_uri" => Some(Self::Refused),
+            "invalid_client_metadata" | "invalid_redirect_uri" => Some(Self::Refused),
+            code if token::is_about_client(code) => Some(Self::Refused),
             "invalid_scope" => Some(Self::Scopes),
             _ => None,
         }

@@ -53,6 +53,12 @@ impl Events {
         self.retry.unwrap_or(PAUSE).clamp(least, most)
     }
 
+    /// The same after so many failures in a row: it doubles with each but the first, within the same reason.
+    pub(super) fn pause_after(&self, failures: u32) -> Duration {
+        let times = 2_u32.saturating_pow(failures.saturating_sub(1));
+        self.pause().saturating_mul(times).min(PAUSES.1)
+    }
+
     /// Takes in the next bytes: the events that they complete.
     pub(super) fn feed(&mut self, mut bytes: &[u8]) -> Result<Vec<Event>, TooLong> {
         let mut complete = Vec::new();

@@ -27,8 +27,6 @@ pub(super) const OUR_ERROR: HeaderName = HeaderName::from_static("mcp-authd-erro
 const LARGEST: usize = 64 * 1024 * 1024;
 /// How long it is tried to take up a request's stream again, until a word of the server comes; while one is open no time counts.
 const TAKING_UP: Duration = Duration::from_secs(120);
-/// The longest pause between two attempts: it doubles while they fail.
-const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 /// How many logins one request may cause: a server may want more scopes once it knows who asks.
 const MOST_LOGINS: u32 = 2;
 
@@ -63,7 +61,7 @@ pub(super) async fn tell(conversation: &Conversation, message: &Message, line: B
     let status = response.status();
     let ours = response.headers().get(OUR_ERROR).and_then(|code| code.to_str().ok()).map(str::to_owned);
     match ours {
-        Some(code) => Err(whole(response.into_body()).await.ok().and_then(|text| plain(&text)).unwrap_or(code)),
+        Some(code) => Err(whole(response.into_body()).await.ok().and_then(|text| in_words(&text)).unwrap_or(code)),
         None if status.is_success() => Ok(()),
         None => Err(format!("the server answers {status}")),
     }
@@ -123,8 +121,8 @@ async fn attempt(conversation: &Conversation, message: &Message, line: &Bytes, c
         {
             return asked;
         }
-        let in_words = || plain(&text).unwrap_or_else(|| "the daemon refuses this without a reason".to_owned());
-        return Err(error.map_or_else(|| Lost::Said(in_words()), Lost::Error));
+        let said = || in_words(&text).unwrap_or_else(|| "the daemon refuses this without a reason".to_owned());
+        return Err(error.map_or_else(|| Lost::Said(said()), Lost::Error));
     }
 }
 
@@ -225,7 +223,7 @@ fn json_rpc_error(text: &[u8]) -> Option<String> {
 }
 
 /// An error of the daemon's as it tells those who do not speak JSON-RPC: in words.
-fn plain(text: &[u8]) -> Option<String> {
+fn in_words(text: &[u8]) -> Option<String> {
     let error: ErrorBody = serde_json::from_slice(text).ok()?;
     let hint = error.hint.as_deref().map(|hint| format!("; hint: {hint}")).unwrap_or_default();
     Some(format!("{error}{hint}"))
@@ -246,7 +244,7 @@ async fn streamed(conversation: &Conversation, message: &Message, body: Incoming
             }
         }
         let resumable = !message.is_modern() && events.last_id.is_some();
-        let Some(pause) = attempts.pause(events.pause()).filter(|_| resumable) else {
+        let Some(pause) = attempts.pause(&events).filter(|_| resumable) else {
             return Err(Lost::Said("the server's answer broke off; whether the request was carried out is not known".to_owned()));
         };
         let started = Instant::now();
@@ -286,10 +284,9 @@ struct Attempts {
 }
 
 impl Attempts {
-    /// How long the next one waits, where the server wants that much; `None`: there are enough.
-    fn pause(&self, wanted: Duration) -> Option<Duration> {
-        let times = 2_u32.saturating_pow(self.made.saturating_sub(1));
-        (self.time < TAKING_UP).then(|| wanted.saturating_mul(times).min(LONGEST_PAUSE))
+    /// How long the next one waits; `None`: there are enough.
+    fn pause(&self, events: &Events) -> Option<Duration> {
+        (self.time < TAKING_UP).then(|| events.pause_after(self.made))
     }
 
     fn took(&mut self, time: Duration) {
@@ -444,13 +441,13 @@ mod tests {
     #[test]
     fn a_stream_is_taken_up_again_for_two_minutes_with_pauses_that_grow() {
         let (mut attempts, mut pauses) = (Attempts::default(), Vec::new());
-        while let Some(pause) = attempts.pause(Duration::from_secs(1)) {
+        while let Some(pause) = attempts.pause(&Events::default()) {
             attempts.took(pause);
             pauses.push(pause.as_secs());
         }
         assert_eq!(pauses, [1, 1, 2, 4, 8, 16, 30, 30, 30]);
         let mut slow = Attempts::default();
         slow.took(TAKING_UP);
-        assert_eq!(slow.pause(Duration::from_secs(1)), None, "an attempt's own time counts");
+        assert_eq!(slow.pause(&Events::default()), None, "an attempt's own time counts");
     }
 }

@@ -2,7 +2,6 @@
 //! every break, where the last one ended.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
 use hyper::{Method, StatusCode};
@@ -14,8 +13,6 @@ use super::exchange::{OUR_ERROR, has_none, is_events, pieces, refusal};
 use super::message::Kind;
 use crate::output;
 
-/// The longest pause between two attempts: it doubles while they fail.
-const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 /// After how many denials in a row it is given up: one may be a server's 403 that passes.
 const MOST_DENIALS: u32 = 8;
 
@@ -44,8 +41,7 @@ pub(super) async fn run(conversation: Arc<Conversation>) {
             Err(_) => {}
         }
         failures = if spoke { 0 } else { failures.saturating_add(1) };
-        let times = 2_u32.saturating_pow(failures.saturating_sub(1));
-        sleep(events.pause().saturating_mul(times).min(LONGEST_PAUSE)).await;
+        sleep(events.pause_after(failures)).await;
     }
 }
 

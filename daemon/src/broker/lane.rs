@@ -7,8 +7,8 @@ use mcp_auth_proto::GrantName;
 use super::attempt::Errand;
 use crate::grant::{Attempt, Ticket};
 
-/// How many refreshes one issuer is sent at a time.
-const WIDTH: usize = 2;
+/// How much one issuer is sent at a time.
+pub(super) const WIDTH: usize = 2;
 
 /// The refreshes to one issuer.
 #[derive(Debug, Default)]

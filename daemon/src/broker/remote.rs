@@ -25,7 +25,7 @@ use crate::login::{Plan, by_client};
 use crate::oauth::challenge::Challenge;
 use crate::oauth::scopes::{OFFLINE_ACCESS, union};
 use crate::oauth::text::{clean, quoted};
-use crate::oauth::token::{TokenError, TokenResponse};
+use crate::oauth::token::{TokenError, TokenResponse, is_about_client};
 use crate::provider::remote as known;
 use crate::provider::{Endpoints, Provider, check};
 use crate::registration::{self, Origin, Registration};
@@ -419,11 +419,6 @@ impl Core {
             self.give(&name, Input::Defined(terms));
         }
     }
-}
-
-/// Whether the server refuses the client, and not what it asks for (RFC 6749 section 5.2).
-fn is_about_client(code: &str) -> bool {
-    matches!(code, "invalid_client" | "unauthorized_client")
 }
 
 /// Whether a text is meant as the URL of a server.

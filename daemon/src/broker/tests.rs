@@ -103,6 +103,11 @@ impl House {
         Self::with_records(config, grants.iter().map(|name| expired(name))).await
     }
 
+    /// One that refreshes only when somebody asks.
+    async fn on_demand(grants: impl IntoIterator<Item = GrantRecord>) -> Self {
+        Self::with_records(&format!("{CONFIG}refresh = 'on-demand'\n"), grants).await
+    }
+
     async fn with_records(config: &str, grants: impl IntoIterator<Item = GrantRecord>) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let (vault, key_file) = (folder.path().join("vault"), folder.path().join("key"));
@@ -437,7 +442,7 @@ async fn whoever_has_never_logged_in_gets_an_error_that_an_mcp_server_passes_on_
 
 #[tokio::test]
 async fn whoever_asks_is_not_held_back_for_longer_than_the_grant_says_by_the_pause_of_its_issuer() {
-    let mut house = House::with_records(&format!("{CONFIG}refresh = 'on-demand'\n"), [expired("corp")]).await;
+    let mut house = House::on_demand([expired("corp")]).await;
     house.broker.grants().await.unwrap();
     house
         .core(|core| {
@@ -457,7 +462,7 @@ async fn whoever_asks_is_not_held_back_for_longer_than_the_grant_says_by_the_pau
 
 #[tokio::test]
 async fn a_daemon_that_clears_its_desktop_before_it_ends_sends_nothing_any_more() {
-    let mut house = House::with_records(&format!("{CONFIG}refresh = 'on-demand'\n"), [expired("corp")]).await;
+    let mut house = House::on_demand([expired("corp")]).await;
     house.broker.grants().await.unwrap();
     house
         .core(|core| {

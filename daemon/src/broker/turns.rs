@@ -6,8 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use tokio::sync::Semaphore;
 
-/// How many exchanges one identity provider is sent at a time.
-const WIDTH: usize = 2;
+use super::lane::WIDTH;
 
 /// The turns at every identity provider that is being asked.
 #[derive(Default)]

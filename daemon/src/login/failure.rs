@@ -9,7 +9,7 @@ use crate::oauth::authorize::{AuthorizeError, RedirectError};
 use crate::oauth::device::DeviceError;
 use crate::oauth::dpop::DpopError;
 use crate::oauth::metadata::MetadataError;
-use crate::oauth::token::TokenError;
+use crate::oauth::token::{TokenError, is_about_client};
 use crate::provider::Provider;
 use crate::transport::TransportError;
 
@@ -130,7 +130,7 @@ pub(super) fn redirect(grant: &GrantName, error: &RedirectError) -> ErrorBody {
         RedirectError::Refused { code, .. } if matches!(code.as_str(), "temporarily_unavailable" | "server_error") => {
             ErrorBody::new(ErrorCode::ProviderUnreachable, format!("cannot log in with {provider}: {error}")).hint(again)
         }
-        RedirectError::Refused { code, .. } if matches!(code.as_str(), "unauthorized_client" | "invalid_client") => {
+        RedirectError::Refused { code, .. } if is_about_client(code) => {
             ErrorBody::new(ErrorCode::Conflict, format!("cannot log in with {provider}: {error}")).hint(check_client(grant))
         }
         RedirectError::Refused { code, .. } if code == "invalid_scope" => {

@@ -84,6 +84,11 @@ pub enum TokenError {
     Unusable(String),
 }
 
+/// Whether a server that answers with this code refuses the client, and not what it asks for (RFC 6749 sections 4.1.2.1 and 5.2).
+pub fn is_about_client(code: &str) -> bool {
+    matches!(code, "invalid_client" | "unauthorized_client")
+}
+
 impl TokenError {
     /// The same, its texts without what the request held.
     #[must_use]

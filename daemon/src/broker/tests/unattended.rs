@@ -222,7 +222,7 @@ async fn an_identity_provider_that_hangs_is_asked_two_things_at_a_time_and_holds
     std::fs::write(file.path(), signed("JWT", r#""aud":"at-idp""#)).unwrap();
     let names = ["acme", "acme:b", "acme:c", "acme:d", "acme:e"];
     let grants = names.iter().map(|name| enterprise(name, file.path())).chain([expired("corp")]);
-    let mut house = House::with_records(&format!("{CONFIG}refresh = 'on-demand'\n"), grants).await;
+    let mut house = House::on_demand(grants).await;
     let (mut vouched, mut hanging) = (Vec::new(), Vec::new());
     for name in ["acme", "acme:b", "acme:c"] {
         vouched.push(house.aside(move |broker| token(broker, name)).await);
@@ -270,7 +270,7 @@ async fn an_assertion_that_comes_while_the_issuer_is_left_alone_is_not_sent() {
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(file.path(), signed("JWT", r#""aud":"at-idp""#)).unwrap();
     let grants = [enterprise("acme", file.path()), expired("corp")];
-    let mut house = House::with_records(&format!("{CONFIG}refresh = 'on-demand'\n"), grants).await;
+    let mut house = House::on_demand(grants).await;
     let vouched = house.aside(|broker| token(broker, "acme")).await;
     let (_, identity_provider) = house.requests.recv().await.unwrap();
     let asking = house.aside(|broker| token(broker, "corp")).await;
